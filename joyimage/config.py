@@ -90,6 +90,8 @@ class MMDiTConfig:
 
 def default_rope_dims(head_dim: int) -> tuple[int, int, int]:
     """An eighth of the head for t and the rest halved for h and w, all even: (16, 56, 56) at 128."""
+    if head_dim % 2:
+        raise CheckpointError(f"a head of {head_dim} channels cannot rotate in pairs")
     t = head_dim // 8
     while t % 2 or (head_dim - t) % 4:
         t += 1
