@@ -1,0 +1,308 @@
+"""The MMDiT: a double-stream transformer that predicts the rectified-flow velocity of a target latent.
+
+arXiv 2605.04128; the layout follows SD3 and Flux double blocks with Wan's modulation tables. Attribute names
+are the keys of the published checkpoints in Diffusers' naming. One path serves text to image, one reference
+(Edit) and several references of different sizes (Edit-Plus).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import rope
+from .config import MMDiTConfig
+from .errors import JoyImageError
+
+# (q, k, v), each (B, heads, tokens, head_dim) -> (B, query tokens, heads * head_dim)
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Streams = tuple[Tensor, Tensor]  # image tokens, text tokens
+
+TIME_CHANNELS = 256
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of (B, heads, tokens, head_dim); returns (B, query tokens, heads * head_dim)."""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Modulation(nn.Module):
+    """Six vectors per sample: a learned table plus the time projection, in Wan's manner."""
+
+    def __init__(self, hidden_size: int, *, dtype=None, device=None):
+        super().__init__()
+        self.modulate_table = nn.Parameter(torch.zeros(1, 6, hidden_size, dtype=dtype, device=device))
+
+    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
+        """(B, 6, D) -> shift, scale, gate of the attention, then of the MLP, each (B, D)."""
+        return (self.modulate_table.to(time) + time).unbind(1)
+
+
+class GELUProjection(nn.Module):
+    def __init__(self, hidden_size: int, mlp_size: int, *, operations, dtype=None, device=None):
+        super().__init__()
+        self.proj = operations.Linear(hidden_size, mlp_size, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class MLP(nn.Module):
+    def __init__(self, hidden_size: int, mlp_size: int, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        self.net = nn.Sequential(
+            GELUProjection(hidden_size, mlp_size, operations=operations, **factory),
+            nn.Identity(),  # the dropout of the checkpoints' key numbering
+            operations.Linear(mlp_size, hidden_size, **factory),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TwoLayers(nn.Module):
+    """Linear, activation, Linear: the time and the text embedder."""
+
+    def __init__(self, in_size: int, hidden_size: int, activation, *, operations, dtype=None, device=None):
+        super().__init__()
+        self.linear_1 = operations.Linear(in_size, hidden_size, dtype=dtype, device=device)
+        self.activation = activation
+        self.linear_2 = operations.Linear(hidden_size, hidden_size, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(self.activation(self.linear_1(x)))
+
+
+class ConditionEmbedder(nn.Module):
+    def __init__(self, config: MMDiTConfig, *, operations, dtype=None, device=None):
+        super().__init__()
+        size, factory = config.hidden_size, {"operations": operations, "device": device}
+        # float32 whatever the rest is: t = 731.25 in bf16 is 732, which moves v by 0.27.
+        self.time_embedder = TwoLayers(TIME_CHANNELS, size, F.silu, dtype=torch.float32, **factory)
+        self.time_proj = operations.Linear(size, 6 * size, dtype=dtype, device=device)
+        self.text_embedder = TwoLayers(config.text_dim, size, _gelu_tanh, dtype=dtype, **factory)
+
+    def time(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """t (B,) in [0, 1000] -> the six modulation vectors (B, 6, D)."""
+        embedding = self.time_embedder(sinusoid(t, TIME_CHANNELS)).to(dtype)
+        return self.time_proj(F.silu(embedding)).unflatten(-1, (6, -1))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def sinusoid(t: Tensor, channels: int) -> Tensor:
+    """Cosines then sines of `t` (B,) at `channels / 2` frequencies from 1 down to 1/10000, (B, channels) float32."""
+    half = channels // 2
+    freqs = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * freqs
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class JointAttention(nn.Module):
+    """Attention over image and text tokens together, with separate projections."""
+
+    def __init__(self, config: MMDiTConfig, *, operations, dtype=None, device=None):
+        super().__init__()
+        size, head, factory = config.hidden_size, config.head_dim, {"dtype": dtype, "device": device}
+        self.heads = config.num_heads
+        for stream in ("img", "txt"):
+            setattr(self, f"{stream}_attn_qkv", operations.Linear(size, 3 * size, **factory))
+            setattr(self, f"{stream}_attn_q_norm", operations.RMSNorm(head, eps=1e-6, **factory))
+            setattr(self, f"{stream}_attn_k_norm", operations.RMSNorm(head, eps=1e-6, **factory))
+            setattr(self, f"{stream}_attn_proj", operations.Linear(size, size, **factory))
+
+    def qkv(self, stream: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) -> normalised q, k and plain v, each (B, N, heads, head_dim)."""
+        q, k, v = getattr(self, f"{stream}_attn_qkv")(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return getattr(self, f"{stream}_attn_q_norm")(q), getattr(self, f"{stream}_attn_k_norm")(k), v
+
+    def forward(self, img: Tensor, txt: Tensor, layout: Layout, queries: int | None) -> tuple[Tensor, Tensor | None]:
+        """Attend over [img, txt] of each sample; `queries` limits the output to the first image tokens."""
+        img_q, img_k, img_v = self.qkv("img", img)
+        txt_q, txt_k, txt_v = self.qkv("txt", txt)
+        img_k = rope.rotate(img_k, layout.freqs)
+        if queries is None:
+            img_q = rope.rotate(img_q, layout.freqs)
+            img_out, txt_out = layout.attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v))
+            return self.img_attn_proj(img_out), self.txt_attn_proj(txt_out)
+        img_q = rope.rotate(img_q[:, :queries], layout.freqs[:queries])
+        img_out, _ = layout.attend((img_q, txt_q[:, :0]), (img_k, txt_k), (img_v, txt_v))
+        return self.img_attn_proj(img_out), None
+
+
+class DoubleBlock(nn.Module):
+    def __init__(self, config: MMDiTConfig, *, operations, dtype=None, device=None):
+        super().__init__()
+        size, factory = config.hidden_size, {"dtype": dtype, "device": device}
+        self.img_mod = Modulation(size, **factory)
+        self.img_mlp = MLP(size, config.mlp_size, operations=operations, **factory)
+        self.txt_mod = Modulation(size, **factory)
+        self.txt_mlp = MLP(size, config.mlp_size, operations=operations, **factory)
+        self.attn = JointAttention(config, operations=operations, **factory)
+
+    def forward(
+        self, img: Tensor, txt: Tensor, time: Tensor, layout: Layout, queries: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One block over the image tokens (B, N, D) and the text tokens as `layout` arranges them.
+
+        With `queries`, what only other tokens would need is left out: returns the first `queries` image tokens
+        and no text. Keys and values still come from every token.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = (m[:, None] for m in self.img_mod(time))
+        t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = map(layout.spread, self.txt_mod(time))
+        img_out, txt_out = self.attn(modulate(img, shift1, scale1), modulate(txt, t_shift1, t_scale1), layout, queries)
+        img = torch.addcmul(img[:, :queries], img_out, gate1)
+        img = torch.addcmul(img, self.img_mlp(modulate(img, shift2, scale2)), gate2)
+        if queries is not None:
+            return img, None
+        txt = torch.addcmul(txt, txt_out, t_gate1)
+        return img, torch.addcmul(txt, self.txt_mlp(modulate(txt, t_shift2, t_scale2)), t_gate2)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without affine (statistics in float32 inside the kernel), then `x * (1 + scale) + shift`."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+class Layout:
+    """How the tokens of a batch lie in memory.
+
+    Image tokens are (B, N, D). Text tokens are (B, L, D) when all prompts have one length, else packed end to end
+    as (1, sum of lengths, D): no padding is computed and none is attended to, so a sample's result does not
+    depend on the batch it is in (a padded batch is 0.3 to 1.0 off on latents of std 1.4).
+    """
+
+    def __init__(self, lengths: Sequence[int], freqs: Tensor, attention: Attention):
+        self.lengths = list(lengths)
+        self.freqs = freqs  # (N, head_dim / 2) complex64
+        self.attention = attention
+        self.packed = len(set(self.lengths)) > 1
+
+    def join(self, texts: Sequence[Tensor]) -> Tensor:
+        """Prompts (L_i, D) -> text tokens."""
+        return torch.cat(list(texts))[None] if self.packed else torch.stack(list(texts))
+
+    def spread(self, vectors: Tensor) -> Tensor:
+        """A vector per sample (B, D) -> one that broadcasts over the text tokens."""
+        if not self.packed:
+            return vectors[:, None]
+        lengths = torch.tensor(self.lengths, device=vectors.device)
+        return vectors.repeat_interleave(lengths, dim=0, output_size=sum(self.lengths))[None]
+
+    def attend(self, q: Streams, k: Streams, v: Streams) -> Streams:
+        """Attention within each sample. Pairs of (img, txt) tokens (B, N, heads, head_dim) -> (B, N, D).
+
+        The text queries may be empty: then no text comes out.
+        """
+        n = q[0].shape[1]
+        if not self.packed:
+            out = self._attend(q, k, v)
+            return out[:, :n], out[:, n:]
+        img_out, txt_out, start = [], [], 0
+        for i, length in enumerate(self.lengths):
+            text = slice(start, start + length)
+            out = self._attend(*((img[i : i + 1], txt[:, text]) for img, txt in (q, k, v)))
+            img_out.append(out[:, :n])
+            txt_out.append(out[:, n:])
+            start += length
+        return torch.cat(img_out), torch.cat(txt_out, dim=1)
+
+    def _attend(self, q: Streams, k: Streams, v: Streams) -> Tensor:
+        return self.attention(*(torch.cat(pair, dim=1).transpose(1, 2) for pair in (q, k, v)))
+
+
+class MMDiT(nn.Module):
+    """Predicts v = noise - x0 for the target latent, given the prompt and up to six reference latents.
+
+    `operations` holds the layer classes (`torch.nn`, or a host's), `attention` the attention function. The network
+    computes in the dtype of `context`; its time embedder is float32 always.
+    """
+
+    def __init__(
+        self,
+        config: MMDiTConfig | None = None,
+        *,
+        operations=nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: Attention = attention,
+    ):
+        super().__init__()
+        self.config = config = config or MMDiTConfig()
+        self.attention = attention
+        size, patch, factory = config.hidden_size, config.patch_size, {"dtype": dtype, "device": device}
+        self.img_in = operations.Conv3d(config.in_channels, size, kernel_size=patch, stride=patch, **factory)
+        self.condition_embedder = ConditionEmbedder(config, operations=operations, **factory)
+        self.double_blocks = nn.ModuleList(
+            DoubleBlock(config, operations=operations, **factory) for _ in range(config.num_layers)
+        )
+        self.proj_out = operations.Linear(size, config.out_channels * math.prod(patch), **factory)
+
+    def forward(
+        self,
+        latent: Tensor,
+        t: Tensor,
+        context: Tensor | Sequence[Tensor],
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """The velocity of `latent` (B, 16, 1, h, w) at time `t` (B,) in [0, 1000], of the same shape and dtype.
+
+        `context` is (B, L, text_dim), or a sequence of B prompts (L_i, text_dim) of any lengths: each sample gets
+        what it would get alone. `references` are clean latents (B, 16, 1, h_i, w_i), each of its own size.
+        Odd heights and widths are padded to the patch and the result cropped.
+        Raises `JoyImageError` when shapes do not fit.
+        """
+        self._check(latent, t, context, references)
+        dtype = context[0].dtype
+        images = [self.patchify(image.to(dtype)) for image in (latent, *references)]  # (B, D, 1, rows, columns)
+        freqs = rope.frequencies(
+            [image.shape[3:] for image in images], self.config.rope_dims, self.config.theta, latent.device
+        )
+        layout = Layout([len(prompt) for prompt in context], freqs, self.attention)
+        img = torch.cat([image.flatten(2).transpose(1, 2) for image in images], dim=1)  # (B, N, D)
+        txt = self.condition_embedder.text_embedder(layout.join(context))
+        time = self.condition_embedder.time(t, dtype)  # (B, 6, D)
+        rows, columns = images[0].shape[3:]
+        for i, block in enumerate(self.double_blocks):
+            last = i + 1 == len(self.double_blocks)
+            img, txt = block(img, txt, time, layout, queries=rows * columns if last else None)
+        out = self.proj_out(F.layer_norm(img, img.shape[-1:], eps=1e-6))
+        return self.unpatchify(out, rows, columns)[..., : latent.shape[3], : latent.shape[4]].to(latent.dtype)
+
+    def patchify(self, image: Tensor) -> Tensor:
+        """(B, C, 1, h, w) -> (B, D, 1, rows, columns), the last row and column repeated to fill a patch."""
+        _, ph, pw = self.config.patch_size
+        bottom, right = -image.shape[3] % ph, -image.shape[4] % pw
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom, 0, 0), mode="replicate")
+        return self.img_in(image)
+
+    def unpatchify(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        """(B, rows * columns, ph * pw * C), channels last in the patch -> (B, C, 1, rows * ph, columns * pw)."""
+        _, ph, pw = self.config.patch_size
+        x = tokens.reshape(len(tokens), rows, columns, ph, pw, -1).permute(0, 5, 1, 3, 2, 4)  # (B, C, r, ph, c, pw)
+        return x.reshape(len(x), -1, 1, rows * ph, columns * pw)
+
+    def _check(self, latent, t, context, references) -> None:
+        batch, channels = len(latent), self.config.in_channels
+        for name, image in [("latent", latent), *((f"reference {i}", r) for i, r in enumerate(references))]:
+            if image.ndim != 5 or image.shape[:3] != (batch, channels, 1):
+                raise JoyImageError(
+                    f"MMDiT: the {name} has shape {tuple(image.shape)}; "
+                    f"expected ({batch}, {channels}, 1, height, width)"
+                )
+        if t.shape != (batch,):
+            raise JoyImageError(f"MMDiT: t has shape {tuple(t.shape)}; expected ({batch},), one time per sample")
+        shapes = [tuple(prompt.shape) for prompt in context]
+        if len(shapes) != batch or any(len(s) != 2 or s[1] != self.config.text_dim for s in shapes):
+            raise JoyImageError(
+                f"MMDiT: the context has prompts of shape {shapes}; "
+                f"expected {batch} of (length, {self.config.text_dim})"
+            )
