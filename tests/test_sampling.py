@@ -159,23 +159,19 @@ def velocities():
     return cond, uncond
 
 
-def test_guide_equals_the_pipelines_formula():
-    cond, uncond = velocities()
+@pytest.mark.parametrize("size", [1, 1e-4, 1e-9, 0])  # the last two are where the norm is clamped
+def test_guide_equals_the_pipelines_formula(size):
+    cond, uncond = (size * v for v in velocities())
     c, u = cond[:, None], uncond[:, None]  # Diffusers: (B, items, C, 1, h, w), norms over dimension 2
     combined = u + 4.0 * (c - u)
     expected = combined * (c.norm(dim=2, keepdim=True) / combined.norm(dim=2, keepdim=True).clamp_min(1e-6))
-    assert difference(guide(cond, uncond, 4.0), expected[:, 0]) <= 1e-6
+    assert difference(guide(cond, uncond, 4.0), expected[:, 0]) <= 1e-6 * min(size, size**2 / 1e-6)
 
 
 def test_guide_keeps_the_conditional_norm_per_position():
     cond, uncond = velocities()
     v = guide(cond, uncond, 7.0)
     torch.testing.assert_close(v.norm(dim=1), cond.norm(dim=1))
-
-
-def test_guide_of_a_vanishing_velocity_is_finite():
-    cond, _ = velocities()
-    assert guide(cond, cond / 2, -1.0).abs().max() == 0  # u - (c - u) = 0: there is no norm to restore
 
 
 def test_rescale_blends():
@@ -475,20 +471,16 @@ def test_low_strength_stays_near_the_latent():
 
 
 @pytest.mark.parametrize(
-    "latent, strength, words",
+    "arguments, words",
     [
-        (torch.zeros(1, *SHAPE), 0.0, "strength is 0"),
-        (torch.zeros(1, *SHAPE), 1.01, "strength is 1.01"),
-        (torch.zeros(1, *SHAPE), math.nan, "strength is nan"),
-        (None, 0.5, "no latent"),
-        (torch.zeros(2, *SHAPE), 0.5, r"latent is \(2, .*noise is \(1, "),
+        ({"latent": torch.zeros(1, *SHAPE), "strength": 0.0}, "strength is 0"),
+        ({"latent": torch.zeros(1, *SHAPE), "strength": 1.01}, "strength is 1.01"),
+        ({"latent": torch.zeros(1, *SHAPE), "strength": math.nan}, "strength is nan"),
+        ({"strength": 0.5}, "no latent"),
+        ({"latent": torch.zeros(2, *SHAPE)}, r"latent is \(2, .*noise is \(1, "),
+        ({"sigmas": [0.5, 0.6, 0]}, "must fall"),
     ],
 )
-def test_start_refuses(latent, strength, words):
+def test_start_refuses(arguments, words):
     with pytest.raises(JoyImageError, match=words):
-        start(noise(SHAPE, [0]), schedule(4), latent, strength)
-
-
-def test_start_refuses_sigmas_that_do_not_fall():
-    with pytest.raises(JoyImageError, match="must fall"):
-        start(noise(SHAPE, [0]), [0.5, 0.6, 0])
+        start(noise(SHAPE, [0]), **{"sigmas": schedule(4), **arguments})
