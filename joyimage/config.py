@@ -96,3 +96,86 @@ def default_rope_dims(head_dim: int) -> tuple[int, int, int]:
     while t % 2 or (head_dim - t) % 4:
         t += 1
     return t, (head_dim - t) // 2, (head_dim - t) // 2
+
+
+# Per-channel statistics of Wan 2.1's latents, as in its published configuration.
+# fmt: off
+WAN_LATENTS_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)
+WAN_LATENTS_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class WanVAEConfig:
+    """Sizes of the Wan VAE. The defaults are Wan 2.1's (arXiv 2503.20314): 127M parameters with its
+    3-D kernels, latents 8x smaller than the image.
+
+    `latents_mean` and `latents_std` normalise the latents, one number for each of the `z_dim` channels.
+    """
+
+    base_dim: int = 96
+    dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    z_dim: int = 16
+    latents_mean: tuple[float, ...] = WAN_LATENTS_MEAN
+    latents_std: tuple[float, ...] = WAN_LATENTS_STD
+
+    def __post_init__(self):
+        counts = len(self.latents_mean), len(self.latents_std)
+        if counts != (self.z_dim, self.z_dim):
+            raise CheckpointError(
+                f"a VAE of {self.z_dim} latent channels needs as many latents_mean and latents_std, got {counts}"
+            )
+        if not all(std > 0 for std in self.latents_std):
+            raise CheckpointError(f"latents_std must be positive, got {self.latents_std}")
+        if self.num_res_blocks < 1 or not self.dim_mult or any(m < 1 or self.base_dim * m % 2 for m in self.dim_mult):
+            raise CheckpointError(
+                f"base_dim {self.base_dim}, dim_mult {self.dim_mult}, num_res_blocks {self.num_res_blocks}: every "
+                "level needs a residual block and an even number of channels"
+            )
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent pixel along each side."""
+        return 2 ** (len(self.dim_mult) - 1)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes, **overrides) -> WanVAEConfig:
+        """Read the sizes off the shapes of a state dict in the original Wan naming, kernels 3-D or 2-D.
+
+        `overrides` are what shapes cannot tell (`latents_mean`, `latents_std`), from a `config.json` if there is one.
+        Raises `CheckpointError` if a key that sizes are read from is missing.
+        """
+        down = "encoder.downsamples"
+        layers = count_blocks(shapes, down)
+        resamples = [i for i in range(layers) if f"{down}.{i}.resample.1.weight" in shapes]
+        res_blocks = resamples[0] if resamples else layers
+        try:
+            base_dim, image_channels = shapes["encoder.conv1.weight"][:2]
+            z_dim = shapes["conv2.weight"][0]
+            # every level starts with a residual block, whose last convolution has the level's width
+            widths = [shapes[f"{down}.{i}.residual.6.weight"][0] for i in range(0, max(layers, 1), res_blocks + 1)]
+        except KeyError as error:
+            raise CheckpointError(f"not a Wan 2.1 VAE: the key {error} is missing") from None
+        except (ValueError, IndexError):
+            raise CheckpointError("not a Wan 2.1 VAE: a kernel has an unexpected rank") from None
+        if image_channels != 3 or any(width % base_dim for width in widths):
+            raise CheckpointError(
+                f"not a Wan 2.1 VAE: {image_channels} image channels (3 expected) and levels of {widths} channels, "
+                f"which must be multiples of the {base_dim} of encoder.conv1"
+            )
+        return cls(
+            **{
+                "base_dim": base_dim,
+                "dim_mult": tuple(width // base_dim for width in widths),
+                "num_res_blocks": res_blocks,
+                "z_dim": z_dim,
+                **overrides,
+            }
+        )
