@@ -1,0 +1,334 @@
+"""Weight files as lazy mappings of names to tensors, recognised by their first bytes and never by their name.
+
+Names, shapes and dtypes come from the header; a tensor is read when it is asked for, as a view of the memory-mapped
+file. A further format is one more row of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError, MissingFileError
+
+HEAD_BYTES = 512  # what a file is recognised by
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+INDEX_PATTERN = "*.index.json"
+NESTED = ("state_dict", "model", "module")  # where training scripts put the weights inside a .pth
+
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class Weights(Mapping[str, Tensor]):
+    """The tensors of one file, or of a set of shards. Indexing reads one tensor; everything else reads none."""
+
+    files: tuple[Path, ...]
+    info: dict[str, TensorInfo]
+    read: Callable[[str], Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.info)
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+    def __contains__(self, name: object) -> bool:  # the Mapping's own would read the tensor
+        return name in self.info
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in self.info.items()}
+
+
+def open_weights(path: str | Path) -> Weights:
+    """Open a weight file, an index of shards, or the folder that holds one of them.
+
+    Raises `MissingFileError` for a path or shard that does not exist, `CheckpointError` for a file that is truncated,
+    inconsistent, of no known format, or a pickle that would do more than rebuild tensors.
+    """
+    path = existing(path)
+    if not path.is_dir():
+        _refuse_single_shard(path)
+        return open_shards(path) if _is_json(_head(path)) else open_file(path)
+    units = weight_units(path)
+    if not units:
+        raise MissingFileError(
+            f"{path}: the folder holds no weights; expected a safetensors or PyTorch file, or shards with an index.json"
+        )
+    if len(units) > 1:
+        names = ", ".join(unit.name for unit in units)
+        raise CheckpointError(f"{path}: the folder holds several weight files ({names}); give one of them")
+    return open_weights(units[0])
+
+
+def weight_units(folder: Path) -> list[Path]:
+    """What can be opened in a folder: its indexes of shards, and its weight files that are no such shard.
+
+    Pickles beside safetensors are left out: they are copies, optimizer states or training arguments.
+    """
+    indexes = {index: read_index(index) for index in sorted(folder.glob(INDEX_PATTERN))}
+    shards = {shard for weight_map in indexes.values() for shard in weight_map.values()}
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and f.name not in shards and reader_of(_head(f))]
+    samples = {index: folder / next(iter(weight_map.values())) for index, weight_map in indexes.items()}
+    samples.update((file, file) for file in files)
+    safe = [unit for unit, sample in samples.items() if not sample.is_file() or _is_safetensors(_head(sample))]
+    return safe or list(samples)
+
+
+def existing(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises `CheckpointError` if it holds anything else."""
+    try:
+        return parse_json(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a JSON object ({error}); download the file again") from None
+
+
+def parse_json(text: bytes | str) -> dict[str, Any]:
+    """Raises `ValueError` for text that is not a JSON object."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    return value
+
+
+# -- recognising ------------------------------------------------------------------------------------------------------
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """A little-endian header length that a header can have, then the header's opening brace."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
+
+
+def _is_pytorch_zip(head: bytes) -> bool:
+    return head.startswith(b"PK\x03\x04") and b"data.pkl" in head
+
+
+def _is_pickle(head: bytes) -> bool:
+    return head[:1] == b"\x80" and head[1:2] <= b"\x05"
+
+
+def _is_json(head: bytes) -> bool:
+    return head.lstrip()[:1] == b"{"
+
+
+IMPOSTORS = (
+    (b"GGUF", "is a GGUF file, which is not supported"),
+    (b"version https://git-lfs", "is a Git LFS pointer instead of the file itself; run `git lfs pull` in its folder"),
+    (b"<", "is a web page; the download went wrong, fetch it again"),
+    (b"PK", "is a zip archive without PyTorch weights; unpack it first"),
+    (b"", "is not a weight file; expected safetensors, a PyTorch .pth, or an index.json of shards"),
+)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def reader_of(head: bytes) -> Callable[[Path], Weights] | None:
+    return next((reader for matches, reader in FORMATS if matches(head)), None)
+
+
+def open_file(path: Path) -> Weights:
+    """Open one file of weights; raises `CheckpointError` saying what the file is instead."""
+    head = _head(path)
+    if reader := reader_of(head):
+        return reader(path)
+    if len(head) < 16:
+        raise CheckpointError(f"{path}: has only {len(head)} bytes; the download was cut off, fetch it again")
+    raise CheckpointError(f"{path}: {next(text for magic, text in IMPOSTORS if head.startswith(magic))}")
+
+
+# -- safetensors ------------------------------------------------------------------------------------------------------
+
+
+def open_safetensors(path: Path) -> Weights:
+    """Check the header before anything is mapped, then read through `safe_open`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if 8 + length > size:
+            raise CheckpointError(
+                f"{path}: truncated: its header alone has {length:,} bytes and the file {size:,}; download it again"
+            )
+        text = file.read(length)
+    try:
+        header = parse_json(text)
+        metadata = _string_map(header.pop("__metadata__", {}))
+        info = _check_entries(header, size - 8 - length)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
+    handle = functools.cache(lambda: safe_open(path, framework="pt"))  # mapped at the first read
+    return Weights((path,), info, lambda name: handle().get_tensor(name), metadata)
+
+
+def _string_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError("__metadata__ is not a map of strings")
+    return value
+
+
+def _check_entries(header: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+    """Tensors must fill the data one after another, each with the bytes that its shape and dtype take."""
+    info, spans = {}, []
+    for name, entry in header.items():
+        info[name], span = _check_entry(name, entry)
+        spans.append((*span, name))
+    position = 0
+    for begin, end, name in sorted(spans):
+        if begin != position:
+            raise ValueError(f"{name} {'overlaps the tensor before it' if begin < position else 'leaves a gap'}")
+        position = end
+    if position > data_bytes:
+        raise ValueError(f"the file is truncated: the tensors take {position:,} bytes, it holds {data_bytes:,}")
+    if position < data_bytes:
+        raise ValueError(f"{data_bytes - position:,} bytes follow the last tensor")
+    return info
+
+
+def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        integers = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"the entry of {name} is malformed") from None
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
+        raise ValueError(f"{name} has the unknown dtype {dtype!r}")
+    if not integers:
+        raise ValueError(f"{name} has the shape {shape} and the offsets {begin}, {end}")
+    info = TensorInfo(tuple(shape), SAFETENSORS_DTYPES[dtype])
+    if end - begin != info.nbytes:
+        raise ValueError(f"{name} of shape {shape} takes {info.nbytes:,} bytes, not {end - begin:,}")
+    return info, (begin, end)
+
+
+# -- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def open_pytorch(path: Path, mmap: bool = True) -> Weights:
+    """Open a `.pth`, unpickling nothing but tensors and plain containers."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise CheckpointError(
+            f"{path}: refused: unpickling it would do more than rebuild tensors"
+            f"{f' (it calls {wanted[1]})' if wanted else ''} and could run code; "
+            "get the weights as safetensors, or from a source that saves a plain state dict"
+        ) from None
+    except Exception as error:  # a damaged archive surfaces as almost any type from inside the unpickler
+        raise CheckpointError(
+            f"{path}: damaged PyTorch file ({type(error).__name__}: {error}); download it again"
+        ) from error
+    tensors = _unwrap(loaded)
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
+    return Weights((path,), {k: TensorInfo(tuple(v.shape), v.dtype) for k, v in tensors.items()}, tensors.__getitem__)
+
+
+def _unwrap(loaded: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, itself or inside `{"state_dict": …}` and the like."""
+    while isinstance(loaded, dict):
+        inner = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), None)
+        if inner is None:
+            return {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        loaded = inner
+    return {}
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+
+def open_shards(path: Path) -> Weights:
+    """Open the shards that an `*.index.json` names, beside it."""
+    weight_map = read_index(path)
+    shards = {}
+    for name in sorted(set(weight_map.values())):
+        file = path.parent / name
+        if not file.is_file():
+            raise MissingFileError(f"{file}: this shard, named by {path.name}, is missing; download it into the folder")
+        shards[name] = open_file(file)
+    absent = [key for key, shard in weight_map.items() if key not in shards[shard]]
+    if absent:
+        raise CheckpointError(
+            f"{path}: {len(absent)} tensors are not in the shard it names, the first is {absent[0]} "
+            f"in {weight_map[absent[0]]}; download the index and the shards from the same place"
+        )
+    return Weights(
+        tuple(file for shard in shards.values() for file in shard.files),
+        {key: shards[shard].info[key] for key, shard in weight_map.items()},
+        lambda key: shards[weight_map[key]][key],
+    )
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name -> file name of its shard."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: has no weight_map, so it is no index of shards; give the folder or weight file")
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or Path(shard).name != shard or shard == path.name:
+            raise CheckpointError(f"{path}: names the shard {shard!r}, which is not a file beside it")
+    return weight_map
+
+
+def _refuse_single_shard(path: Path) -> None:
+    for index in path.parent.glob(INDEX_PATTERN):
+        if f'"{path.name}"'.encode() in index.read_bytes():
+            raise CheckpointError(f"{path}: is one shard of several; give the folder {path.parent} or {index.name}")
+
+
+FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
+    (_is_safetensors, open_safetensors),
+    (_is_pytorch_zip, open_pytorch),
+    (_is_pickle, functools.partial(open_pytorch, mmap=False)),  # PyTorch's format before 1.6 cannot be mapped
+)

@@ -1,0 +1,103 @@
+"""What a model folder holds, found by content: Diffusers' layout, the original one, or single files side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from .files import TensorInfo, Weights, existing, open_weights, parse_json, read_json, weight_units
+from .layouts import PARTS, Match, describe, detect
+
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of JoyImage in a file, and the configuration that came with it."""
+
+    path: Path
+    weights: Weights
+    match: Match
+    config: dict[str, Any]
+
+    @property
+    def info(self) -> dict[str, TensorInfo]:
+        """Shapes and dtypes under our modules' names."""
+        return {ours: self.weights.info[theirs] for ours, theirs in self.match.names.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in self.info.items()}
+
+
+def open_part(path: str | Path, part: str) -> Source:
+    """Open "mmdit", "vae" or "encoder" in a file or folder; in a whole model's folder, wherever it lies in there.
+
+    Raises `CheckpointError` that says what the file is instead.
+    """
+    path = existing(path)
+    if path.is_dir() and not weight_units(path):
+        path = find_parts(path).get(part, path)
+    weights = open_weights(path)
+    found = next((source for source in sources(path, weights) if source.match.part == part), None)
+    if found is None:
+        raise CheckpointError(f"{path}: this looks like {describe(weights)}, not {PARTS[part]}; give another file")
+    return found
+
+
+def sources(path: Path, weights: Weights) -> list[Source]:
+    """The parts in an opened file."""
+    return [Source(path, weights, match, _config(weights)) for match in detect(weights)]
+
+
+def find_parts(path: str | Path) -> dict[str, Path]:
+    """Where the parts of a model lie: {"mmdit": …, "vae": …, "encoder": …, "tokenizer": …}, absent ones left out.
+
+    `path` is a folder in any layout, searched one level deep, or a file. Other models' weights in it are passed over.
+    Raises `CheckpointError` if a part is there twice, or its file is broken.
+    """
+    parts: dict[str, Path] = {}
+    for unit in all_units(existing(path)):
+        for match in detect(open_weights(unit)):
+            if match.part in parts:
+                raise CheckpointError(
+                    f"{path}: holds {PARTS[match.part]} twice, in {parts[match.part]} and in {unit}; give one of them"
+                )
+            parts[match.part] = unit
+    tokenizer = find_tokenizer(parts.get("encoder", Path(path)))
+    return parts | ({"tokenizer": tokenizer} if tokenizer else {})
+
+
+def all_units(path: Path) -> list[Path]:
+    """What holds weights in a folder and its subfolders: a subfolder that is one set of weights, else its files."""
+    if not path.is_dir():
+        return [path]
+    found = []
+    for folder in (path, *sorted(child for child in path.iterdir() if child.is_dir())):
+        units = weight_units(folder)
+        found += [folder] if len(units) == 1 else units
+    return found
+
+
+def find_tokenizer(encoder: Path) -> Path | None:
+    """The folder with the tokenizer of an encoder: its own, or `tokenizer` or `processor` in it or beside it."""
+    folder = encoder if encoder.is_dir() else encoder.parent
+    places = (base / name for base in (folder, folder.parent) for name in ("tokenizer", "processor"))
+    return next(filter(is_tokenizer, (folder, *places)), None)
+
+
+def is_tokenizer(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES)
+
+
+def _config(weights: Weights) -> dict[str, Any]:
+    """The configuration in the file's header, else that of the `config.json` beside it, else nothing."""
+    if text := weights.metadata.get("config"):
+        try:
+            return parse_json(text)
+        except ValueError as error:
+            raise CheckpointError(f"{weights.files[0]}: the config in its header is no JSON object ({error})") from None
+    file = weights.files[0].parent / "config.json"
+    return read_json(file) if file.is_file() else {}

@@ -1,0 +1,189 @@
+"""What a set of tensor names is: which part of JoyImage, in whose naming, behind which prefix; or whose model instead.
+
+Only the names decide. A further naming is one more row of `LAYOUTS`, a further model to be recognised one of `FOREIGN`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from ..errors import CheckpointError
+from .vae_keys import diffusers_to_original
+
+PARTS = {"mmdit": "a JoyImage MMDiT", "vae": "a Wan 2.1 VAE", "encoder": "a Qwen3-VL encoder"}
+
+Rename = Callable[[Collection[str]], Mapping[str, str]]  # names without prefix -> {name: our module's name}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A naming of a part. It is recognised by `patterns`, each of which must match a name behind the same prefix."""
+
+    part: str
+    naming: str
+    patterns: tuple[str, ...]
+    rename: Rename
+
+
+@dataclass(frozen=True)
+class Match:
+    """A part found in a file. `names` maps our module's names to the file's."""
+
+    part: str
+    naming: str
+    prefix: str
+    names: dict[str, str]
+
+
+def _same(names: Collection[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _with_attn(names: Collection[str]) -> dict[str, str]:
+    """The original keeps a block's attention layers in the block itself: `double_blocks.0.img_attn_qkv`."""
+    layer = re.compile(r"(double_blocks\.\d+\.)((?:img|txt)_attn_)")
+    return {name: layer.sub(r"\1attn.\2", name) for name in names}
+
+
+def _by_prefix(table: Mapping[str, str]) -> Rename:
+    def rename(names: Collection[str]) -> dict[str, str]:
+        starts = {name: next((start for start in table if name.startswith(start)), "") for name in names}
+        return {name: table.get(start, "") + name[len(start) :] for name, start in starts.items()}
+
+    return rename
+
+
+MODULATION = r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table"  # Wan's tables in double blocks: nobody else's
+
+# Earlier rows win: the names of the encoder's later namings end the names of its first.
+LAYOUTS = (
+    Layout(
+        "mmdit",
+        "diffusers",
+        (r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table", r"double_blocks\.\d+\.attn\."),
+        _same,
+    ),
+    Layout("mmdit", "original", (r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table",), _with_attn),
+    Layout(
+        "vae",
+        "diffusers",
+        (r"(en|de)coder\.mid_block\.resnets\.\d+\.norm\d\.gamma", r"encoder\.down_blocks\.\d+\.norm\d\.gamma"),
+        diffusers_to_original,
+    ),
+    Layout(
+        "vae",
+        "original",
+        (r"(en|de)coder\.middle\.\d+\.residual\.\d+\.gamma", r"encoder\.downsamples\.\d+\.residual\.\d+\.gamma"),
+        _same,
+    ),
+    Layout(
+        "encoder",
+        "transformers",
+        (r"model\.language_model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"model\.visual\.merger\.linear_fc"),
+        _same,
+    ),
+    Layout(
+        "encoder",
+        "transformers, without head",
+        (r"language_model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"visual\.merger\.linear_fc"),
+        _by_prefix({"visual.": "model.visual.", "language_model.": "model.language_model."}),
+    ),
+    Layout(
+        "encoder",
+        "comfy",
+        (r"model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"visual\.merger\.linear_fc"),
+        _by_prefix(
+            {
+                "visual.": "model.visual.",
+                "model.lm_head.": "lm_head.",
+                "lm_head.": "lm_head.",
+                "model.": "model.language_model.",
+            }
+        ),
+    ),
+)
+
+# Other models' telltale names. Earlier rows win: whole checkpoints before the text encoders and VAEs inside them.
+FOREIGN = (
+    ("a LoRA", r"\.lora_(A|B|down|up)\."),
+    ("HunyuanVideo or HunyuanImage", r"txt_in\.individual_token_refiner\."),
+    ("Flux", r"double_blocks\.\d+\.img_attn\.qkv\.|single_transformer_blocks\.\d+\.proj_mlp\."),
+    ("Z-Image or Lumina 2", r"(^|\.)noise_refiner\.\d+\."),
+    ("Qwen-Image", r"transformer_blocks\.\d+\.img_mod\.1\."),
+    ("Stable Diffusion 3", r"joint_blocks\.\d+\.|transformer_blocks\.\d+\.norm1_context\.linear\."),
+    ("the Wan video transformer", r"(^|\.)blocks\.\d+\.(self_attn|attn1)\.norm_q\."),
+    ("Stable Diffusion XL", r"label_emb\.0\.0\.|add_embedding\.linear_1\."),
+    ("Stable Diffusion 1 or 2", r"input_blocks\.0\.0\.|down_blocks\.\d+\.attentions\.\d+\.transformer_blocks\."),
+    (
+        "the Wan 2.2 VAE",
+        r"encoder\.downsamples\.\d+\.downsamples\.|encoder\.down_blocks\.\d+\.resnets\.\d+\.norm1\.gamma",
+    ),
+    ("the VAE of Stable Diffusion or Flux", r"decoder\.mid(_block)?\.(block_1|resnets\.0)\.norm1\.weight"),
+    ("Qwen3.5", r"\.linear_attn\.A_log"),
+    ("Qwen2.5-VL", r"visual\.merger\.(ln_q|mlp\.0)\."),
+    ("Qwen3 without vision", r"(^|\.)layers\.\d+\.self_attn\.q_norm\."),
+    ("a language model", r"(^|\.)layers\.\d+\.self_attn\.q_proj\.weight"),
+    ("T5", r"block\.\d+\.layer\.0\.SelfAttention\.q\."),
+    ("CLIP", r"text_model\.encoder\.layers\.\d+\.|transformer\.resblocks\.\d+\."),
+)
+
+
+def detect(names: Collection[str]) -> list[Match]:
+    """The parts among these names. A name that no part's prefix covers counts for each of them, as unexpected.
+
+    Raises `CheckpointError` if two names of a part are the same weight.
+    """
+    found: dict[str, tuple[Layout, str]] = {}
+    for layout in LAYOUTS:
+        prefix = _prefix(layout, names)
+        if prefix is not None:
+            found.setdefault(layout.part, (layout, prefix))
+    prefixes = {prefix for _, prefix in found.values()}
+    owners = {name: max((p for p in prefixes if name.startswith(p)), key=len, default=None) for name in names}
+    return [
+        _match(layout, prefix, [name for name, owner in owners.items() if owner in (prefix, None)])
+        for layout, prefix in found.values()
+    ]
+
+
+def _match(layout: Layout, prefix: str, names: Collection[str]) -> Match:
+    bare = {name: name.removeprefix(prefix) for name in names}
+    renamed = layout.rename(bare.values())
+    ours: dict[str, str] = {}
+    for name in names:
+        target = renamed[bare[name]]
+        if target in ours:
+            raise CheckpointError(f"{ours[target]} and {name} are the same weight; the file mixes two namings")
+        ours[target] = name
+    return Match(layout.part, layout.naming, prefix, ours)
+
+
+def _prefix(layout: Layout, names: Collection[str]) -> str | None:
+    first, *others = layout.patterns
+    pattern = re.compile(rf"((?:.*\.)?){first}")
+    prefixes = Counter(found[1] for name in names if (found := pattern.match(name)))
+    for prefix, _ in prefixes.most_common():
+        patterns = (re.compile(re.escape(prefix) + other) for other in others)
+        if all(any(map(pattern.match, names)) for pattern in patterns):
+            return prefix
+    return None
+
+
+def foreign(names: Collection[str]) -> tuple[str, str] | None:
+    """The other model that these names belong to, and the name that tells."""
+    for model, pattern in FOREIGN:
+        if telltale := next(filter(re.compile(pattern).search, names), None):
+            return model, telltale
+    return None
+
+
+def describe(names: Collection[str]) -> str:
+    """What a file with these names is, as it stands in a message: "a Wan 2.1 VAE", "Flux (double_blocks.0…)"."""
+    if parts := detect(names):
+        return " and ".join(PARTS[match.part] for match in parts)
+    if other := foreign(names):
+        return f"{other[0]} ({other[1]})"
+    return f"no model known here (its first tensor is {next(iter(names), 'missing')})"

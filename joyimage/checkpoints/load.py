@@ -1,0 +1,242 @@
+"""Weights into networks: built on the meta device, checked by name and shape, then assigned from the mapped file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..config import MMDiTConfig, WanVAEConfig
+from ..errors import CheckpointError, MissingFileError
+from ..mmdit import MMDiT
+from ..vae import WanVAE
+from . import qwen
+from .files import existing
+from .folders import Source, find_tokenizer, is_tokenizer, open_part
+from .layouts import PARTS
+from .vae_keys import image_kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
+
+    from ..encoder import Encoder
+
+Device = torch.device | str | None
+State = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
+
+COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LISTED = 12  # names in a message
+DIFFUSERS_THETA = 256.0  # Diffusers' class default, in force where its config.json does not say
+
+
+def load_mmdit(
+    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = nn
+) -> MMDiT:
+    """The MMDiT in a file or folder of any layout, ready for inference.
+
+    `dtype` is the file's own unless given; on the CPU weights that need no conversion stay views of the mapped file.
+    `operations` holds the layer classes. The axes and base of the rotary embedding come from the "config" in a
+    safetensors header or the `config.json` beside the weights, else they are the published ones.
+    Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
+    """
+    source = open_part(path, "mmdit")
+    return _fill(empty_mmdit(source, dtype or own_dtype(source), operations), source, device)
+
+
+def load_vae(
+    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = nn
+) -> WanVAE:
+    """The Wan VAE in a file or folder, from either naming; options and errors as for `load_mmdit`.
+
+    Its kernels are cut to two dimensions and laid out channels_last, so they are copies.
+    """
+    source = open_part(path, "vae")
+    return _fill(empty_vae(source, dtype or own_dtype(source), operations), source, device)
+
+
+def load_encoder(
+    path: str | Path,
+    tokenizer: str | Path | None = None,
+    *,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+) -> Encoder:
+    """The Qwen3-VL encoder in a file or folder, with the tokenizer in the folder `tokenizer`.
+
+    Without `tokenizer` its files are looked for beside the weights, and in `tokenizer/` and `processor/` there and one
+    level up. A single file without a configuration is taken for a released Qwen3-VL of its sizes. Where the language
+    head is missing and not tied to the embedding, the encoder conditions but cannot answer.
+    Errors as for `load_mmdit`; also for a folder without tokenizer files, or those of another model.
+    """
+    from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
+
+    source = open_part(path, "encoder")
+    tokens = _load_tokenizer(tokenizer, source)
+    model = _fill(empty_encoder(source, dtype or own_dtype(source), tokens), source, device)
+    if not hasattr(model, "lm_head"):
+        return Encoder(model.model, tokens)
+    model.tie_weights()  # a tied head has become a parameter of its own, over the embedding's memory
+    return Encoder(model, tokens)
+
+
+# -- the networks without weights -------------------------------------------------------------------------------------
+
+
+def empty_mmdit(source: Source, dtype: torch.dtype, operations: Any = nn) -> MMDiT:
+    config = _checked(source, lambda: MMDiTConfig.from_shapes(source.shapes, **_mmdit_settings(source.config)))
+    return MMDiT(config, operations=operations, dtype=dtype, device="meta")
+
+
+def _mmdit_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What Diffusers' configuration says and shapes cannot: the rotary embedding, and how many blocks there must be."""
+    if not str(config.get("_class_name", "JoyImage")).startswith("JoyImage"):
+        return {}
+    theta = config.get("theta", DIFFUSERS_THETA if "_class_name" in config else None)
+    given = {"theta": theta and float(theta), "num_layers": config.get("num_layers")}
+    given["rope_dims"] = tuple(config.get("rope_dim_list") or ())
+    return {name: value for name, value in given.items() if value}
+
+
+def empty_vae(source: Source, dtype: torch.dtype, operations: Any = nn) -> WanVAE:
+    statistics = ("latents_mean", "latents_std")
+    given = {name: source.config[name] for name in statistics if source.config.get(name)}
+    config = _checked(
+        source,
+        lambda: WanVAEConfig.from_shapes(source.shapes, **{k: tuple(map(float, v)) for k, v in given.items()}),
+    )
+    return WanVAE(config, operations=operations, dtype=dtype, device="meta")
+
+
+def empty_encoder(
+    source: Source, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Qwen3VLForConditionalGeneration:
+    """After the configuration beside the weights, else a released one. A head among the weights is not tied."""
+    given = "text_config" in source.config
+    config = source.config if given else _checked(source, lambda: qwen.released_config(source.shapes))
+    tied = bool(config.get("tie_word_embeddings")) and qwen.HEAD not in source.match.names
+    config = config | {"tie_word_embeddings": tied}
+    if tokenizer is not None:
+        config = qwen.with_control_ids(config, tokenizer)
+    return _checked(source, lambda: qwen.empty(config, dtype, head=tied or qwen.HEAD in source.match.names))
+
+
+EMPTY: dict[str, Callable[[Source, torch.dtype], nn.Module]] = {
+    "mmdit": empty_mmdit,
+    "vae": empty_vae,
+    "encoder": empty_encoder,
+}
+# what turns a part's tensors, under our names, into those of its network
+TRANSFORMS: dict[str, Callable[[State], State]] = {"vae": image_kernels}
+
+
+def _checked(source: Source, read: Callable[[], Any]) -> Any:
+    """Read sizes; what is wrong with them is wrong with this file."""
+    try:
+        return read()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{source.path}: its config.json has an entry that cannot be used ({error})") from None
+
+
+def own_dtype(source: Source) -> torch.dtype:
+    """The floating dtype that most of a part's bytes have; raises `CheckpointError` if nothing can compute in it."""
+    sizes: Counter[torch.dtype] = Counter()
+    for info in source.info.values():
+        sizes[info.dtype] += info.nbytes
+    dtype = max(sizes, key=sizes.__getitem__)
+    if dtype not in COMPUTE_DTYPES:
+        raise CheckpointError(
+            f"{source.path}: its weights are {_short(dtype)}, in which nothing can compute; "
+            "give a dtype to convert to, or get the bfloat16, float16 or float32 file"
+        )
+    return dtype
+
+
+# -- checking and filling ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a file's tensors differ from a network's, in sorted names."""
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshapen: tuple[str, ...] = ()  # "name (2, 3) instead of (3, 3)"
+
+    def __str__(self) -> str:
+        """One clause per kind, the first dozen names of each; empty if there is no difference."""
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshapen))
+        return "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds if names)
+
+
+def compare(model: nn.Module, source: Source) -> Difference:
+    """Compare names and shapes without reading any tensor. A tied parameter counts once."""
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    meta = {name: torch.empty(info.shape, dtype=info.dtype, device="meta") for name, info in source.info.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in _transform(source, meta).items()}
+    names = source.match.names
+    return Difference(
+        tuple(sorted(expected.keys() - shapes.keys())),
+        tuple(sorted(names[name] for name in shapes.keys() - expected.keys())),
+        tuple(
+            f"{names[name]} {shapes[name]} instead of {expected[name]}"
+            for name in sorted(expected.keys() & shapes.keys())
+            if shapes[name] != expected[name]
+        ),
+    )
+
+
+def _transform(source: Source, state: State) -> State:
+    return TRANSFORMS.get(source.match.part, dict)(state)
+
+
+def _fill(model: Network, source: Source, device: Device) -> Network:
+    """Give an empty network its weights, each in the dtype that the network has it in."""
+    if text := str(compare(model, source)):
+        raise CheckpointError(f"{source.path}: does not fit {PARTS[source.match.part]} of its sizes: {text}")
+    _check_float(source)
+    expected = dict(model.named_parameters())
+    state = _transform(source, {ours: source.weights[theirs] for ours, theirs in source.match.names.items()})
+    state = {name: tensor.to(device, expected[name].dtype) for name, tensor in state.items()}
+    if getattr(model, "lm_head", None) and qwen.HEAD not in state:
+        state[qwen.HEAD] = state[qwen.EMBEDDING]
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.to(device).eval().requires_grad_(False)  # what is left to move are the encoder's rotary frequencies
+
+
+def _check_float(source: Source) -> None:
+    """Integers would convert to floats without a word, and be quantised values without their scales."""
+    names = [name for name, info in source.info.items() if not info.dtype.is_floating_point]
+    if names:
+        dtype = _short(source.info[names[0]].dtype)
+        raise CheckpointError(f"{source.path}: {len(names)} weights are {dtype}, not floating point: {_first(names)}")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    needed = "a folder that holds tokenizer.json, or vocab.json and merges.txt"
+    found = find_tokenizer(source.path) if folder is None else existing(folder)
+    if found is None:
+        raise MissingFileError(f"{source.path}: no tokenizer beside the encoder; give one with tokenizer=, {needed}")
+    if not is_tokenizer(found):
+        raise CheckpointError(f"{found}: holds no tokenizer; give {needed}")
+    try:
+        return AutoTokenizer.from_pretrained(found, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
+        raise CheckpointError(f"{found}: not a tokenizer that transformers can read ({error})") from error

@@ -1,0 +1,182 @@
+"""`inspect`: what a file or folder is, told from names, shapes and headers, without reading a tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import CheckpointError
+from .files import Weights, existing, open_weights
+from .folders import Source, all_units, find_tokenizer, is_tokenizer, sources
+from .layouts import PARTS, describe
+from .load import EMPTY, Difference, compare, own_dtype
+
+SIZES = {  # what is worth showing of a network's configuration: label, attribute path
+    "mmdit": {
+        name: name
+        for name in (
+            "hidden_size",
+            "num_heads",
+            "num_layers",
+            "text_dim",
+            "mlp_size",
+            "patch_size",
+            "rope_dims",
+            "theta",
+        )
+    },
+    "vae": {name: name for name in ("base_dim", "dim_mult", "num_res_blocks", "z_dim")},
+    "encoder": {
+        "hidden_size": "text_config.hidden_size",
+        "num_layers": "text_config.num_hidden_layers",
+        "num_heads": "text_config.num_attention_heads",
+        "vocab_size": "text_config.vocab_size",
+        "vision_hidden_size": "vision_config.hidden_size",
+        "vision_depth": "vision_config.depth",
+        "deepstack": "vision_config.deepstack_visual_indexes",
+    },
+}
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """A part of JoyImage, or weights that are none ("unknown"); `problem` says why they would not load."""
+
+    part: str
+    what: str
+    files: tuple[str, ...]
+    tensors: int
+    bytes: int
+    dtypes: dict[str, int]  # tensors of each
+    naming: str = ""
+    prefix: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshapen: tuple[str, ...] = ()
+    problem: str = ""
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        naming = f"{self.naming} naming{f' behind {self.prefix}' if self.prefix else ''}, " if self.naming else ""
+        dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
+        lines = (
+            f"{self.part}: {self.what}",
+            f"  {self.files[0]}{more}",
+            f"  {naming}{_size(self.bytes)}, {self.tensors} tensors ({dtypes})",
+            "  " + ", ".join(f"{name} {value}" for name, value in self.config.items()),
+            f"  problem: {self.problem}" if self.problem else "",
+        )
+        return "\n".join(line for line in lines if line.strip())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a path holds. `layout` is "diffusers", "original", "folder" or "file"; `advice` says what to do with it."""
+
+    path: str
+    layout: str
+    parts: tuple[PartReport, ...]
+    tokenizer: str | None
+    advice: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """One screen of text."""
+        tokenizer = f"tokenizer: {self.tokenizer}" if self.tokenizer else ""
+        blocks = (f"{self.path}: {self.layout} layout", *map(str, self.parts), tokenizer, self.advice)
+        return "\n".join(filter(None, blocks))
+
+
+def inspect(path: str | Path) -> Report:
+    """Say what a weight file, a part's folder or a whole model's folder is, and whether it would load.
+
+    Reads headers only. Raises `MissingFileError` for a path or shard that does not exist, `CheckpointError` for a file
+    that cannot be opened. Another model's weights, and names that are missing or unexpected, are reported instead.
+    """
+    path = existing(path)
+    parts = tuple(report for unit in all_units(path) for report in _reports(unit))
+    encoder = next((Path(part.files[0]) for part in parts if part.part == "encoder"), None)
+    tokenizer = find_tokenizer(encoder) if encoder else path if is_tokenizer(path) else None
+    return Report(str(path), _layout(path, parts), parts, tokenizer and str(tokenizer), _advice(path, parts, tokenizer))
+
+
+def _reports(unit: Path) -> list[PartReport]:
+    weights = open_weights(unit)
+    found = [_part(source) for source in sources(unit, weights)]
+    return found or [PartReport("unknown", describe(weights), **_totals(weights, weights))]
+
+
+def _part(source: Source) -> PartReport:
+    match, what, sizes, difference = source.match, PARTS[source.match.part], {}, Difference()
+    try:
+        model = EMPTY[match.part](source, own_dtype(source))
+        sizes = {label: _attribute(model, path) for label, path in SIZES[match.part].items()}
+        difference = compare(model, source)
+        problem = str(difference)
+        if match.part == "encoder" and not hasattr(model, "lm_head"):
+            what += " without language head: it conditions and cannot answer"
+    except CheckpointError as error:
+        problem = str(error)
+    return PartReport(
+        match.part,
+        what,
+        naming=match.naming,
+        prefix=match.prefix,
+        config=sizes,
+        problem=problem,
+        **_totals(source.weights, match.names.values()),
+        **dataclasses.asdict(difference),
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _attribute(model: nn.Module, path: str) -> Any:
+    value = model.config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _totals(weights: Weights, names: Collection[str]) -> dict[str, Any]:
+    infos = [weights.info[name] for name in names]
+    return {
+        "files": tuple(map(str, weights.files)),
+        "tensors": len(infos),
+        "bytes": sum(info.nbytes for info in infos),
+        "dtypes": dict(Counter(str(info.dtype).removeprefix("torch.") for info in infos)),
+    }
+
+
+def _layout(path: Path, parts: Collection[PartReport]) -> str:
+    if not path.is_dir():
+        return "file"
+    if (path / "model_index.json").is_file():
+        return "diffusers"
+    return "original" if {"mmdit", "vae"} & {p.part for p in parts if p.naming == "original"} else "folder"
+
+
+def _advice(path: Path, parts: Collection[PartReport], tokenizer: Path | None) -> str:
+    """The next step, as a command where there is one."""
+    names = [part.part for part in parts if part.part in PARTS]
+    if not names:
+        return "No weights of JoyImage."
+    if any(part.problem for part in parts):
+        return "It would not load: download it again, or get a file that fits."
+    if set(names) == set(PARTS) and tokenizer:
+        return f'Complete: joyimage edit --model "{path}" photo.jpg "Make it snow."'
+    given = " ".join(f'--{name} "{path}"' for name in names)
+    absent = [f"--{name}" for name in PARTS if name not in names] + ([] if tokenizer else ["--tokenizer"])
+    return f"Give it to joyimage as {given}, with {', '.join(absent)}."
