@@ -311,11 +311,10 @@ def run_tiled(
         return network(x)
     out = None
     for row, column in product(rows, columns):
-        piece = _crop(x, row.read, column.read, unit_in).contiguous(memory_format=torch.channels_last)
-        piece = network(piece)
+        piece = network(_crop(x, row.read, column.read, unit_in).contiguous(memory_format=torch.channels_last))
         if out is None:
-            out = piece.new_empty(x.shape[0], piece.shape[1], height * unit_out, width * unit_out)
-            out = out.to(memory_format=torch.channels_last)
+            shape = (*piece.shape[:2], height * unit_out, width * unit_out)
+            out = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=torch.channels_last)
         _crop(out, row.place, column.place, unit_out).copy_(_crop(piece, row.keep, column.keep, unit_out))
     return out
 
