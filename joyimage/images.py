@@ -1,0 +1,288 @@
+"""Pictures in and out: reading files, bucket sizes, cropping to them, tensors, and PNGs that carry their parameters.
+
+Sizes are (height, width) in pixels throughout, as in tensors; Pillow's own `.size` is (width, height).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import JoyImageError, MissingFileError
+
+Size = tuple[int, int]
+
+BASE_SIZES = (256, 512, 768, 1024)
+MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
+PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
+
+# The value that is white, for modes deeper than 8 bits. 16-bit gray files open as I;16, or as I in older Pillow.
+WHITE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "F": 1.0}
+
+# What Pillow raises for damaged data (found by damaging files of eleven formats), and for sizes that must be an attack.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def buckets(base_size: int = 1024) -> list[Size]:
+    """The (height, width) pairs that references are cropped to, by ascending height, then width.
+
+    Made at 256 as the original's `bucket.py` does and scaled by `base_size / 256`: sides in steps of 16, areas of at
+    most 256 x 256, sides at most 4 : 1. At 1024 these are Diffusers' 49 pairs.
+    Raises `JoyImageError` if `base_size` is not one of `BASE_SIZES`.
+    """
+    if base_size not in BASE_SIZES:
+        raise JoyImageError(f"base size {base_size} is not one of {', '.join(map(str, BASE_SIZES))}")
+    scale = base_size // 256
+    return sorted((height * scale, width * scale) for height, width in _staircase() if _ratio(height, width) <= 4)
+
+
+def _staircase() -> Iterator[Size]:
+    """Walk along height * width = 256 * 256 from below, from tall to wide, in steps of 16."""
+    height, width = 4096, 16
+    while height > 0:
+        yield height, width
+        if height * (width + 16) <= 256 * 256:
+            width += 16
+        else:
+            height -= 16
+
+
+def _ratio(height: int, width: int) -> float:
+    return max(height, width) / min(height, width)
+
+
+def best_bucket(height: int, width: int, base_size: int = 1024) -> Size:
+    """The bucket whose height / width is nearest to the picture's; of two equally near, the lower one.
+
+    A difference of ratios, as in the original, favours wide buckets a little over a difference of their logarithms.
+    Raises `JoyImageError` for sides below 1 or an unknown base size.
+    """
+    if min(height, width) < 1:
+        raise JoyImageError(f"a picture of {height} x {width} (height x width) has no pixels")
+    return min(buckets(base_size), key=lambda bucket: abs(bucket[0] / bucket[1] - height / width))
+
+
+def nearest_size(height: float, width: float, multiple: int = MULTIPLE) -> Size:
+    """The nearest (height, width) that are positive multiples of `multiple`; halves round up."""
+
+    def nearest(side: float) -> int:
+        return max(multiple, math.floor(side / multiple + 0.5) * multiple)
+
+    return nearest(height), nearest(width)
+
+
+def check_size(size: Sequence[int]) -> Size:
+    """Return `size` as (height, width) if both are positive multiples of 16.
+
+    Raises `JoyImageError` otherwise, naming the nearest size that works.
+    """
+    sides = tuple(size)
+    if len(sides) != 2 or not all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in sides):
+        raise JoyImageError(f"a size is (height, width) in whole pixels, not {size!r}")
+    height, width = map(int, sides)
+    nearest = nearest_size(height, width)
+    if (height, width) != nearest:
+        raise JoyImageError(
+            f"size {height} x {width} (height x width): both must be positive multiples of {MULTIPLE}; "
+            f"the nearest is {nearest[0]} x {nearest[1]}"
+        )
+    return height, width
+
+
+def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
+    """Read a picture as a new upright RGB Pillow image of 8 bits.
+
+    `source` is a path, a Pillow image of any mode, or a uint8 array (H, W, 3).
+    The EXIF orientation is applied, transparency is composited on white, and an animated file gives its first frame.
+    16-bit gray and mode `I` are taken as 0 to 65535 and mode `F` as 0 to 1, and rounded to 8 bits; values outside
+    are an error, as nothing says which of them is white. (Of 16-bit colour Pillow itself keeps the high byte.)
+    Colour profiles are not applied: the reference pipelines do not either.
+
+    Raises `MissingFileError` for a path that does not exist, and `JoyImageError` for what is no picture, is cut off,
+    has no pixels, or has more than Pillow's limit of 179 million.
+    """
+    if isinstance(source, str | os.PathLike):
+        with _decoding(source), Image.open(source) as image:
+            return _upright_rgb(image)
+    if not isinstance(source, Image.Image | np.ndarray):
+        raise JoyImageError(f"a picture is a path, a Pillow image or an array (H, W, 3), not {type(source).__name__}")
+    with _decoding("the picture"):
+        return _upright_rgb(source if isinstance(source, Image.Image) else _from_array(source))
+
+
+@contextmanager
+def _decoding(name: str | os.PathLike) -> Iterator[None]:
+    """Turn what Pillow raises for missing and damaged files into one error that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingFileError(f"{name} does not exist") from None
+    except UnidentifiedImageError:
+        raise JoyImageError(f"{name} is not a picture, or of a format that Pillow cannot read") from None
+    except DECODING_ERRORS as error:
+        raise JoyImageError(f"cannot read {name}: {error}") from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise JoyImageError(f"its {image.height} x {image.width} (height x width) has no pixels")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in WHITE:
+        return _to_8_bit(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    flat = Image.new("RGBA", image.size, "white")
+    flat.alpha_composite(image.convert("RGBA"))
+    return flat.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    white = WHITE[image.mode]
+    values = np.asarray(image).astype(np.float32)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
+        raise JoyImageError(
+            f"pixels of mode {image.mode} run from {values.min():g} to {values.max():g}; scale them to 0 to {white}"
+        )
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise JoyImageError(f"an array must be uint8 (H, W, 3), not {array.dtype} {array.shape}")
+    return Image.fromarray(array)
+
+
+def cover(image: Image.Image, size: Size) -> Image.Image:
+    """Scale an RGB picture until it covers `size` (height, width), and cut out the centre.
+
+    Pillow's bilinear averages over what it shrinks; torch's does not. The roundings are the original's: the
+    scaled sides up, the crop's offset down. Rounded up they never fall short of `size`, whatever the float's last bit.
+    Raises `JoyImageError` for strips so narrow that all but 1/64 of the enlarged picture would be cut away.
+    """
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    scaled_height, scaled_width = math.ceil(image.height * scale), math.ceil(image.width * scale)
+    if scaled_height * scaled_width > 64 * height * width:
+        raise JoyImageError(
+            f"a picture of {image.height} x {image.width} is too narrow for {height} x {width} (height x width): "
+            "crop it first"
+        )
+    image = image.resize((scaled_width, scaled_height), Image.Resampling.BILINEAR)
+    left, top = (scaled_width - width) // 2, (scaled_height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as (1, 3, H, W) float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
+    if image.mode != "RGB":
+        raise JoyImageError(f"a picture of mode {image.mode} must go through `load` first, which makes it RGB")
+    pixels = torch.from_numpy(np.array(image))  # (H, W, 3)
+    return pixels.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
+
+
+def to_pil(tensor: Tensor) -> list[Image.Image]:
+    """Pictures (B, 3, H, W) in [-1, 1], of any float type and device, as RGB Pillow images; values beyond are clipped.
+
+    Rounds to the nearest of 256 levels. Truncating would darken every edit by half a level, and a chain of edits by as
+    many halves. Raises `JoyImageError` for NaN or infinite values, and for another shape.
+    """
+    if tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise JoyImageError(f"pictures have shape (B, 3, H, W), not {tuple(tensor.shape)}")
+    values = tensor.detach().float()
+    broken = [i for i, sample in enumerate(values) if not sample.isfinite().all()]
+    if broken:
+        raise JoyImageError(f"NaN or infinite pixels in picture {broken[0]} of {len(values)}: the networks overflowed")
+    levels = ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(sample) for sample in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def save_png(image: Image.Image, path: str | os.PathLike, parameters: dict) -> None:
+    """Write `image` as a PNG that carries `parameters` as JSON, to be read back by `read_parameters`.
+
+    Complete or not at all: it is written beside `path` under another name and then renamed, so neither Ctrl-C nor
+    a full disk leaves half a file or harms the one that was there. No folder is made: a mistyped one is an error.
+    The JSON is plain ASCII in a `tEXt` chunk named "joyimage", which every PNG reader shows.
+
+    Raises `MissingFileError` if the folder does not exist, `JoyImageError` if the name does not end in `.png` or the
+    disk refuses, and `TypeError` or `ValueError` for parameters that JSON cannot hold.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise JoyImageError(f"{path}: pictures are saved as PNG, so the name must end in .png")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"the folder {path.parent} does not exist; make it first")
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(PARAMETERS, json.dumps(parameters, allow_nan=False))
+    partial = path.with_name(f".{uuid4().hex}.part")
+    try:
+        image.save(partial, format="PNG", pnginfo=chunks)
+        os.replace(partial, path)
+    except OSError as error:
+        raise JoyImageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_parameters(path: str | os.PathLike) -> dict:
+    """The parameters that `save_png` put into a PNG. Raises `JoyImageError` if it holds none, or `MissingFileError`."""
+    with _decoding(path), Image.open(path) as image:
+        text = image.info.get(PARAMETERS)
+        if not isinstance(text, str):
+            raise JoyImageError("it carries no parameters")
+        return json.loads(text)
+
+
+def side_by_side(images: Sequence[Image.Image], labels: Sequence[str] | None = None) -> Image.Image:
+    """One picture of all `images` in a row on white, scaled to the tallest one's height, a caption under each.
+
+    Captions wrap to their picture's width. Raises `JoyImageError` for no images or another number of labels.
+    """
+    if not images or (labels is not None and len(labels) != len(images)):
+        raise JoyImageError(f"{len(images)} pictures and {len(labels or ())} labels: one label for each, one at least")
+    height = max(image.height for image in images)
+    margin = max(8, height // 32)
+    font = ImageFont.load_default(max(12, height // 24))
+    panels = [_scaled(image, height) for image in images]
+    captions = [_wrapped(label, panel.width, font) for label, panel in zip(labels or (), panels, strict=False)]
+    caption_height = max((_text_height(caption, font) + margin for caption in captions), default=0)
+    sheet_width = margin + sum(panel.width + margin for panel in panels)
+    sheet = Image.new("RGB", (sheet_width, margin + height + margin + caption_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    left = margin
+    for i, panel in enumerate(panels):
+        sheet.paste(panel, (left, margin))
+        if captions:
+            under = (left + panel.width / 2, margin + height + margin)
+            draw.multiline_text(under, captions[i], fill="black", font=font, anchor="ma", align="center")
+        left += panel.width + margin
+    return sheet
+
+
+def _scaled(image: Image.Image, height: int) -> Image.Image:
+    width = max(1, round(image.width * height / image.height))
+    return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _wrapped(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """Break a caption into lines of about nine tenths of `width`, counted in the mean width of its letters."""
+    if not label:
+        return label
+    letters = int(0.9 * width * len(label) / font.getlength(label))
+    return "\n".join(textwrap.wrap(label, max(1, letters)))
+
+
+def _text_height(text: str, font: ImageFont.FreeTypeFont) -> int:
+    scratch = ImageDraw.Draw(Image.new("L", (1, 1)))
+    return math.ceil(scratch.multiline_textbbox((0, 0), text, font=font)[3])
