@@ -261,7 +261,9 @@ class WanVAE(nn.Module):
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents, (1, z_dim, 1, 1) float32; no buffers, which `.to` would round."""
-        pair = torch.tensor([self.config.latents_mean, self.config.latents_std], device=like.device)
+        pair = torch.tensor(
+            [self.config.latents_mean, self.config.latents_std], dtype=torch.float32, device=like.device
+        )
         return pair.view(2, 1, -1, 1, 1).unbind()
 
     def _tiled(self, network, x: Tensor, tile: int | None, *, unit_in: int, unit_out: int, halo: int) -> Tensor:
