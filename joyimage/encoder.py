@@ -112,7 +112,7 @@ class Encoder:
     def answer(
         self,
         images: Sequence[Image.Image],
-        question: str = chat.DEFAULT_QUESTION,
+        question: str | None = None,
         *,
         system: str = chat.CHAT_SYSTEM,
         max_new_tokens: int = 2048,
@@ -124,7 +124,7 @@ class Encoder:
     ) -> str:
         """The model's answer to `question`, with `images` before it; the defaults are the original's.
 
-        An empty question about an image asks for a description. Temperature 0 is greedy, `top_k=0` and `top_p=1` switch
+        Without a question the images are described. Temperature 0 is greedy, `top_k=0` and `top_p=1` switch
         these limits off. Sampling has its own generator: the same seed gives the same text, and torch's global
         state is untouched. `on_text` gets the text piece by piece and ends the answer by returning False.
 
@@ -134,7 +134,7 @@ class Encoder:
         head = getattr(self.model, "lm_head", None)
         if head is None or head.weight.is_meta:
             raise JoyImageError("this encoder was loaded without its language head, which answers need: load it whole")
-        if not question.strip():
+        if not (question or "").strip():
             if not images:
                 raise JoyImageError("the question is empty and there is no image to describe")
             question = chat.DEFAULT_QUESTION
@@ -161,15 +161,12 @@ class Encoder:
         )
         return stream.text
 
-    def rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str | None:
-        """`prompt` as a fuller instruction (with images) or description; None if the model gave no usable reply.
+    def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:
+        """The model's reply to a request to rewrite `prompt`, for `prompts.parse_rewritten`.
 
         `sampling` are keyword arguments of `answer`.
         """
-        if not prompt.strip():
-            return None
-        system = chat.REWRITE_EDIT_SYSTEM if images else chat.REWRITE_GENERATE_SYSTEM
-        return chat.parse_rewritten(self.answer(images, prompt, system=system, **sampling))
+        return self.answer(images, prompt, system=chat.rewriting_system(bool(images)), **sampling)
 
     def _vision_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[Grid]]:
         """The model's inputs for the images (none without images), and each image's grid of tokens."""
@@ -389,5 +386,10 @@ def sampling_processors(temperature: float, top_p: float, top_k: int, seed: int)
         token = torch.multinomial(scores.float().softmax(-1).cpu(), 1, generator=generator)
         return torch.full_like(scores, -math.inf).scatter_(1, token.to(scores.device), 0.0)
 
-    limits = [TopKLogitsWarper(top_k)] * (top_k > 0) + [TopPLogitsWarper(top_p)] * (top_p < 1)
-    return LogitsProcessorList([TemperatureLogitsWarper(float(temperature)), *limits, draw])
+    processors = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
+    if top_k > 0:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
+    processors.append(draw)
+    return processors

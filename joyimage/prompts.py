@@ -42,20 +42,16 @@ Do not invent such text.
 - Answer with nothing but a JSON object of this form, with double quotes inside the string escaped as \\":
 {"Rewritten": "the rewritten prompt"}"""
 
-REWRITE_EDIT_SYSTEM = f"""\
-You turn short requests for changing pictures into precise editing instructions. You see the pictures in the order in \
-which they are numbered, and then the user's request. Name what is to be changed by its looks and its place, say what \
-it becomes, and say that everything else stays as it is. Keep people's faces and identities. An instruction about \
-moving or rotating an object, or about the camera, keeps its numbers and its wording.
+_REWRITE_EDIT = """\
+You turn short requests for changing pictures into precise editing instructions. First come the pictures, numbered in \
+the order you see them, then the user's request. Name what is to be changed by its looks and its place, say what it \
+becomes, and say that everything else stays as it is. Keep people's faces and identities. An instruction about moving \
+or rotating an object, or about the camera, keeps its numbers and its wording."""
 
-{_REWRITE_RULES}"""
-
-REWRITE_GENERATE_SYSTEM = f"""\
+_REWRITE_GENERATE = """\
 You turn short ideas into prompts for a text-to-image model. Describe one picture: the main subject and its looks, \
 what it does, the surroundings, the composition and viewpoint, the light and colours, and the style or medium. \
-Where the user gave no detail, choose one that suits the idea. Three to six sentences are enough.
-
-{_REWRITE_RULES}"""
+Where the user gave no detail, choose one that suits the idea. Three to six sentences are enough."""
 
 
 def opening(system: str, images: int, text: str) -> Pieces:
@@ -71,6 +67,11 @@ def opening(system: str, images: int, text: str) -> Pieces:
 def closing() -> Pieces:
     """The end of the user's turn and the start of the answer; follows `opening`."""
     return [END, "\n", START, "assistant\n"]
+
+
+def rewriting_system(editing: bool) -> str:
+    """The rewriter's system text, for a prompt that comes with images (`editing`) or alone."""
+    return f"{_REWRITE_EDIT if editing else _REWRITE_GENERATE}\n\n{_REWRITE_RULES}"
 
 
 def parse_rewritten(text: str) -> str | None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import torch
+import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
 
 # Qwen's control tokens in their order; the last four are in the vocabulary without being marked as special.
 SPECIAL = [
@@ -85,3 +91,20 @@ def model(tokens: PreTrainedTokenizerFast, seed: int = 0, **text) -> Qwen3VLForC
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3VLForConditionalGeneration(config(tokens, **text)).eval()
+
+
+def processor(tokens: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    """transformers' processor for text and images, with Qwen3-VL's preprocessing written out."""
+    without_torchvision = "Qwen2VLImageProcessorPil"  # its name in transformers 5
+    name = without_torchvision if hasattr(transformers, without_torchvision) else "Qwen2VLImageProcessor"
+    images = getattr(transformers, name)(
+        patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3, min_pixels=65_536, max_pixels=16_777_216
+    )
+    return ImageTextProcessor(images, tokens, None)
+
+
+class ImageTextProcessor(Qwen3VLProcessor):
+    """Qwen3-VL's processor without its part for videos, which needs torchvision."""
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        return type(argument)
