@@ -1,0 +1,41 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+OLD := $(VENV)/transformers-4.57
+OLD_TESTS := tests/test_encoder.py
+
+.PHONY: demo test bench format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/joyimage demo -o demo
+
+test: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+	PYTHONPATH=$(OLD) $(BIN)/pytest $(OLD_TESTS)
+
+bench: $(VENV)/.tested
+	$(BIN)/python -m tools.bench
+
+format: $(VENV)/.tested
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# The newest transformers is installed beside the oldest supported one, which lives in a folder of its own.
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --upgrade --target $(OLD) --no-deps "transformers==4.57.*" "huggingface-hub<1" "tokenizers<=0.23,>=0.22"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,368 @@
+"""The command line: `joyimage edit | generate | ask | rewrite | inspect | demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, spatial
+from .errors import JoyImageError
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DTYPES = ("float32", "bfloat16", "float16")
+# Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
+SAMPLING = (
+    "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
+    "timesteps", "solver", "seed", "count", "strength",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 input that cannot be used, 130 interrupted."""
+    options = build_parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_, **__: print(f"joyimage: note: {message}", file=sys.stderr)
+    try:
+        options.run(options)
+        return OK
+    except KeyboardInterrupt:
+        print("joyimage: interrupted; nothing half-written is left", file=sys.stderr)
+        return INTERRUPTED
+    except (JoyImageError, OSError) as error:
+        return _report(error, str(error), BAD_INPUT, options.debug)
+    except Exception as error:  # the last resort of a program: one line for people, the traceback with --debug
+        message = f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
+        return _report(error, message, FAILED, options.debug)
+
+
+def _report(error: Exception, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"joyimage: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joyimage", description="JoyAI-Image: edit pictures, make them from text, ask about them."
+    )
+    parser.add_argument("--version", action="version", version=f"joyimage {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    common = _common_options()
+    weights = _weight_options()
+    _add_edit(commands, [common, weights, _sampling_options()])
+    _add_generate(commands, [common, weights, _sampling_options()])
+    _add_ask(commands, [common, weights])
+    _add_rewrite(commands, [common, weights])
+    inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
+    inspect.add_argument("path", nargs="+", help="a file or folder")
+    inspect.set_defaults(run=run_inspect)
+    demo = commands.add_parser("demo", parents=[common], help="edit the bundled photograph with the bundled model")
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
+    demo.set_defaults(run=run_demo)
+    return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    options.add_argument("--quiet", action="store_true", help="no progress bars")
+    options.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return options
+
+
+def _weight_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("weights")
+    group.add_argument("-m", "--model", help='model folder, or "tiny" (default: $JOYIMAGE_MODEL, else "tiny")')
+    group.add_argument("--mmdit", type=Path, help="MMDiT weights")
+    group.add_argument("--vae", type=Path, help="VAE weights")
+    group.add_argument("--encoder", type=Path, help="Qwen3-VL weights")
+    group.add_argument("--tokenizer", type=Path, help="folder with the Qwen tokenizer's files")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU where there is one)")
+    group.add_argument("--dtype", choices=DTYPES, help="precision of MMDiT and encoder (default: the files')")
+    return options
+
+
+def _sampling_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("-o", "--output", type=Path, help="PNG file, or a folder for several pictures")
+    options.add_argument("-n", "--negative-prompt", help="what to stay away from")
+    options.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, multiples of 16")
+    options.add_argument("--base-size", type=int, help="size class: 256, 512, 768 or 1024 (1024; tiny: 256)")
+    options.add_argument("--steps", type=int, default=40, help="denoising steps (40)")
+    options.add_argument("-g", "--guidance-scale", type=float, default=4.0, help="1 or less turns guidance off (4)")
+    options.add_argument("--rescale", type=float, default=1.0, help="guidance rescaling, 0 to 1 (1)")
+    options.add_argument("--guidance-interval", type=_pair_of_floats, default=(0.0, 1.0), metavar="LOW,HIGH",
+                         help="sigmas between which guidance acts (0,1)")  # fmt: skip
+    options.add_argument("--shift", type=float, default=1.5, help="shift of the schedule towards noise (1.5)")
+    options.add_argument("--schedule", default="original", help="original or diffusers (original)")
+    options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help="own noise levels instead of a schedule")
+    options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help="the same in thousandths")
+    options.add_argument("--solver", default="euler", help="euler, heun, dpmpp_2m or unipc (euler)")
+    options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
+    options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
+    return options
+
+
+def _add_edit(commands, parents) -> None:
+    edit = commands.add_parser("edit", parents=parents, help="edit pictures by instruction")
+    edit.add_argument(
+        "inputs", nargs="+", metavar="IMAGE… INSTRUCTION", help="one to six pictures, then what to do with them"
+    )
+    edit.add_argument("-i", "--instruction", action="append", default=[], help="an instruction; may be repeated")
+    edit.add_argument("--each", action="store_true", help="edit each picture by itself, not all into one")
+    edit.add_argument("--exact", action="store_true", help="keep the picture's own size, to a multiple of 16")
+    edit.add_argument("--strength", type=float, default=1.0, help="below 1, start from the picture itself (1)")
+    spatial_options = edit.add_argument_group("spatial editing, instead of an instruction")
+    spatial_options.add_argument("--move", metavar="OBJECT", help="move an object into the box given by --box")
+    spatial_options.add_argument("--box", type=_box, metavar="L,T,R,B", help="box for --move, in pixels")
+    spatial_options.add_argument("--rotate", metavar="OBJECT", help="rotate an object to the view given by --view")
+    spatial_options.add_argument("--view", help=", ".join(spatial.VIEWS))
+    spatial_options.add_argument(
+        "--camera", metavar="YAW,PITCH[,ZOOM]", help="turn the camera by degrees; zoom in, out or unchanged"
+    )
+    edit.set_defaults(run=run_edit)
+
+
+def _add_generate(commands, parents) -> None:
+    generate = commands.add_parser("generate", parents=parents, help="make pictures from text")
+    generate.add_argument("prompt", nargs="+", help="one picture for each")
+    generate.set_defaults(run=run_generate, strength=1.0)
+
+
+def _add_ask(commands, parents) -> None:
+    ask = commands.add_parser("ask", parents=parents, help="ask about pictures")
+    ask.add_argument("inputs", nargs="+", metavar="IMAGE… QUESTION", help="pictures, then the question")
+    ask.add_argument("--max-new-tokens", type=int, default=2048, help="length of the answer (2048)")
+    ask.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest word always (0.7)")
+    ask.add_argument("--top-p", type=float, default=0.8, help="(0.8)")
+    ask.add_argument("--top-k", type=int, default=50, help="(50)")
+    ask.add_argument("--seed", type=int, default=0, help="(0)")
+    ask.set_defaults(run=run_ask)
+
+
+def _add_rewrite(commands, parents) -> None:
+    rewrite = commands.add_parser("rewrite", parents=parents, help="make a prompt clear and specific")
+    rewrite.add_argument("prompt")
+    rewrite.add_argument("--image", type=Path, action="append", default=[], help="picture that the prompt is about")
+    rewrite.set_defaults(run=run_rewrite)
+
+
+def run_edit(options) -> None:
+    pictures, instructions = _edit_inputs(options)
+    parameters = _parameters(options)
+    base_size = None if options.exact else _base_size(options)
+    model = _load(options)
+    started = time.perf_counter()
+    results = model.edit(
+        pictures, instructions, size=options.size, base_size=base_size, progress=not options.quiet, **parameters
+    )
+    sources = [str(path) for path in options.pictures]
+    _save(options, results, instructions, parameters, started, stem=f"{Path(sources[-1]).stem}-edit", images=sources)
+
+
+def run_generate(options) -> None:
+    parameters = _parameters(options)
+    base_size = _base_size(options)
+    model = _load(options)
+    started = time.perf_counter()
+    results = model.generate(
+        options.prompt, size=options.size, base_size=base_size, progress=not options.quiet, **parameters
+    )
+    _save(options, results, options.prompt, parameters, started, stem="picture")
+
+
+def run_ask(options) -> None:
+    *pictures, question = options.inputs
+    show = None if options.json else lambda text: print(text, end="", flush=True)
+    answer = _load(options).ask(
+        pictures,
+        question,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        seed=options.seed,
+        on_text=show,
+    )
+    print(json.dumps({"question": question, "images": pictures, "answer": answer}) if options.json else "")
+
+
+def run_rewrite(options) -> None:
+    rewritten = _load(options).rewrite(options.prompt, options.image)
+    print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
+
+
+def run_inspect(options) -> None:
+    from . import checkpoints
+
+    reports = [checkpoints.inspect(path) for path in options.path]
+    if options.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print("\n\n".join(map(str, reports)))
+
+
+def run_demo(options) -> None:
+    from .demo import run
+
+    run(options.output, quiet=options.quiet, as_json=options.json)
+
+
+def _edit_inputs(options) -> tuple[list, list[str]]:
+    """Pictures and instructions of `edit`; spatial options bring the instruction, and draw the box."""
+    wanted = [name for name in ("move", "rotate", "camera") if getattr(options, name) is not None]
+    if len(wanted) > 1:
+        raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
+    if wanted or options.instruction:
+        options.pictures, instructions = options.inputs, options.instruction
+    else:
+        options.pictures, instructions = options.inputs[:-1], options.inputs[-1:]
+        if not options.pictures:
+            raise JoyImageError(
+                'give at least one picture and an instruction: joyimage edit photo.jpg "Remove the cup."'
+            )
+    pictures: list = list(options.pictures)
+    if wanted:
+        if options.instruction:
+            raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
+        instructions, pictures = _spatial(options, wanted[0], pictures)
+    return ([[picture] for picture in pictures] if options.each else pictures), instructions
+
+
+def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
+    if kind == "move":
+        if options.box is None or len(pictures) != 1:
+            raise JoyImageError("--move takes one picture and --box LEFT,TOP,RIGHT,BOTTOM in its pixels")
+        from .images import load
+
+        return [spatial.move_object(options.move)], [spatial.draw_box(load(pictures[0]), options.box)]
+    if kind == "rotate":
+        return [spatial.rotate_object(options.rotate, options.view or "")], pictures
+    parts = [part.strip() for part in options.camera.split(",")]
+    if len(parts) > 3:
+        raise JoyImageError(f"--camera takes YAW,PITCH,ZOOM, not {options.camera!r}")
+    yaw, pitch, zoom = parts + ["0", "0", "unchanged"][len(parts) :]
+    return [spatial.camera(_number(yaw), _number(pitch), zoom)], pictures
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise JoyImageError(f"{text!r} is not a number of degrees") from None
+
+
+def _parameters(options) -> dict:
+    return {name: getattr(options, name) for name in SAMPLING}
+
+
+def _model_name(options) -> str | None:
+    """The model folder to load; parts given one by one need none."""
+    given = options.model or os.environ.get("JOYIMAGE_MODEL")
+    return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
+
+
+def _base_size(options) -> int:
+    return options.base_size or (256 if _model_name(options) == "tiny" else 1024)
+
+
+def _load(options):
+    import torch  # after the options are checked: it takes a second, and --help should not
+
+    from .pipeline import JoyImage
+
+    name = _model_name(options)
+    if name == "tiny":
+        print("joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another", file=sys.stderr)
+    return JoyImage.load(
+        name,
+        mmdit=options.mmdit,
+        vae=options.vae,
+        encoder=options.encoder,
+        tokenizer=options.tokenizer,
+        device=options.device,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+    )
+
+
+def _save(options, results, prompts: list[str], parameters: dict, started: float, stem: str, images=()) -> None:
+    """Write the pictures with their parameters inside, and say where they are."""
+    from .images import save_png
+
+    seconds = time.perf_counter() - started
+    per_prompt = len(results) // options.count
+    prompts = prompts if len(prompts) == per_prompt else prompts * per_prompt
+    pictures = []
+    for i, (picture, path) in enumerate(zip(results, _output_paths(options.output, stem, len(results)), strict=True)):
+        details = {
+            **parameters,
+            "prompt": prompts[i // options.count],
+            "images": [Path(image).name for image in images],
+            "seed": options.seed + i % options.count,
+            "size": [picture.height, picture.width],
+            "model": _model_name(options) or str(options.mmdit),
+            "version": __version__,
+        }
+        del details["count"]
+        save_png(picture, path, details)
+        pictures.append({"path": str(path), **details})
+        if not options.json:
+            print(path)
+    if options.json:
+        print(json.dumps({"pictures": pictures, "seconds": round(seconds, 3)}, indent=2))
+
+
+def _output_paths(output: Path | None, stem: str, count: int) -> list[Path]:
+    """Where the pictures go. A file named on the command line is replaced, one named by us never is."""
+    if output is not None and output.suffix.lower() == ".png":
+        if count == 1:
+            return [output]
+        return [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
+    if output is not None and output.suffix and not output.is_dir():
+        raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
+    folder = output or Path()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in range(1, sys.maxsize))
+    free = (folder / name for name in names if not (folder / name).exists())
+    return [next(free) for _ in range(count)]
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 1024x768")
+    return int(height), int(width)
+
+
+def _floats(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers with commas between") from None
+
+
+def _pair_of_floats(text: str) -> tuple[float, float]:
+    values = _floats(text)
+    if len(values) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with a comma between")
+    return values[0], values[1]
+
+
+def _box(text: str) -> tuple[float, ...]:
+    values = _floats(text)
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels")
+    return tuple(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

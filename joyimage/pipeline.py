@@ -1,0 +1,436 @@
+"""Everything together: files to networks, prompt and images to conditioning, noise to latents, latents to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checkpoints, rewriting, sampling
+from .encoder import Encoder
+from .errors import JoyImageError
+from .images import best_bucket, check_size, cover, load, nearest_size, to_pil, to_tensor
+from .mmdit import MMDiT
+from .vae import WanVAE
+
+MAX_REFERENCES = 6
+# Samples of one shape run as one batch, and the two guidance passes as one packed sequence, while the image tokens
+# of the forward stay below this; above it a forward fills the machine and running in turn is as fast and smaller.
+PACKED_TOKENS = 1024
+
+Source = str | Path | Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What one edit or generation is conditioned on; reusable over seeds, schedules and guidance scales."""
+
+    positive: Tensor  # (L, text_dim)
+    negative: Tensor  # (L', text_dim)
+    references: tuple[Tensor, ...]  # clean latents, each (1, 16, 1, h_i, w_i)
+    size: tuple[int, int]  # height, width of the target in pixels
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Samples with equal shapes can share a batch; their prompts need not have one length."""
+        return (self.size, *(tuple(reference.shape) for reference in self.references))
+
+
+class JoyImage:
+    """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures."""
+
+    def __init__(self, mmdit: MMDiT, vae: WanVAE, encoder: Encoder):
+        self.mmdit = mmdit
+        self.vae = vae
+        self.encoder = encoder
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        mmdit: str | Path | None = None,
+        vae: str | Path | None = None,
+        encoder: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> JoyImage:
+        """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
+
+        `path` is a folder in Diffusers' or the original layout, or "tiny" for the bundled model. `tokenizer` is a
+        folder with the Qwen tokenizer's files, needed where `encoder` is a single file. `device` is the GPU where
+        there is one; `dtype` is that of the files. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
+        moves pixels by a level or two.
+        Raises `CheckpointError`, or `MissingFileError`, naming the file, what is wrong with it and what to do.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if str(path) == "tiny":
+            from . import tiny  # here: nobody else needs it
+
+            return cls(*tiny.build(device))
+        parts = checkpoints.find_parts(path) if path is not None else {}
+        given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
+        parts.update({name: Path(value) for name, value in given.items() if value is not None})
+        missing = [name for name in ("mmdit", "vae", "encoder") if name not in parts]
+        if missing:
+            raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
+        return cls(
+            checkpoints.load_mmdit(parts["mmdit"], device=device, dtype=dtype),
+            checkpoints.load_vae(parts["vae"], device=device, dtype=torch.float32),
+            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), device=device, dtype=dtype),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.mmdit.proj_out.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mmdit.proj_out.weight.dtype
+
+    def edit(
+        self,
+        images: Source | Sequence[Source] | Sequence[Sequence[Source]],
+        instruction: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        base_size: int | None = 1024,
+        **options,
+    ) -> list[Image.Image] | Tensor:
+        """Edit pictures by instruction.
+
+        `images` is a picture, a list of up to six for one edit with several references, or a list of lists for a
+        batch of edits. Several instructions for one edit's images share the work on the images; otherwise give one
+        for all edits or one each. `negative_prompt` is "" by default.
+        Without `size` the result has the size of the last picture's bucket at `base_size` (256, 512, 768 or 1024),
+        and every picture is scaled and cropped to its own. With `base_size=None` pictures keep their sizes, rounded
+        down to multiples of 16. `size` (height, width) is taken as it is; a single picture is fitted to it.
+        `options` are those of `sample`, and `count`, `seed` and `output` as in `render`.
+        Raises `JoyImageError` for input that cannot be used.
+        """
+        conditionings = self.condition(
+            images, instruction, negative_prompt=negative_prompt, size=size, base_size=base_size
+        )
+        return self.render(conditionings, **options)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        size: tuple[int, int] | None = None,
+        base_size: int = 1024,
+        negative_prompt: str | Sequence[str] | None = None,
+        **options,
+    ) -> list[Image.Image] | Tensor:
+        """Make pictures from text: `edit` without pictures. `size` is (base_size, base_size) by default."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        conditionings = self.condition(
+            [[]] * len(prompts), prompts, negative_prompt=negative_prompt, size=size or (base_size, base_size)
+        )
+        return self.render(conditionings, **options)
+
+    def ask(
+        self,
+        images: Source | Sequence[Source],
+        question: str | None = None,
+        *,
+        max_new_tokens: int = 2048,
+        temperature: float = 0.7,
+        top_p: float = 0.8,
+        top_k: int = 50,
+        seed: int = 0,
+        on_text: Callable[[str], object] | None = None,
+    ) -> str:
+        """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
+        return self.encoder.answer(
+            _load_all(images),
+            question,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            on_text=on_text,
+        )
+
+    def rewrite(self, prompt: str, images: Source | Sequence[Source] = ()) -> str:
+        """A clearer version of `prompt`, by the server named in the environment or by the encoder.
+
+        On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
+        """
+        return rewriting.rewrite(self.encoder, prompt, _load_all(images))
+
+    @torch.inference_mode()
+    def condition(
+        self,
+        images: Source | Sequence[Source] | Sequence[Sequence[Source]],
+        instruction: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        base_size: int | None = 1024,
+    ) -> list[Conditioning]:
+        """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
+        edits, prompts = _pair(images, instruction)
+        negatives = _spread(negative_prompt or "", len(prompts), "negative prompts")
+        if len(edits) == len(prompts):
+            groups = [(edit, [i]) for i, edit in enumerate(edits)]
+        else:
+            groups = [(edits[0], list(range(len(prompts))))]
+        result = []
+        for edit, members in groups:
+            group_prompts, group_negatives = [prompts[i] for i in members], [negatives[i] for i in members]
+            result += self._condition_group(edit, group_prompts, group_negatives, size, base_size)
+        return result
+
+    def _condition_group(self, pictures, prompts, negatives, size, base_size) -> list[Conditioning]:
+        """Conditionings of several prompts on the same pictures, whose encodings are shared."""
+        pictures, size = fit(_load_all(pictures), size, base_size)
+        texts = list(dict.fromkeys([*prompts, *negatives]))
+        encoded = self.encoder.encode(texts, pictures)
+        context = {text: value.to(self.device, self.dtype) for text, value in zip(texts, encoded, strict=True)}
+        references = tuple(self.vae.encode(to_tensor(picture).to(self.device)) for picture in pictures)
+        return [
+            Conditioning(context[prompt], context[negative], references, size)
+            for prompt, negative in zip(prompts, negatives, strict=True)
+        ]
+
+    def render(
+        self,
+        conditionings: Sequence[Conditioning],
+        *,
+        seed: int | Sequence[int] = 0,
+        count: int = 1,
+        output: str = "pil",
+        **options,
+    ) -> list[Image.Image] | Tensor:
+        """The last two thirds of `edit`: `count` pictures per conditioning.
+
+        `seed` is one for all conditionings or one each; picture k of a conditioning has seed + k. A sample depends
+        on its own seed only, so a batch changes nothing. `output` is "pil" for a list of pictures, "pt" for a tensor
+        (N, 3, H, W) in [0, 1], "np" for an array (N, H, W, 3), "latent" for (N, 16, 1, h, w).
+        """
+        if output not in OUTPUTS:
+            raise JoyImageError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
+        if not isinstance(count, int) or count < 1:
+            raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
+        seeds = _spread(seed, len(conditionings), "seeds")
+        samples = [
+            (conditioning, s + k) for conditioning, s in zip(conditionings, seeds, strict=True) for k in range(count)
+        ]
+        latents = self.sample([c for c, _ in samples], [s for _, s in samples], **options)
+        return OUTPUTS[output](self, latents)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        conditionings: Sequence[Conditioning],
+        seeds: Sequence[int],
+        *,
+        steps: int = 40,
+        guidance_scale: float = 4.0,
+        rescale: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        shift: float = 1.5,
+        schedule: str = "original",
+        sigmas: Sequence[float] | None = None,
+        timesteps: Sequence[float] | None = None,
+        solver: str = "euler",
+        latent: Tensor | None = None,
+        strength: float = 1.0,
+        callback: sampling.Callback | None = None,
+        progress: bool = False,
+    ) -> list[Tensor]:
+        """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed.
+
+        `latent` (N or 1, 16, 1, h, w) is what the run starts from: at full strength the noise itself (Diffusers'
+        `latents`), at `strength` below 1 a clean latent that gets as much noise as the remaining steps take away.
+        Without it an edit of strength below 1 starts from its last picture. `sigmas` or `timesteps` replace
+        `steps`, `shift` and `schedule`. `callback(step, sigma, denoised)` runs after each step of each batch and
+        ends the batch with the estimate at hand by returning False.
+        """
+        levels = sampling.schedule(steps, shift, schedule)
+        if sigmas is not None or timesteps is not None:
+            levels = sampling.custom_schedule(sigmas=sigmas, timesteps=timesteps)
+        if latent is not None:
+            latent = _one_each(latent, len(conditionings))
+        batches = self._batches(conditionings)
+        results: list[Tensor] = [torch.empty(0)] * len(conditionings)
+        with tqdm(total=len(batches) * (len(levels) - 1), disable=not progress, unit="step") as bar:
+
+            def on_step(step: int, sigma: float, denoised: Tensor):
+                bar.update()
+                return callback(step, sigma, denoised) if callback else None
+
+            for members in batches:
+                group = [conditionings[i] for i in members]
+                rows = None if latent is None else latent[members]
+                start, group_levels = self._start(group, [seeds[i] for i in members], levels, rows, strength)
+                bar.total -= len(levels) - len(group_levels)
+                velocity = sampling.guided(
+                    self._model(group),
+                    [c.positive for c in group],
+                    [c.negative for c in group],
+                    guidance_scale,
+                    rescale,
+                    guidance_interval,
+                )
+                x = sampling.sample(velocity, start, group_levels, solver=solver, callback=on_step)
+                for i, sample in zip(members, x.split(1), strict=True):
+                    results[i] = sample
+        return results
+
+    def _batches(self, conditionings: Sequence[Conditioning]) -> list[list[int]]:
+        """Indices of the samples that run together: equal shapes, and no more than fill the machine."""
+        by_shape: dict[tuple, list[int]] = {}
+        for i, conditioning in enumerate(conditionings):
+            by_shape.setdefault(conditioning.shapes, []).append(i)
+        batches = []
+        for members in by_shape.values():
+            size = max(1, PACKED_TOKENS // self._tokens(conditionings[members[0]]))
+            batches += [members[i : i + size] for i in range(0, len(members), size)]
+        return batches
+
+    def _tokens(self, conditioning: Conditioning) -> int:
+        """Image tokens of one sample's forward."""
+        patch = self.mmdit.config.patch_size[1] * self.mmdit.config.patch_size[2]
+        factor = self.vae.config.spatial_factor
+        pixels = conditioning.size[0] * conditioning.size[1] // factor**2
+        return (pixels + sum(r.shape[3] * r.shape[4] for r in conditioning.references)) // patch
+
+    def _start(
+        self, group: list[Conditioning], seeds: list[int], levels: Tensor, latent: Tensor | None, strength: float
+    ) -> tuple[Tensor, Tensor]:
+        """The latents (B, 16, 1, h, w) that a batch starts from, and its sigmas."""
+        factor = self.vae.config.spatial_factor
+        height, width = group[0].size
+        shape = (self.mmdit.config.in_channels, 1, height // factor, width // factor)
+        noise = sampling.noise(shape, seeds).to(self.device)
+        if latent is not None:
+            if latent.shape[1:] != shape:
+                raise JoyImageError(f"the latent has shape {tuple(latent.shape)}; expected (pictures, *{shape})")
+            latent = latent.to(self.device)
+            if strength == 1 and levels[0] == 1:
+                return latent.float(), levels
+        elif strength < 1 and group[0].references:
+            latent = torch.cat([c.references[-1] for c in group])
+        return sampling.start(noise, levels, latent, strength)
+
+    def _model(self, group: list[Conditioning]) -> sampling.Model:
+        """The velocities of a batch for a list of conditions, each a list of one prompt per sample."""
+        references = [torch.cat(reference) for reference in zip(*(c.references for c in group), strict=True)]
+        tokens = len(group) * self._tokens(group[0])
+
+        def one(x: Tensor, sigma: float, prompts: list[Tensor], times: int = 1) -> Tensor:
+            t = torch.full((len(prompts),), 1000 * sigma, device=x.device)
+            x, *repeated = (tensor.repeat(times, 1, 1, 1, 1) if times > 1 else tensor for tensor in (x, *references))
+            return self.mmdit(x, t, prompts, repeated)
+
+        def model(x: Tensor, sigma: float, conditions: list[list[Tensor]]) -> Sequence[Tensor]:
+            if len(conditions) * tokens > PACKED_TOKENS:
+                return [one(x, sigma, prompts) for prompts in conditions]
+            return one(x, sigma, list(chain(*conditions)), len(conditions)).chunk(len(conditions))
+
+        return model
+
+    @torch.inference_mode()
+    def decode(self, latents: Iterable[Tensor]) -> list[Tensor]:
+        """Latents (1, 16, 1, h, w) -> pictures (1, 3, 8h, 8w) in [-1, 1], float32 on the CPU."""
+        return [self.vae.decode(latent.to(self.device)).cpu() for latent in latents]
+
+
+def _to_pil(model: JoyImage, latents: list[Tensor]) -> list[Image.Image]:
+    return [picture for tensor in model.decode(latents) for picture in to_pil(tensor)]
+
+
+def _to_tensor(model: JoyImage, latents: list[Tensor]) -> Tensor:
+    return _stack([tensor / 2 + 0.5 for tensor in model.decode(latents)])
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    if len({tensor.shape for tensor in tensors}) > 1:
+        raise JoyImageError("the results differ in size and do not fit in one tensor; use output='pil' or one size")
+    return torch.cat(tensors)
+
+
+OUTPUTS: dict[str, Callable[[JoyImage, list[Tensor]], object]] = {
+    "pil": _to_pil,
+    "pt": _to_tensor,
+    "np": lambda model, latents: _to_tensor(model, latents).permute(0, 2, 3, 1).numpy(),
+    "latent": lambda model, latents: _stack(latents),
+}
+
+
+def fit(
+    pictures: Sequence[Image.Image], size: tuple[int, int] | None, base_size: int | None
+) -> tuple[list[Image.Image], tuple[int, int]]:
+    """Scale and crop the pictures of one edit; returns them with the (height, width) of the target.
+
+    One picture shares the target's size, as Edit was trained; of several, each has its own bucket and the target
+    that of the last, as Edit-Plus was.
+    """
+    if size is not None:
+        size = check_size(size)
+    if size is not None and len(pictures) < 2:
+        sizes = [size] * len(pictures)
+    elif base_size is None:
+        sizes = [nearest_size(picture.height, picture.width) for picture in pictures]
+    else:
+        sizes = [best_bucket(picture.height, picture.width, base_size) for picture in pictures]
+    return [cover(picture, own) for picture, own in zip(pictures, sizes, strict=True)], size or sizes[-1]
+
+
+def _load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:
+    return [load(picture) for picture in ([pictures] if isinstance(pictures, Source) else pictures)]
+
+
+def _pair(pictures, instruction) -> tuple[list[list[Source]], list[str]]:
+    """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
+
+    The lists are of one length, or one edit has several prompts.
+    """
+    prompts = [instruction] if isinstance(instruction, str) else list(instruction)
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
+    if not prompts:
+        raise JoyImageError("no prompt given; say what to make or change")
+    pictures = [pictures] if isinstance(pictures, Source) else list(pictures)
+    nested = [not isinstance(picture, Source) for picture in pictures]
+    if not pictures:
+        raise JoyImageError("no image given; `generate` makes pictures from text alone")
+    if any(nested) and not all(nested):
+        raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
+    edits = [list(edit) for edit in pictures] if all(nested) else [pictures]
+    for edit in edits:
+        if len(edit) > MAX_REFERENCES:
+            raise JoyImageError(f"an edit has {len(edit)} images; the model takes at most {MAX_REFERENCES}")
+    if len(edits) > 1:
+        prompts = _spread(prompts, len(edits), "instructions")
+    return edits, prompts
+
+
+def _one_each(latent: Tensor, count: int) -> Tensor:
+    if len(latent) not in (1, count):
+        raise JoyImageError(
+            f"the latent holds {len(latent)} samples for {count} pictures; give one for all or one each"
+        )
+    return latent.expand(count, *latent.shape[1:])
+
+
+def _spread(value, length: int, name: str) -> list:
+    """One value for all, or a list of one each."""
+    values = [value] if isinstance(value, str | int) else list(value)
+    if len(values) == 1:
+        values *= length
+    if len(values) != length:
+        raise JoyImageError(f"{len(values)} {name} for {length} edits; give one for all or one each")
+    return values

@@ -1,0 +1,1 @@
+"""Speed and memory beside Diffusers, as ratios measured in one run: `make bench`."""
