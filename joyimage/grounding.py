@@ -1,0 +1,140 @@
+"""Where something is in a picture: the question to the encoder, its answer, and boxes in their various forms.
+
+A box is (left, top, right, bottom) in whole pixels of the picture, right and bottom exclusive, as
+`joyimage.spatial.draw_box` takes it. Every function that reads one returns a box that lies in the picture and is not
+empty.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from .errors import JoyImageError
+
+Box = tuple[int, int, int, int]
+
+THOUSANDTHS = 1000  # Qwen3-VL's unit; Qwen2.5-VL's was pixels
+BBOX_2D = re.compile(r"""["']bbox_2d["']\s*:\s*\[([^\]]*)\]""")
+TOLERANCE = 1e-3  # of the picture's sides, by which a rounded box may stick out
+
+
+def locate_question(obj: str) -> str:
+    """The question for which Qwen3-VL was trained to answer with boxes in JSON.
+
+    Raises `JoyImageError` for an empty object.
+    """
+    if not obj.strip():
+        raise JoyImageError("the object to locate is empty; describe it in words, as in 'the red cup'")
+    return f"Locate {obj.strip()} in the image. Report its bbox coordinates in JSON format."
+
+
+def parse_boxes(text: str, width: int, height: int) -> list[Box]:
+    """The boxes in the model's answer, in its order, in pixels of a picture of `width` x `height`.
+
+    Reads every `"bbox_2d": [x1, y1, x2, y2]`, in thousandths of the picture's sides, wherever it stands: in a list,
+    between code fences, amid prose, or in an answer that was cut off. Corners may come in any order. Numbers outside
+    0 to 1000 are brought inside; a box of which nothing is left, or that is not four numbers, is passed over.
+    Raises `JoyImageError`, with the answer, if it holds no box.
+    """
+    boxes = [box for match in BBOX_2D.finditer(text) if (box := _from_thousandths(match[1], width, height))]
+    if not boxes:
+        raise JoyImageError(f"the model named no box; it answered: {_excerpt(text)}")
+    return boxes
+
+
+def _from_thousandths(numbers: str, width: int, height: int) -> Box | None:
+    try:
+        x0, y0, x1, y1 = (float(number) / THOUSANDTHS for number in numbers.split(","))
+    except ValueError:
+        return None
+    corners = min(x0, x1) * width, min(y0, y1) * height, max(x0, x1) * width, max(y0, y1) * height
+    return _within(corners, width, height)
+
+
+def _within(corners: Sequence[float], width: int, height: int) -> Box | None:
+    """The part that lies in the picture, in whole pixels; None if there is none."""
+    if not all(map(math.isfinite, corners)):
+        return None
+    left, top, right, bottom = map(round, corners)
+    box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    return box if box[0] < box[2] and box[1] < box[3] else None
+
+
+def _excerpt(text: str, length: int = 300) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= length else text[:length] + "…")
+
+
+def box_to_json(box: Box, width: int, height: int) -> str:
+    """A box as `{"x": …, "y": …, "w": …, "h": …}` in fractions of the picture, with five decimals."""
+    left, top, right, bottom = box
+    fractions = {"x": left / width, "y": top / height, "w": (right - left) / width, "h": (bottom - top) / height}
+    return json.dumps({name: round(value, 5) for name, value in fractions.items()})
+
+
+def box_from_json(text: str, width: int, height: int) -> Box:
+    """The inverse of `box_to_json`. Raises `JoyImageError` for no box, another form, and a box outside the picture."""
+    if not text.strip():
+        raise JoyImageError("there is no box: draw one around the place where the object is to go")
+    try:
+        x, y, w, h = (float(value) for value in map(json.loads(text).__getitem__, "xywh"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise JoyImageError(
+            f'the box must read {{"x": …, "y": …, "w": …, "h": …}} in fractions of the picture, not {_excerpt(text)}'
+        ) from None
+    if not (min(x, y, w, h) >= -TOLERANCE and max(x + w, y + h) <= 1 + TOLERANCE):
+        raise JoyImageError(f"the box {text} reaches outside the picture; its numbers are fractions from 0 to 1")
+    return _clipped((x * width, y * height, (x + w) * width, (y + h) * height), width, height)
+
+
+def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Box:
+    """The first of the boxes `{"x": …, "y": …, "width": …, "height": …}`, in pixels, that detectors give.
+
+    `regions` is one of them, a list, or a list of lists with one list per picture.
+    Detectors' boxes may stick out of the picture: that part is cut off.
+    Raises `JoyImageError` if it holds none, and for a box of which nothing is left.
+    """
+    region = regions
+    while not isinstance(region, Mapping):
+        if not isinstance(region, Sequence) or isinstance(region, str) or not region:
+            raise JoyImageError("there is no bounding box: nothing was detected")
+        region = region[0]
+    try:
+        x, y, w, h = (float(region[name]) for name in ("x", "y", "width", "height"))
+    except (ValueError, TypeError, KeyError):
+        raise JoyImageError(
+            f"a bounding box has x, y, width and height in pixels, not {_excerpt(str(region))}"
+        ) from None
+    return _clipped((x, y, x + w, y + h), width, height)
+
+
+def box_from_mask(mask: Tensor, width: int, height: int) -> Box:
+    """The box around what a mask (…, h, w) in [0, 1] covers by more than half, in pixels of the picture.
+
+    The mask may have another size than the picture and is stretched over it; masks of a batch are joined.
+    Raises `JoyImageError` for a mask without content.
+    """
+    covered = (mask > 0.5).reshape(-1, *mask.shape[-2:]).any(dim=0)  # (h, w)
+    rows, columns = covered.any(dim=1).nonzero(), covered.any(dim=0).nonzero()
+    if not len(rows):
+        raise JoyImageError("the mask is empty: paint over the place where the object is to go")
+    x_scale, y_scale = width / mask.shape[-1], height / mask.shape[-2]
+    left, right = columns.min().item() * x_scale, (columns.max().item() + 1) * x_scale
+    top, bottom = rows.min().item() * y_scale, (rows.max().item() + 1) * y_scale
+    return _clipped((left, top, right, bottom), width, height)
+
+
+def _clipped(corners: Sequence[float], width: int, height: int) -> Box:
+    box = _within(corners, width, height)
+    if box is None:
+        left, top, right, bottom = corners
+        raise JoyImageError(
+            f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) covers nothing of the picture, which is "
+            f"{width} pixels wide and {height} high: draw one around the place where the object is to go"
+        )
+    return box
