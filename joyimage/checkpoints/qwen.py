@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -131,11 +132,13 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
     Version 5 writes `rope_parameters`, which 4.57 ignores; 4.57 looks for the tied head in the text's part, 5 outside.
     """
-    text = config["text_config"] | {"tie_word_embeddings": config.get("tie_word_embeddings", False)}
+    config = copy.deepcopy(config)  # transformers writes into it
+    text = config["text_config"]
+    text["tie_word_embeddings"] = config.get("tie_word_embeddings", False)
     if rope := text.pop("rope_parameters", None):
-        text["rope_theta"] = rope["rope_theta"]
-        text["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-    return config | {"text_config": text}
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = rope
+    return config
 
 
 class _ParametersOnMeta(TorchFunctionMode):
