@@ -45,7 +45,7 @@ def buckets(base_size: int = 1024) -> list[Size]:
     if base_size not in BASE_SIZES:
         raise JoyImageError(f"base size {base_size} is not one of {', '.join(map(str, BASE_SIZES))}")
     scale = base_size // 256
-    return sorted((height * scale, width * scale) for height, width in _staircase() if _ratio(height, width) <= 4)
+    return sorted((h * scale, w * scale) for h, w in _staircase() if max(h, w) <= 4 * min(h, w))
 
 
 def _staircase() -> Iterator[Size]:
@@ -57,10 +57,6 @@ def _staircase() -> Iterator[Size]:
             width += 16
         else:
             height -= 16
-
-
-def _ratio(height: int, width: int) -> float:
-    return max(height, width) / min(height, width)
 
 
 def best_bucket(height: int, width: int, base_size: int = 1024) -> Size:
@@ -137,7 +133,7 @@ def _decoding(name: str | os.PathLike) -> Iterator[None]:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
-        raise JoyImageError(f"its {image.height} x {image.width} (height x width) has no pixels")
+        raise JoyImageError(f"it is {image.height} x {image.width} (height x width) and has no pixels")
     image = ImageOps.exif_transpose(image)
     if image.mode in WHITE:
         return _to_8_bit(image).convert("RGB")
@@ -277,10 +273,8 @@ def _scaled(image: Image.Image, height: int) -> Image.Image:
 
 def _wrapped(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """Break a caption into lines of about nine tenths of `width`, counted in the mean width of its letters."""
-    if not label:
-        return label
-    letters = int(0.9 * width * len(label) / font.getlength(label))
-    return "\n".join(textwrap.wrap(label, max(1, letters)))
+    letters = int(0.9 * width * len(label) / max(1, font.getlength(label)))
+    return "\n".join(textwrap.fill(line, max(1, letters)) for line in label.splitlines())
 
 
 def _text_height(text: str, font: ImageFont.FreeTypeFont) -> int:
