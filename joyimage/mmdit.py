@@ -172,15 +172,16 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Layout:
-    """How the tokens of a batch lie in memory.
+    """How the tokens of a batch lie in memory, and how they attend.
 
     Image tokens are (B, N, D). Text tokens are (B, L, D) when all prompts have one length, else packed end to end
     as (1, sum of lengths, D): no padding is computed and none is attended to, so a sample's result does not
     depend on the batch it is in (a padded batch is 0.3 to 1.0 off on latents of std 1.4).
     """
 
-    def __init__(self, lengths: Sequence[int], freqs: Tensor, attention: Attention):
+    def __init__(self, lengths: Sequence[int], targets: int, freqs: Tensor, attention: Attention):
         self.lengths = list(lengths)
+        self.targets = targets  # the first image tokens of a sample; those of references follow
         self.freqs = freqs  # (N, head_dim / 2) complex64
         self.attention = attention
         self.packed = len(set(self.lengths)) > 1
@@ -259,22 +260,40 @@ class MMDiT(nn.Module):
         Odd heights and widths are padded to the patch and the result cropped.
         Raises `JoyImageError` when shapes do not fit.
         """
+        img, txt, time, layout = self.embed(latent, t, context, references, self.attention)
+        for block in self.double_blocks[:-1]:
+            img, txt = block(img, txt, time, layout)
+        img, _ = self.double_blocks[-1](img, txt, time, layout, queries=layout.targets)
+        return self.project(img, latent)
+
+    def embed(
+        self,
+        latent: Tensor,
+        t: Tensor,
+        context: Tensor | Sequence[Tensor],
+        references: Sequence[Tensor],
+        attention: Attention,
+    ) -> tuple[Tensor, Tensor, Tensor, Layout]:
+        """What the blocks take: image tokens (B, N, D), text tokens, modulation (B, 6, D), and their layout.
+
+        `embed`, the blocks and `project` are `forward`; a host that has business between blocks calls them itself.
+        """
         self._check(latent, t, context, references)
         dtype = context[0].dtype
         images = [self.patchify(image.to(dtype)) for image in (latent, *references)]  # (B, D, 1, rows, columns)
-        freqs = rope.frequencies(
-            [image.shape[3:] for image in images], self.config.rope_dims, self.config.theta, latent.device
-        )
-        layout = Layout([len(prompt) for prompt in context], freqs, self.attention)
+        grids = [image.shape[3:] for image in images]
+        freqs = rope.frequencies(grids, self.config.rope_dims, self.config.theta, latent.device)
+        layout = Layout([len(prompt) for prompt in context], grids[0].numel(), freqs, attention)
         img = torch.cat([image.flatten(2).transpose(1, 2) for image in images], dim=1)  # (B, N, D)
         txt = self.condition_embedder.text_embedder(layout.join(context))
-        time = self.condition_embedder.time(t, dtype)  # (B, 6, D)
-        rows, columns = images[0].shape[3:]
-        for i, block in enumerate(self.double_blocks):
-            last = i + 1 == len(self.double_blocks)
-            img, txt = block(img, txt, time, layout, queries=rows * columns if last else None)
+        return img, txt, self.condition_embedder.time(t, dtype), layout
+
+    def project(self, img: Tensor, latent: Tensor) -> Tensor:
+        """The target's tokens (B, rows * columns, D) -> velocity of the shape and dtype of `latent`."""
+        _, ph, pw = self.config.patch_size
+        height, width = latent.shape[3:]
         out = self.proj_out(F.layer_norm(img, img.shape[-1:], eps=1e-6))
-        return self.unpatchify(out, rows, columns)[..., : latent.shape[3], : latent.shape[4]].to(latent.dtype)
+        return self.unpatchify(out, -(-height // ph), -(-width // pw))[..., :height, :width].to(latent.dtype)
 
     def patchify(self, image: Tensor) -> Tensor:
         """(B, C, 1, h, w) -> (B, D, 1, rows, columns), the last row and column repeated to fill a patch."""
