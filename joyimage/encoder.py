@@ -87,10 +87,10 @@ class Encoder:
         images it has at most 4096: the end of the prompt is cut, never an image, and never below 512 tokens. A
         cut prompt gives a warning that counts the tokens lost.
 
-        Raises `JoyImageError` if `prompts` is a lone string, or for an image that the vision tower can not take.
+        Raises `JoyImageError` if `prompts` is no list of strings, or for an image that the vision tower can not take.
         """
-        if isinstance(prompts, str):
-            raise JoyImageError("prompts must be a list of strings, not a string")
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise JoyImageError(f"prompts must be a list of strings, not {prompts!r:.80}")
         vision, grids = self._vision_inputs(images)
         head = self._ids(chat.opening(chat.CONDITIONING_SYSTEM, len(grids), ""), grids)
         rows = [self._condition_ids(prompt, head, grids) for prompt in prompts]
@@ -207,7 +207,7 @@ class Encoder:
             cut = len(ids) - self._prefix_length - TEXT_LIMIT
             ids = ids[:-cut] if cut > 0 else ids
         if cut > 0:
-            warnings.warn(f"the prompt is too long: its last {cut} tokens were cut", stacklevel=4)
+            warnings.warn(f"the prompt is too long: its last {cut} tokens were cut", stacklevel=2)
         return ids
 
     def _positions(self, ids: list[int], grids: Sequence[Grid] = (), start: int = 0) -> Tensor:
