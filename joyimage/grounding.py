@@ -92,6 +92,12 @@ def box_from_json(text: str, width: int, height: int) -> Box:
     return _clipped((x * width, y * height, (x + w) * width, (y + h) * height), width, height)
 
 
+def box_to_region(box: Box) -> dict[str, int]:
+    """A box as `{"x": …, "y": …, "width": …, "height": …}` in pixels."""
+    left, top, right, bottom = box
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
 def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Box:
     """The first of the boxes `{"x": …, "y": …, "width": …, "height": …}`, in pixels, that detectors give.
 

@@ -14,6 +14,7 @@ from joyimage.grounding import (
     box_from_mask,
     box_from_regions,
     box_to_json,
+    box_to_region,
     locate_question,
     parse_boxes,
 )
@@ -138,6 +139,10 @@ REGION = {"x": 200, "y": 50.0, "width": 200, "height": 50}
 @pytest.mark.parametrize("regions", [REGION, [REGION], [[REGION, {"x": 0, "y": 0, "width": 9, "height": 9}], []]])
 def test_the_first_region_is_taken(regions):
     assert box_from_regions(regions, 1000, 500) == CUP
+
+
+def test_a_box_is_its_region():
+    assert box_to_region(CUP) == REGION
 
 
 def test_a_region_that_sticks_out_is_cut_off():

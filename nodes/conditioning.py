@@ -1,0 +1,189 @@
+"""Prompt and images to what the sampler is conditioned on, and the empty latent of the right size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ..joyimage.batches import from_batch, to_batch
+from ..joyimage.config import WanVAEConfig
+from ..joyimage.errors import JoyImageError
+from ..joyimage.images import BASE_SIZES, Size, check_size
+from ..joyimage.pipeline import MAX_REFERENCES, fit
+from .feedback import caught_warnings, show
+from .spatial import check
+from .understanding import encoder_input, images_input, refuse
+
+EXACT = "exact"
+EMPTY = "the prompt is empty: say what to make or change"
+LATENT = WanVAEConfig()
+
+
+class EncodePrompt(io.ComfyNode):
+    """Takes lists whole, so that the prompts of an orbit share the encoding of their images."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageEncodePrompt",
+            display_name="Encode Prompt (JoyImage)",
+            category="JoyImage",
+            description="Everything the sampler needs: the prompts as the model reads them, the images as references, "
+            "and an empty latent of the right size. Without an image it is for text-to-image. A list of prompts, as "
+            "from Camera Orbit, gives lists, and the images are encoded once for all of it.",
+            search_aliases=["text encode", "conditioning", "edit image", "reference image", "CLIP text encode"],
+            is_input_list=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                encoder_input(),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    tooltip="The edit to make, or the picture. Taken literally, brackets and all.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What guidance leads away from. It may stay empty.",
+                ),
+                images_input(
+                    f"The image to edit, or up to {MAX_REFERENCES} to work from; the last sets the shape of the "
+                    "result. The images of a batch are several references for one edit; for an edit each, pass a list."
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="From Load JoyImage VAE. Needed with images only."),
+                io.Combo.Input(
+                    "base_size",
+                    options=[*map(str, BASE_SIZES), EXACT],
+                    default="1024",
+                    tooltip="Images are scaled and cropped to the area of a square with this side, in the nearest "
+                    "shape the model was trained on. exact: images keep their size, rounded to multiples of 16.",
+                ),
+                *(
+                    io.Int.Input(
+                        side,
+                        default=0,
+                        step=16,
+                        max=8192,
+                        min=0,
+                        advanced=True,
+                        tooltip=f"{side.capitalize()} of the result in pixels, a multiple of 16, in place of the "
+                        "automatic one; a single image is cropped to it. 0 in both is automatic.",
+                    )
+                    for side in ("width", "height")
+                ),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, advanced=True, tooltip="Number of pictures made at once."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="positive", is_output_list=True, tooltip="The prompt, with references."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", is_output_list=True, tooltip="The negative prompt, with references."
+                ),
+                io.Latent.Output(
+                    display_name="latent", is_output_list=True, tooltip="Empty, of the size of the result."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt, width, height, images=None, vae=None) -> bool | str:
+        if images and vae is None:
+            return "images are connected but no vae: connect Load JoyImage VAE, as the model needs the images' latents"
+        if prompt[0] is not None and not prompt[0].strip():
+            return EMPTY
+        return check(target_size, width[0], height[0])
+
+    @classmethod
+    def execute(
+        cls, encoder, prompt, negative_prompt, base_size, width, height, batch_size, images=None, vae=None, **surplus
+    ) -> io.NodeOutput:
+        refuse(surplus)
+        slots = list((images or {}).values())
+        count = max(map(len, [prompt, negative_prompt, *slots]))
+        pairs = [(pick(prompt, i), pick(negative_prompt, i)) for i in range(count)]
+        size = target_size(width[0], height[0])
+        results, notes = [()] * count, []
+        with caught_warnings() as problems:
+            for batches, members in groups(slots, count):
+                pictures, fitted_size = fitted(batches, size, base_size[0])
+                conditionings = encode(encoder[0], vae and vae[0], pictures, [pairs[i] for i in members])
+                for i, (positive, negative) in zip(members, conditionings, strict=True):
+                    results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
+                notes.append(f"{fitted_size[1]} x {fitted_size[0]} pixels, references: {len(pictures)}")
+        show(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
+        return io.NodeOutput(*map(list, zip(*results, strict=True)))
+
+
+def pick(values: Sequence, i: int):
+    """Item `i` of a list, or its last: the host's rule for lists of unequal length."""
+    return values[min(i, len(values) - 1)]
+
+
+def groups(slots: Sequence[Sequence[Tensor]], count: int) -> Iterable[tuple[list[Tensor], list[int]]]:
+    """The batches of images of each edit, and which of the `count` edits they belong to: those with the same images."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for i in range(count):
+        members.setdefault(tuple(min(i, len(slot) - 1) for slot in slots), []).append(i)
+    return [([slot[i] for slot, i in zip(slots, key, strict=True)], edits) for key, edits in members.items()]
+
+
+def target_size(width: int, height: int) -> Size | None:
+    """(height, width) of the result, None for the automatic one. Raises `JoyImageError` for one that does not work."""
+    if width == height == 0:
+        return None
+    if 0 in (width, height):
+        raise JoyImageError("give both width and height, or 0 in both for the automatic size")
+    return check_size((height, width))
+
+
+def fitted(batches: Sequence[Tensor], size: Size | None, base_size: str) -> tuple[list[Image.Image], Size]:
+    """The pictures of one edit, scaled and cropped as `JoyImage.edit` does, and the (height, width) of the result."""
+    pictures = [picture for batch in batches for picture in from_batch(batch)]
+    if len(pictures) > MAX_REFERENCES:
+        raise JoyImageError(
+            f"{len(pictures)} images for one edit; the model takes at most {MAX_REFERENCES}. To edit each image of a "
+            "batch on its own, make it a list first: Rebatch Images with batch_size 1"
+        )
+    base = None if base_size == EXACT else int(base_size)
+    if not pictures and size is None:
+        if base is None:
+            raise JoyImageError('base_size "exact" takes its size from an image: connect one, or give width and height')
+        size = base, base
+    return fit(pictures, size, base)
+
+
+def encode(encoder, vae, pictures: Sequence[Image.Image], pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:
+    """Positive and negative CONDITIONING for each pair of prompts; all share the pictures and their encoding."""
+    if not all(prompt.strip() for prompt, _ in pairs):
+        raise JoyImageError(EMPTY)
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    contexts = dict(zip(texts, encoder.encode(texts, pictures), strict=True))
+    options = {"reference_latents": [reference(vae, picture) for picture in pictures]} if pictures else {}
+    return [tuple([[contexts[text][None], dict(options)]] for text in pair) for pair in pairs]  # each (1, L, D)
+
+
+def reference(vae, picture: Image.Image) -> Tensor:
+    """The latent (1, 16, 1, h, w) of a picture, as the VAE gives it: the model normalises it."""
+    latent = vae.encode(to_batch([picture]))
+    if latent.shape[1] != LATENT.z_dim:
+        raise JoyImageError(
+            f"this VAE's latents have {latent.shape[1]} channels and the model's have {LATENT.z_dim}: "
+            "connect the Wan 2.1 VAE"
+        )
+    return latent
+
+
+def empty_latent(size: Size, batch_size: int) -> dict[str, Tensor]:
+    """A LATENT of zeros (batch_size, 16, 1, h, w), which the sampler fills with noise."""
+    height, width = (side // LATENT.spatial_factor for side in size)
+    device = comfy.model_management.intermediate_device()
+    return {"samples": torch.zeros(batch_size, LATENT.z_dim, 1, height, width, device=device)}

@@ -1,0 +1,208 @@
+"""Spatial instructions: moving an object into a red box, turning it, and moving the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from comfy_api.latest import io
+
+from ..joyimage import spatial
+from ..joyimage.batches import from_batch, to_batch
+from ..joyimage.errors import JoyImageError
+from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions
+
+NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
+ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
+
+
+def check(function: Callable, *values) -> bool | str:
+    """Whether `function` takes the values, or what it says against them. What a link will bring is not checked."""
+    if None in values:
+        return True
+    try:
+        function(*values)
+    except JoyImageError as error:
+        return str(error)
+    return True
+
+
+def object_input(verb: str) -> io.String.Input:
+    return io.String.Input(
+        "object",
+        default="",
+        tooltip=f"What to {verb}, in a few words that tell it from everything else, as in: red cup on the left.",
+    )
+
+
+def instruction_output(**options) -> io.String.Output:
+    tooltip = "The sentence the model was trained on. Connect it to the prompt of Encode Prompt (JoyImage)."
+    return io.String.Output(display_name="instruction", tooltip=tooltip, **options)
+
+
+def degrees_input(name: str, default: float, limit: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=-limit, max=limit, step=1.0, tooltip=tooltip)
+
+
+def pitch_and_zoom() -> list[io.Input]:
+    return [
+        degrees_input("pitch", 0.0, 90.0, "Vertical rotation of the camera in degrees."),
+        io.Combo.Input(
+            "zoom",
+            options=list(spatial.ZOOMS),
+            default="unchanged",
+            tooltip="Whether the camera comes closer (in), backs off (out) or keeps its distance.",
+        ),
+    ]
+
+
+class MoveObject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageMoveObject",
+            display_name="Move Object (JoyImage)",
+            category="JoyImage",
+            description="Draws a red box where an object is to go, and says so in the words the model was trained on.",
+            search_aliases=["red box", "place object", "drag object", "reposition"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture. The box is drawn into every image of a batch."),
+                object_input("move"),
+                io.String.Input(
+                    "box",
+                    default="",
+                    socketless=True,
+                    extra_dict={"widgetType": "JOYIMAGE_BOX"},
+                    tooltip='Where the object is to go: {"x": …, "y": …, "w": …, "h": …} in fractions of the picture. '
+                    "A connected mask or bbox is used in its place.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Painted over the place where the object is to go; the box is drawn around it. "
+                    "Comes before bbox and the drawn box.",
+                ),
+                io.BoundingBox.Input(
+                    "bbox",
+                    optional=True,
+                    socketless=False,
+                    force_input=True,
+                    tooltip="The place where the object is to go, as from Locate; of several the first. "
+                    "Comes before the drawn box.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture with its red box. Connect it to an image of Encode Prompt (JoyImage).",
+                ),
+                instruction_output(),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, object, box, mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
+        problem = check(spatial.move_object, object)
+        if problem is True and mask == bbox == NOT_CONNECTED:
+            problem = check(box_from_json, box, ANY_SIDE, ANY_SIDE)
+        return problem
+
+    @classmethod
+    def execute(cls, image, object, box, mask=None, bbox=None) -> io.NodeOutput:
+        pictures = from_batch(image)
+        if mask is not None:
+            area = box_from_mask(mask, *pictures[0].size)
+        elif bbox is not None:
+            area = box_from_regions(bbox, *pictures[0].size)
+        else:
+            area = box_from_json(box, *pictures[0].size)
+        marked = to_batch([spatial.draw_box(picture, area) for picture in pictures])
+        return io.NodeOutput(marked, spatial.move_object(object))
+
+
+class RotateObject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageRotateObject",
+            display_name="Rotate Object (JoyImage)",
+            category="JoyImage",
+            description="The instruction that turns an object until one of its sides is seen.",
+            search_aliases=["turn object", "side view", "rear view"],
+            inputs=[
+                object_input("turn"),
+                io.Combo.Input(
+                    "view",
+                    options=list(spatial.VIEWS),
+                    default="right",
+                    tooltip="The side of the object that is to be seen.",
+                ),
+            ],
+            outputs=[instruction_output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, object) -> bool | str:
+        return check(spatial.rotate_object, object, spatial.VIEWS[0])
+
+    @classmethod
+    def execute(cls, object, view) -> io.NodeOutput:
+        return io.NodeOutput(spatial.rotate_object(object, view))
+
+
+class Camera(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageCamera",
+            display_name="Camera Control (JoyImage)",
+            category="JoyImage",
+            description="The instruction that moves the camera around a scene that stays as it is.",
+            search_aliases=["camera angle", "viewpoint", "novel view", "yaw pitch"],
+            inputs=[
+                degrees_input(
+                    "yaw",
+                    45.0,
+                    360.0,
+                    "Horizontal rotation of the camera around the scene in degrees; 270 is written as -90.",
+                ),
+                *pitch_and_zoom(),
+            ],
+            outputs=[instruction_output()],
+        )
+
+    @classmethod
+    def execute(cls, yaw, pitch, zoom) -> io.NodeOutput:
+        return io.NodeOutput(spatial.camera(yaw, pitch, zoom))
+
+
+class Orbit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageOrbit",
+            display_name="Camera Orbit (JoyImage)",
+            category="JoyImage",
+            description="A list of camera instructions, one per view around a scene. Encode Prompt (JoyImage) encodes "
+            "the picture once for all of them, and everything after it runs once per view.",
+            search_aliases=["turntable", "360", "multi view", "camera path"],
+            inputs=[
+                degrees_input("yaw_start", 0.0, 360.0, "Yaw of the first view in degrees."),
+                degrees_input(
+                    "yaw_end",
+                    360.0,
+                    360.0,
+                    "Yaw of the last view in degrees. A full turn (0 to 360) ends one step short of its start.",
+                ),
+                io.Int.Input("views", default=8, min=1, max=64, tooltip="Number of views, at equal steps."),
+                *pitch_and_zoom(),
+            ],
+            outputs=[instruction_output(is_output_list=True)],
+        )
+
+    @classmethod
+    def validate_inputs(cls, yaw_start, yaw_end, views) -> bool | str:
+        return check(spatial.orbit, yaw_start, yaw_end, views)
+
+    @classmethod
+    def execute(cls, yaw_start, yaw_end, views, pitch, zoom) -> io.NodeOutput:
+        return io.NodeOutput(spatial.orbit(yaw_start, yaw_end, views, pitch, zoom))

@@ -1,0 +1,222 @@
+"""What the encoder says in words: answers about images, clearer prompts, and where something is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ..joyimage import grounding, rewriting
+from ..joyimage.batches import from_batch
+from ..joyimage.errors import JoyImageError
+from ..joyimage.pipeline import MAX_REFERENCES
+from ..joyimage.prompts import DEFAULT_QUESTION
+from .feedback import Answering, caught_warnings, show
+from .host import ENCODER
+from .spatial import check, object_input
+
+LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
+
+
+def encoder_input() -> io.Input:
+    return ENCODER.Input("encoder", tooltip="From Load JoyImage Encoder.")
+
+
+def images_input(tooltip: str) -> io.Autogrow.Input:
+    template = io.Autogrow.TemplatePrefix(
+        io.Image.Input("image", tooltip=tooltip), prefix="image", min=0, max=MAX_REFERENCES
+    )
+    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
+
+
+def refuse(surplus: Mapping[str, Any]) -> None:
+    """Raise `JoyImageError` for inputs that a node does not have, which graphs not made in the editor may name."""
+    if surplus:
+        last = f"images.image{MAX_REFERENCES - 1}"
+        raise JoyImageError(
+            f"no such input: {', '.join(surplus)}. Images are images.image0 to {last}, {MAX_REFERENCES} at most"
+        )
+
+
+def all_pictures(images: Mapping[str, Tensor] | None) -> list[Image.Image]:
+    return [picture for batch in (images or {}).values() for picture in from_batch(batch)]
+
+
+class Ask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageAsk",
+            display_name="Ask (JoyImage)",
+            category="JoyImage",
+            description="Answers a question about images, or without any. The answer appears on the node.",
+            search_aliases=["caption", "describe image", "VQA", "Qwen3-VL", "question"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                encoder_input(),
+                images_input("Images the question is about; the images of a batch count one by one."),
+                io.String.Input(
+                    "question",
+                    default=DEFAULT_QUESTION,
+                    multiline=True,
+                    tooltip="Left empty, the images are described.",
+                ),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=2048,
+                    min=1,
+                    max=32768,
+                    advanced=True,
+                    tooltip="The answer is cut off after this many tokens, each about three quarters of a word.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.7,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="0 always takes the likeliest word; higher values vary more.",
+                ),
+                io.Float.Input(
+                    "top_p",
+                    default=0.8,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Draws among the likeliest words that together have this probability; 1 is no limit.",
+                ),
+                io.Int.Input(
+                    "top_k",
+                    default=50,
+                    min=0,
+                    max=1000,
+                    advanced=True,
+                    tooltip="Draws among this many of the likeliest words; 0 is no limit.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    advanced=True,
+                    tooltip="The same seed gives the same answer.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="text", tooltip="The answer.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, encoder, question, max_new_tokens, temperature, top_p, top_k, seed, images=None, **surplus
+    ) -> io.NodeOutput:
+        refuse(surplus)
+        text = encoder.answer(
+            all_pictures(images),
+            question,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            on_text=Answering(cls.hidden.unique_id, max_new_tokens),
+        )
+        show(cls.hidden.unique_id, text)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+class RewritePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageRewritePrompt",
+            display_name="Rewrite Prompt (JoyImage)",
+            category="JoyImage",
+            description="Makes a short prompt clear and specific, by the encoder or by the server that the environment "
+            "variable JOYIMAGE_REWRITE_URL names. If that fails, the prompt stays as it is, and the node says why.",
+            search_aliases=["prompt enhance", "expand prompt", "prompt upsampling", "LLM"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                encoder_input(),
+                io.String.Input(
+                    "prompt", multiline=True, tooltip="What you want, in any words; text to render in double quotes."
+                ),
+                images_input("Images to be edited; without any, the prompt is rewritten for text-to-image."),
+            ],
+            outputs=[
+                io.String.Output(display_name="prompt", tooltip="Connect it to the prompt of Encode Prompt (JoyImage).")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt, images=None) -> bool | str:
+        return True if prompt is None or prompt.strip() else "the prompt to rewrite is empty"
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> float | None:
+        # A server need not answer twice alike, and may be back after a failure. NaN equals nothing, not even itself.
+        return float("nan") if os.environ.get("JOYIMAGE_REWRITE_URL") else None
+
+    @classmethod
+    def execute(cls, encoder, prompt, images=None, **surplus) -> io.NodeOutput:
+        refuse(surplus)
+        on_text = Answering(cls.hidden.unique_id, max_new_tokens=2048)
+        interruptible = SimpleNamespace(answer_rewrite=partial(encoder.answer_rewrite, on_text=on_text))
+        with caught_warnings() as problems:
+            rewritten = rewriting.rewrite(interruptible, prompt, all_pictures(images))
+        text = "\n\n".join([rewritten, *problems])
+        show(cls.hidden.unique_id, text)
+        return io.NodeOutput(rewritten, ui=ui.PreviewText(text))
+
+
+class Locate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLocate",
+            display_name="Locate (JoyImage)",
+            category="JoyImage",
+            description="Finds an object, or a place, in an image and gives the box around it.",
+            search_aliases=["grounding", "detect object", "find object", "bounding box", "bbox"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                encoder_input(),
+                io.Image.Input("image", tooltip="The image to search; of a batch, the first."),
+                object_input("find"),
+            ],
+            outputs=[
+                io.BoundingBox.Output(
+                    display_name="bbox", tooltip="The box in pixels. Connect it to the bbox of Move Object (JoyImage)."
+                ),
+                io.String.Output(
+                    display_name="box", tooltip='{"x": …, "y": …, "w": …, "h": …} in fractions of the image.'
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, object) -> bool | str:
+        return check(grounding.locate_question, object)
+
+    @classmethod
+    def execute(cls, encoder, image, object) -> io.NodeOutput:
+        picture = from_batch(image)[0]
+        on_text = Answering(cls.hidden.unique_id, LOCATE_TOKENS)
+        question = grounding.locate_question(object)
+        answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
+        area = grounding.parse_boxes(answer, *picture.size)[0]
+        box = grounding.box_to_json(area, *picture.size)
+        text = f"{object}: {box}"
+        show(cls.hidden.unique_id, text)
+        return io.NodeOutput(grounding.box_to_region(area), box, ui=ui.PreviewText(text))
