@@ -55,12 +55,17 @@ class TensorInfo:
 
 @dataclass(frozen=True, eq=False)
 class Weights(Mapping[str, Tensor]):
-    """The tensors of one file, or of a set of shards. Indexing reads one tensor; everything else reads none."""
+    """The tensors of one file, or of a set of shards. Indexing reads one tensor; everything else reads none.
+
+    `release` lets go of the mapped file until the next read. Pages that were read count as the process's memory as long
+    as they are mapped, so after copying a tensor it keeps the peak at the copies instead of the copies and the file.
+    """
 
     files: tuple[Path, ...]
     info: dict[str, TensorInfo]
     read: Callable[[str], Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
     def __getitem__(self, name: str) -> Tensor:
         return self.read(name)
@@ -88,7 +93,8 @@ def open_weights(path: str | Path) -> Weights:
     path = existing(path)
     if not path.is_dir():
         _refuse_single_shard(path)
-        return open_shards(path) if _is_json(_head(path)) else open_file(path)
+        head = _head(path)
+        return open_shards(path) if _is_json(head) and not reader_of(head) else open_file(path)
     units = weight_units(path)
     if not units:
         raise MissingFileError(
@@ -208,7 +214,7 @@ def open_safetensors(path: Path) -> Weights:
     except ValueError as error:
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
     handle = functools.cache(lambda: safe_open(path, framework="pt"))  # mapped at the first read
-    return Weights((path,), info, lambda name: handle().get_tensor(name), metadata)
+    return Weights((path,), info, lambda name: handle().get_tensor(name), metadata, handle.cache_clear)
 
 
 def _string_map(value: Any) -> dict[str, str]:
@@ -303,10 +309,16 @@ def open_shards(path: Path) -> Weights:
             f"{path}: {len(absent)} tensors are not in the shard it names, the first is {absent[0]} "
             f"in {weight_map[absent[0]]}; download the index and the shards from the same place"
         )
+
+    def release():
+        for shard in shards.values():
+            shard.release()
+
     return Weights(
         tuple(file for shard in shards.values() for file in shard.files),
         {key: shards[shard].info[key] for key, shard in weight_map.items()},
         lambda key: shards[weight_map[key]][key],
+        release=release,
     )
 
 

@@ -124,10 +124,10 @@ FOREIGN = (
     ("the VAE of Stable Diffusion or Flux", r"decoder\.mid(_block)?\.(block_1|resnets\.0)\.norm1\.weight"),
     ("Qwen3.5", r"\.linear_attn\.A_log"),
     ("Qwen2.5-VL", r"visual\.merger\.(ln_q|mlp\.0)\."),
+    ("CLIP", r"text_model\.encoder\.layers\.\d+\.|transformer\.resblocks\.\d+\."),
     ("Qwen3 without vision", r"(^|\.)layers\.\d+\.self_attn\.q_norm\."),
     ("a language model", r"(^|\.)layers\.\d+\.self_attn\.q_proj\.weight"),
     ("T5", r"block\.\d+\.layer\.0\.SelfAttention\.q\."),
-    ("CLIP", r"text_model\.encoder\.layers\.\d+\.|transformer\.resblocks\.\d+\."),
 )
 
 

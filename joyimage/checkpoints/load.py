@@ -77,8 +77,10 @@ def load_encoder(
     from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
 
     source = open_part(path, "encoder")
+    model = empty_encoder(source, dtype or own_dtype(source))
     tokens = _load_tokenizer(tokenizer, source)
-    model = _fill(empty_encoder(source, dtype or own_dtype(source), tokens), source, device)
+    qwen.fit_control_ids(model.config, tokens)
+    _fill(model, source, device)
     if not hasattr(model, "lm_head"):
         return Encoder(model.model, tokens)
     model.tie_weights()  # a tied head has become a parameter of its own, over the embedding's memory
@@ -113,16 +115,12 @@ def empty_vae(source: Source, dtype: torch.dtype, operations: Any = nn) -> WanVA
     return WanVAE(config, operations=operations, dtype=dtype, device="meta")
 
 
-def empty_encoder(
-    source: Source, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase | None = None
-) -> Qwen3VLForConditionalGeneration:
+def empty_encoder(source: Source, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
     """After the configuration beside the weights, else a released one. A head among the weights is not tied."""
     given = "text_config" in source.config
     config = source.config if given else _checked(source, lambda: qwen.released_config(source.shapes))
     tied = bool(config.get("tie_word_embeddings")) and qwen.HEAD not in source.match.names
     config = config | {"tie_word_embeddings": tied}
-    if tokenizer is not None:
-        config = qwen.with_control_ids(config, tokenizer)
     return _checked(source, lambda: qwen.empty(config, dtype, head=tied or qwen.HEAD in source.match.names))
 
 
@@ -202,9 +200,13 @@ def _fill(model: Network, source: Source, device: Device) -> Network:
     if text := str(compare(model, source)):
         raise CheckpointError(f"{source.path}: does not fit {PARTS[source.match.part]} of its sizes: {text}")
     _check_float(source)
-    expected = dict(model.named_parameters())
-    state = _transform(source, {ours: source.weights[theirs] for ours, theirs in source.match.names.items()})
-    state = {name: tensor.to(device, expected[name].dtype) for name, tensor in state.items()}
+    expected, state = dict(model.named_parameters()), {}
+    for ours, theirs in source.match.names.items():
+        view = source.weights[theirs]
+        for name, tensor in _transform(source, {ours: view}).items():
+            state[name] = tensor.to(device, expected[name].dtype)
+            if state[name].data_ptr() != view.data_ptr():
+                source.weights.release()
     if getattr(model, "lm_head", None) and qwen.HEAD not in state:
         state[qwen.HEAD] = state[qwen.EMBEDDING]
     model.load_state_dict(state, strict=True, assign=True)

@@ -13,7 +13,7 @@ from ..config import Shapes, count_blocks
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
+    from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 TEXT, VISION = "model.language_model", "model.visual"
 HEAD = "lm_head.weight"
@@ -95,15 +95,6 @@ def _vision_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def with_control_ids(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Take the control tokens' ids from the tokenizer if the configured ones lie outside a small model's embedding."""
-    ids = {entry: config.get(entry, token_id) for entry, (_, token_id) in CONTROL_TOKENS.items()}
-    if max(ids.values()) < config["text_config"]["vocab_size"]:
-        return config
-    vocabulary = tokenizer.get_vocab()
-    return config | {entry: vocabulary.get(token, ids[entry]) for entry, (token, _) in CONTROL_TOKENS.items()}
-
-
 def empty(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3VLForConditionalGeneration:
     """Qwen3-VL without weights: its parameters are on the meta device, its rotary frequencies are real.
 
@@ -125,6 +116,15 @@ def empty(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3VLForC
     if not head:
         del model.lm_head
     return model
+
+
+def fit_control_ids(config: Qwen3VLConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take the control tokens' ids from the tokenizer if the configured ones lie outside a small model's embedding."""
+    if max(getattr(config, entry) for entry in CONTROL_TOKENS) < config.text_config.vocab_size:
+        return
+    vocabulary = tokenizer.get_vocab()
+    for entry, (token, _) in CONTROL_TOKENS.items():
+        setattr(config, entry, vocabulary.get(token, getattr(config, entry)))
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
