@@ -141,6 +141,13 @@ def test_header_length_that_looks_like_json(tmp_path):
     assert open_weights(write(tmp_path / "a", safetensors(header, bytes(8))))["a"].tolist() == [0, 0]
 
 
+def test_name_that_is_no_unicode(tmp_path):
+    """Python's JSON takes a lone surrogate, safetensors does not, and only when it maps the file."""
+    weights = open_weights(write(tmp_path / "a", safetensors({"\ud800": ENTRY}, bytes(8))))
+    with pytest.raises(CheckpointError, match="broken safetensors header"):
+        weights["\ud800"]
+
+
 SMALL = save({"a": torch.ones(3, 2), "b": torch.ones(2, dtype=torch.bfloat16)}, metadata={"config": "{}"})
 
 
@@ -277,7 +284,14 @@ def test_missing_name_that_sizes_are_read_from(state, tmp_path, name):
 
 def test_config_knows_how_many_blocks_there_must_be(state, tmp_path):
     save_file(state, tmp_path / "a", metadata={"config": '{"num_layers": 3}'})
-    with pytest.raises(CheckpointError, match=r"missing: double_blocks\.2\."):
+    with pytest.raises(CheckpointError, match=r"has 2 blocks, its config\.json says 3"):
+        load_mmdit(tmp_path / "a")
+
+
+def test_absurd_block_number(state, tmp_path):
+    state["double_blocks.999999999.attn.img_attn_proj.bias"] = torch.ones(1)
+    save_file(state, tmp_path / "a")
+    with pytest.raises(CheckpointError, match="numbers a block 999999999"):
         load_mmdit(tmp_path / "a")
 
 
@@ -363,7 +377,14 @@ def test_config_that_is_no_json(state, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "config", [{"rope_dim_list": ["x"]}, {"rope_dim_list": 3}, {"theta": "high"}, {"rope_dim_list": [4, 4, 4]}]
+    "config",
+    [
+        {"rope_dim_list": ["x"]},
+        {"rope_dim_list": 3},
+        {"num_layers": "2"},
+        {"theta": "high"},
+        {"rope_dim_list": [4, 4, 4]},
+    ],
 )
 def test_config_with_unusable_entries(state, tmp_path, config):
     save_file(state, tmp_path / "a", metadata={"config": json.dumps(config)})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, MissingFileError
@@ -208,13 +208,20 @@ def open_safetensors(path: Path) -> Weights:
             )
         text = file.read(length)
     try:
-        header = parse_json(text)
+        header = parse_json(text.decode())
         metadata = _string_map(header.pop("__metadata__", {}))
         info = _check_entries(header, size - 8 - length)
     except ValueError as error:
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
-    handle = functools.cache(lambda: safe_open(path, framework="pt"))  # mapped at the first read
+    handle = functools.cache(functools.partial(_map_safetensors, path))  # at the first read
     return Weights((path,), info, lambda name: handle().get_tensor(name), metadata, handle.cache_clear)
+
+
+def _map_safetensors(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:  # a name that is no Unicode, which Python's JSON allows
+        raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
 
 
 def _string_map(value: Any) -> dict[str, str]:

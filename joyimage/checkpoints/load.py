@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,18 +92,26 @@ def load_encoder(
 
 
 def empty_mmdit(source: Source, dtype: torch.dtype, operations: Any = nn) -> MMDiT:
-    config = _checked(source, lambda: MMDiTConfig.from_shapes(source.shapes, **_mmdit_settings(source.config)))
+    config = _checked(source, lambda: _mmdit_config(source))
     return MMDiT(config, operations=operations, dtype=dtype, device="meta")
 
 
-def _mmdit_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What Diffusers' configuration says and shapes cannot: the rotary embedding, and how many blocks there must be."""
-    if not str(config.get("_class_name", "JoyImage")).startswith("JoyImage"):
-        return {}
-    theta = config.get("theta", DIFFUSERS_THETA if "_class_name" in config else None)
-    given = {"theta": theta and float(theta), "num_layers": config.get("num_layers")}
-    given["rope_dims"] = tuple(config.get("rope_dim_list") or ())
-    return {name: value for name, value in given.items() if value}
+def _mmdit_config(source: Source) -> MMDiTConfig:
+    config = MMDiTConfig.from_shapes(source.shapes, **_rotary(source.config))
+    wanted = source.config.get("num_layers", config.num_layers)
+    if wanted > config.num_layers:
+        raise CheckpointError(f"it has {config.num_layers} blocks, its config.json says {wanted}; download it again")
+    return config
+
+
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """What Diffusers' configuration says of the rotary embedding."""
+    if "_class_name" in config:
+        if not str(config["_class_name"]).startswith("JoyImage"):
+            return {}
+        config = {"theta": DIFFUSERS_THETA} | config
+    convert = {"theta": ("theta", float), "rope_dim_list": ("rope_dims", tuple)}
+    return {ours: to(config[name]) for name, (ours, to) in convert.items() if config.get(name) is not None}
 
 
 def empty_vae(source: Source, dtype: torch.dtype, operations: Any = nn) -> WanVAE:
@@ -136,6 +145,9 @@ TRANSFORMS: dict[str, Callable[[State], State]] = {"vae": image_kernels}
 def _checked(source: Source, read: Callable[[], Any]) -> Any:
     """Read sizes; what is wrong with them is wrong with this file."""
     try:
+        largest = max(int(n) for name in source.match.names for n in re.findall(r"\.(\d+)\.", name))
+        if largest > len(source.match.names):  # a network of that many blocks would be built
+            raise CheckpointError(f"it numbers a block {largest} among {len(source.match.names)} tensors")
         return read()
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
