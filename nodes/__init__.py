@@ -1,0 +1,33 @@
+"""The pack's nodes: what a user sees in the graph."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import EncodePrompt
+from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
+from .sampling import Guider, Sampler, Schedule
+from .spatial import Camera, MoveObject, Orbit, RotateObject
+from .understanding import Ask, Locate, RewritePrompt
+
+NODES = [
+    LoadMMDiT,
+    LoadVAE,
+    LoadEncoder,
+    EncodePrompt,
+    Sampler,
+    MoveObject,
+    RotateObject,
+    Camera,
+    Orbit,
+    Ask,
+    RewritePrompt,
+    Locate,
+    Guider,
+    Schedule,
+]
+
+
+class JoyImageExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

@@ -1,0 +1,462 @@
+"""The library's networks as ComfyUI's own MODEL, VAE and managed encoder, and its sampling as a guider and a sampler.
+
+Only this file knows the host's model classes, and only here do nodes touch tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.ldm.wan.vae
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.ops
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.supported_models_base
+import comfy.text_encoders
+import comfy.utils
+import latent_preview
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor, nn
+
+from ..joyimage import checkpoints, sampling, tiny
+from ..joyimage.checkpoints.folders import find_tokenizer, open_part
+from ..joyimage.checkpoints.layouts import detect
+from ..joyimage.checkpoints.load import empty_mmdit
+from ..joyimage.config import MMDiTConfig
+from ..joyimage.encoder import Encoder
+from ..joyimage.errors import CheckpointError, JoyImageError
+from ..joyimage.mmdit import MMDiT
+from ..joyimage.vae import WanVAE
+
+# What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
+WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+State = dict[str, Tensor]
+
+ENCODER = io.Custom("JOYIMAGE_ENCODER")  # the socket of a `ManagedEncoder`
+
+# --- MODEL ---
+
+
+class HostMMDiT(MMDiT):
+    """The MMDiT called as the host calls its diffusion models, with the host's hooks around and inside it."""
+
+    def __init__(self, image_model: str, dtype: torch.dtype, device=None, operations=None, **sizes):
+        super().__init__(MMDiTConfig(**sizes), operations=operations, dtype=dtype, device=device)
+        self.dtype = dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        ref_latents: Sequence[Tensor] | None = None,
+        control=None,
+        transformer_options: Mapping[str, Any] | None = None,
+        **extra,
+    ) -> Tensor:
+        """x (B, 16, 1, h, w), timestep (B,) in [0, 1000], context (B, L, text_dim) -> velocity shaped like x.
+
+        There is no control net for this model: `control` and other models' conditions are passed over.
+        """
+        options = dict(transformer_options or {})
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, ref_latents, options)
+
+    def _forward(self, x: Tensor, timestep: Tensor, context: Tensor, ref_latents, options: dict[str, Any]) -> Tensor:
+        attention = partial(host_attention, transformer_options=options)
+        img, txt, time, layout = self.embed(x, timestep, context, ref_latents or (), attention)
+        replacements = options.get("patches_replace", {}).get("dit", {})
+        options |= {"total_blocks": len(self.double_blocks), "block_type": "double"}
+        last = len(self.double_blocks) - 1
+        for i, block in enumerate(self.double_blocks):
+            options["block_index"] = i
+            replace = replacements.get(("double_block", i))
+            if replace is not None:
+                img, txt = replaced(replace, block, img, txt, time, layout, options)
+            else:
+                img, txt = block(img, txt, time, layout, queries=layout.targets if i == last else None)
+        return self.project(img[:, : layout.targets], x)
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
+    """The host's attention, and what nodes put in its place, of (B, heads, tokens, head_dim)."""
+    return optimized_attention(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options)
+
+
+def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, layout, options: dict[str, Any]):
+    """A block with a node's patch in its place, in the host's convention. It sees all tokens, in the last block too."""
+
+    def original(args: dict[str, Any]) -> dict[str, Tensor]:
+        img, txt = block(args["img"], args["txt"], args["vec"], layout)
+        return {"img": img, "txt": txt}
+
+    args = {"img": img, "txt": txt, "vec": time, "pe": layout.freqs, "transformer_options": options}
+    out = replace(args, {"original_block": original})
+    return out["img"], out["txt"]
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know of the model."""
+
+    sampling_settings = {"shift": 1.5, "multiplier": 1000}
+    latent_format = comfy.latent_formats.Wan21
+    # The tensors alive at once in the published size make 1.28: 882 MB for 1024x1024 pixels with one reference and 1100
+    # tokens of text in bf16. A quarter more for workspaces and for weights cast while they run.
+    memory_usage_factor = 1.6
+    unet_extra_config = {}
+    supported_inference_dtypes = [torch.bfloat16, torch.float32]
+
+
+class JoyImageModel(comfy.model_base.BaseModel):
+    def __init__(self, config: ModelConfig):
+        super().__init__(config, comfy.model_base.ModelType.FLOW, unet_model=HostMMDiT)
+        self.memory_usage_factor_conds = ("ref_latents",)
+
+    def extra_conds(self, **kwargs) -> dict[str, Any]:
+        """Prompts of one length run as one batch with guidance; of different lengths one by one, without padding."""
+        conds = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:
+            conds["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        if references := self._references(kwargs):
+            conds["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(latent) for latent in references])
+        return conds
+
+    def extra_conds_shapes(self, **kwargs) -> dict[str, Any]:
+        if references := self._references(kwargs):
+            channels = self.latent_format.latent_channels
+            return {"ref_latents": [1, channels, sum(latent.numel() for latent in references) // channels]}
+        return {}
+
+    def _references(self, kwargs: Mapping[str, Any]) -> list[Tensor]:
+        latents = kwargs.get("reference_latents") or []
+        for i, latent in enumerate(latents):
+            check_latent(latent, f"reference {i + 1}", self.latent_format.latent_channels)
+        return [latent.unsqueeze(2) if latent.ndim == 4 else latent for latent in latents]
+
+    def load_model_weights(self, sd: State, unet_prefix: str = "", assign: bool = False) -> JoyImageModel:
+        """Fill the network; raises `CheckpointError` by name, where the host would go on with a line in its log."""
+        missing, unexpected = self.diffusion_model.load_state_dict(sd, strict=False, assign=assign)
+        if missing or unexpected:
+            raise CheckpointError(
+                f"the weights do not fit the MMDiT: missing {missing[:8]}, unexpected {unexpected[:8]}"
+            )
+        return self
+
+
+def check_latent(latent: Tensor, name: str, channels: int) -> None:
+    """Raise `JoyImageError` unless a latent is one of images with the model's number of channels."""
+    if latent.shape[1] != channels or (latent.ndim == 5 and latent.shape[2] != 1):
+        raise JoyImageError(
+            f"the latent of {name} has shape {tuple(latent.shape)}; this model takes {channels} channels and single "
+            "images: encode with the VAE of Load JoyImage VAE, or start from an empty latent"
+        )
+
+
+def load_mmdit(
+    path: Path | None, weight_dtype: str = "default", disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL from the weights in a file or folder, or from the bundled tiny ones.
+
+    Weights are read as the host reads them, so that quantised files (fp8 with scales, int8) run on its kernels.
+    Raises `CheckpointError`, or `MissingFileError`, saying what the file is instead.
+    """
+    config, state = read_mmdit(path)
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    model = JoyImageModel(model_config(config, state, WEIGHT_DTYPES[weight_dtype], device))
+    patchers = comfy.model_patcher
+    patcher_class = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher
+    patcher = patcher_class(model, load_device=device, offload_device=offload)
+    model.to(offload)
+    model.load_model_weights(state, assign=patcher.is_dynamic())
+    # How the host makes another of it: for torch.compile, LoRA hooks and further GPUs.
+    patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype))
+    return patcher
+
+
+def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State]:
+    """The MMDiT's sizes and its weights under our names, with what the host keeps beside quantised ones."""
+    if path is None:
+        network, _, _ = tiny.build()
+        return network.config, network.state_dict()
+    source = open_part(path, "mmdit")
+    state: State = {}
+    for file in source.weights.files:
+        tensors, metadata = comfy.utils.load_torch_file(str(file), return_metadata=True)
+        state |= comfy.utils.convert_old_quants(tensors, source.match.prefix, metadata)[0]
+    names = next(match.names for match in detect(state) if match.part == "mmdit")
+    config = empty_mmdit(source, torch.bfloat16).config
+    return config, {ours: state[theirs] for ours, theirs in names.items()}
+
+
+def model_config(config: MMDiTConfig, state: State, options: Mapping[str, Any], device: torch.device) -> ModelConfig:
+    """The dtypes to keep and compute in, chosen as the host chooses them for its own models."""
+    management = comfy.model_management
+    result = ModelConfig({"image_model": "joyimage", **asdict(config)})
+    result.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    result.optimizations["fp8"] = options.get("fp8", False)
+    supported = result.supported_inference_dtypes
+    dtype = options.get("dtype") or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=supported,
+        weight_dtype=None if result.quant_config else comfy.utils.weight_dtype(state),
+    )
+    cast = management.unet_manual_cast(None if result.quant_config else dtype, device, supported)
+    result.set_inference_dtype(dtype, cast)
+    return result
+
+
+# --- encoder ---
+
+
+class EncoderModule(nn.Module):
+    """What the host manages: Qwen3-VL inside a module of its own, since the host keeps notes on its attributes."""
+
+    def __init__(self, qwen: nn.Module):
+        super().__init__()
+        self.qwen = qwen
+
+
+class ManagedEncoder(Encoder):
+    """An encoder that the host loads before it runs, as much of it as fits, and unloads when others need room."""
+
+    BYTES = 2**30  # for the activations and cache of 4096 tokens in the published size, 256 KB each
+    BYTES_PER_PIXEL = 512  # vision tower, image tokens and their cache
+
+    def __init__(self, encoder: Encoder):
+        use_host_layers(encoder.model)
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            EncoderModule(encoder.model),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.text_encoder_offload_device(),
+        )
+        super().__init__(encoder.model, encoder.tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> list[Tensor]:
+        self._load(images)
+        device = comfy.model_management.intermediate_device()
+        return [condition.to(device) for condition in super().encode(prompts, images)]
+
+    def answer(self, images: Sequence[Image.Image], question: str | None = None, **options) -> str:
+        self._load(images)
+        return super().answer(images, question, **options)
+
+    def _load(self, images: Sequence[Image.Image]) -> None:
+        pixels = sum(image.width * image.height for image in images)
+        memory = self.BYTES + self.BYTES_PER_PIXEL * pixels
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
+        for module in self.model.modules():
+            if module_is_small(module):  # no host layer: must be whole where it runs
+                module.to(self.device)
+
+
+def module_is_small(module: nn.Module) -> bool:
+    """Whether a module holds parameters or buffers of its own that `use_host_layers` has left as they are."""
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return bool(own) and not hasattr(module, "comfy_cast_weights")
+
+
+def use_host_layers(model: nn.Module) -> None:
+    """Replace the layers of a transformers model by the host's, in place: they may stay in main memory until they run.
+
+    The parameters move over as they are. Left alone are the vision tower's position embedding (10 MB), whose device
+    transformers 4.57 asks for, and the rotary frequencies.
+    """
+    ops = comfy.ops.disable_weight_init
+    for name, module in list(model.named_modules()):
+        build = HOST_LAYERS.get(type(module).__name__)
+        if build is None or name.endswith("pos_embed"):
+            continue
+        layer = build(ops, module)
+        layer.weight = module.weight
+        layer.bias = getattr(module, "bias", None)
+        model.set_submodule(name, layer.eval())
+
+
+META = {"device": "meta"}
+HOST_LAYERS = {
+    "Linear": lambda ops, m: ops.Linear(m.in_features, m.out_features, bias=m.bias is not None, **META),
+    "Embedding": lambda ops, m: ops.Embedding(m.num_embeddings, m.embedding_dim, m.padding_idx, **META),
+    "Conv3d": lambda ops, m: ops.Conv3d(m.in_channels, m.out_channels, m.kernel_size, m.stride, **META),
+    "LayerNorm": lambda ops, m: ops.LayerNorm(m.normalized_shape, eps=m.eps, **META),
+    "Qwen3VLTextRMSNorm": lambda ops, m: ops.RMSNorm(m.weight.shape, eps=m.variance_epsilon, **META),
+}
+
+
+def load_encoder(path: Path | None) -> ManagedEncoder:
+    """The encoder in a file or folder, or the bundled tiny one. A single file takes the host's copy of the tokenizer.
+
+    Errors as for `load_mmdit`.
+    """
+    if path is None:
+        return ManagedEncoder(tiny.build()[2])
+    tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
+    return ManagedEncoder(checkpoints.load_encoder(path, tokenizer))
+
+
+# --- VAE ---
+
+
+class HostVAE(WanVAE):
+    """The VAE in the host's terms: pixels and latents have a time axis of length 1, latents are not normalised."""
+
+    def encode(self, image: Tensor, tile: int | None = None) -> Tensor:
+        """(B, 3, 1, H, W) in [-1, 1] -> (B, 16, 1, H/8, W/8)."""
+        return comfy.latent_formats.Wan21().process_out(super().encode(image.squeeze(2), tile))
+
+    def decode(self, latent: Tensor, tile: int | None = None) -> Tensor:
+        """(B, 16, 1, h, w) -> (B, 3, 1, 8h, 8w) in [-1, 1]."""
+        latent = comfy.latent_formats.Wan21().process_in(latent.float())
+        return super().decode(latent, tile).unsqueeze(2)
+
+    def encode_tiled(self, image: Tensor, tile_x: int = 512, tile_y: int = 512, **_overlap) -> Tensor:
+        """Tiles read all that they depend on, so there is no overlap to choose and no seam."""
+        return self.encode(image, tile=min(tile_x, tile_y))
+
+    def decode_tiled(self, latent: Tensor, tile_x: int = 64, tile_y: int = 64, **_overlap) -> Tensor:
+        """`tile_x` and `tile_y` count latent pixels."""
+        return self.decode(latent, tile=self.config.spatial_factor * min(tile_x, tile_y))
+
+
+class ImageVAE(comfy.sd.VAE):
+    """The host's Wan 2.1 VAE with our network inside. A batch is a batch of images, not the frames of a video.
+
+    It computes in float32 unless the host is told otherwise (`--bf16-vae`): bf16 moves pixels by a level or two.
+    """
+
+    # Tensors alive at once in the published size are 550 bytes per pixel and byte of the dtype; the rest is workspace.
+    BYTES_PER_PIXEL = 800
+
+    def __init__(self, network: WanVAE):
+        dtype = comfy.model_management.vae_dtype(allowed_dtypes=[torch.float32])
+        super().__init__(sd=smallest_wan_vae(), dtype=dtype)  # for every setting of a Wan 2.1 VAE that the host has
+        self.first_stage_model = HostVAE(network.config, operations=comfy.ops.disable_weight_init, device="meta").eval()
+        self.first_stage_model.load_state_dict(network.state_dict(), assign=True)
+        self.first_stage_model.to(dtype)
+        comfy.model_management.archive_model_dtypes(self.first_stage_model)
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            self.first_stage_model, self.device, comfy.model_management.vae_offload_device()
+        )
+        self.not_video = True
+        self.handles_tiling = True
+        self.memory_used_encode = lambda shape, dtype: self.BYTES_PER_PIXEL * shape[3] * shape[4] * dtype.itemsize
+        self.memory_used_decode = lambda shape, dtype: 64 * self.memory_used_encode(shape, dtype)
+        self.size = None
+        self.model_size()
+
+
+def smallest_wan_vae() -> State:
+    """Weights from which the host recognises a Wan 2.1 VAE, two channels wide."""
+    return comfy.ldm.wan.vae.WanVAE(
+        dim=2, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
+    ).state_dict()
+
+
+def load_vae(path: Path | None) -> ImageVAE:
+    """A VAE from the Wan 2.1 weights in a file or folder, or from the bundled tiny ones. Errors as for `load_mmdit`."""
+    return ImageVAE(tiny.build()[1] if path is None else checkpoints.load_vae(path))
+
+
+# --- sampling ---
+
+
+class Guider(comfy.samplers.CFGGuider):
+    """Guidance by the norm of the conditional velocity. A model patched with a guidance of its own keeps that."""
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, rescale: float):
+        if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+            raise JoyImageError("this MODEL is no rectified-flow model: connect Load JoyImage MMDiT")
+        super().__init__(model)
+        self.set_cfg(max(guidance, 1.0))  # at 1 the host runs the positive prompt alone
+        self.rescale = rescale
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
+        return super().predict_noise(x, timestep, {"sampler_cfg_function": self.guide, **model_options}, seed)
+
+    def guide(self, args: Mapping[str, Any]) -> Tensor:
+        """The host's `cond` and `uncond` are sigma times the velocities; guidance keeps that factor."""
+        if self.cfg == 1:
+            return args["cond"]
+        return sampling.guide(args["cond"], args["uncond"], args["cond_scale"], self.rescale)
+
+
+def guider(model, positive, negative, guidance: float, rescale: float) -> Guider:
+    """A GUIDER. Raises `JoyImageError` if a negative prompt is needed and missing."""
+    if negative is None and guidance > 1:
+        raise JoyImageError(
+            f"guidance is {guidance:g} but negative is not connected: connect it, or set guidance to 1 to do without"
+        )
+    result = Guider(model, guidance, rescale)
+    result.inner_set_conds({"positive": positive} | ({"negative": negative} if negative is not None else {}))
+    return result
+
+
+def integrate(model, x: Tensor, sigmas: Tensor, extra_args, callback, disable: bool, solver: str) -> Tensor:
+    """The host's sampler function: `model(x, sigma)` gives the denoised estimate, with masks already applied."""
+    current = x
+
+    def velocity(x: Tensor, sigma: float) -> Tensor:
+        nonlocal current
+        current = x
+        return (x - model(x, x.new_full((len(x),), sigma), **extra_args)) / sigma
+
+    def on_step(step: int, sigma: float, denoised: Tensor) -> None:
+        callback({"x": current, "i": step, "sigma": sigma, "denoised": denoised})
+
+    return sampling.sample(velocity, x, sigmas, solver=solver, callback=on_step)
+
+
+def schedule(steps: int, shift: float, kind: str, strength: float) -> Tensor:
+    """SIGMAS (n + 1,) of the library's schedule, of which `strength` leaves the last part."""
+    nothing = torch.zeros(1)  # which steps are left does not depend on what they start from
+    return sampling.start(nothing, sampling.schedule(steps, shift, kind), nothing, strength)[1]
+
+
+def sample(guider: Guider, solver: str, sigmas: Tensor, latent: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A LATENT, integrated by the host's machinery: with its previews, masks, hooks and interruption.
+
+    Image k of a batch has the noise of seed + k, whatever the batch: the library's.
+    """
+    patcher = guider.model_patcher
+    ratios = latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], *ratios)
+    check_latent(samples, "the start", patcher.get_model_object("latent_format").latent_channels)
+    if sigmas[0] < 1 and not samples.any():
+        raise JoyImageError("strength is below 1 but the latent is empty: connect VAE Encode, or set strength to 1")
+    seeds = [(seed + index) % 2**64 for index in latent.get("batch_index") or range(len(samples))]
+    result = guider.sample(
+        sampling.noise(samples.shape[1:], seeds),
+        samples,
+        comfy.samplers.KSAMPLER(integrate, extra_options={"solver": solver}),
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(patcher, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+    return kept | {"samples": result.to(comfy.model_management.intermediate_device())}

@@ -1,0 +1,175 @@
+"""Loaders: files, model folders and the bundled model as MODEL, VAE and JOYIMAGE_ENCODER."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..joyimage.checkpoints import inspect
+from ..joyimage.errors import CheckpointError, MissingFileError
+from . import host
+
+TINY = "tiny (bundled)"
+HUB = "https://huggingface.co"
+MODEL_FOLDERS = "diffusers"  # the host's place for models of several files
+# What tells a model's folder: the file of Diffusers' layout, or the encoder's folder in the original one.
+MODEL_FOLDER_MARKS = ("model_index.json", "JoyAI-Image-Und")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of weights: the host's folder for it, and where to get a file for that folder."""
+
+    folder: str
+    sources: str
+
+    def choices(self) -> list[str]:
+        return [TINY, *folder_paths.get_filename_list(self.folder), *model_folders()]
+
+    def path(self, choice: str) -> Path | None:
+        """The file or folder of a choice, None for the bundled model. `MissingFileError` says where to get it."""
+        if choice == TINY:
+            return None
+        if file := folder_paths.get_full_path(self.folder, choice):
+            return Path(file)
+        for base in folder_paths.get_folder_paths(MODEL_FOLDERS):
+            if choice in model_folders() and (folder := Path(base, choice)).is_dir():
+                return folder
+        raise MissingFileError(
+            f"{choice}: not in models/{self.folder}. Download it from {self.sources}, put it into models/{self.folder} "
+            f"and refresh the page; or put a whole model's folder into models/{MODEL_FOLDERS}"
+        )
+
+    def check(self, choice: str) -> bool | str:
+        """For `validate_inputs`: says more than that the value is not in the list."""
+        try:
+            self.path(choice)
+        except MissingFileError as error:
+            return str(error)
+        return True
+
+    def load(self, choice: str, load):
+        """Call `load` with the path of a choice; what it raises says what the file is."""
+        path = self.path(choice)
+        try:
+            return load(path)
+        except CheckpointError as error:
+            raise type(error)(f"{error}\n\n{inspect(path)}") from error
+
+
+EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"
+MMDIT = Kind("diffusion_models", f"{EDIT} or {HUB}/jdopensource/JoyAI-Image-Edit-Plus-ComfyUI (several images)")
+VAE = Kind("vae", EDIT)
+ENCODER = Kind("text_encoders", MMDIT.sources)
+
+
+def model_folders() -> list[str]:
+    """Folders under models/diffusers in Diffusers' or the original layout, as paths from there."""
+    found = set()
+    for base in map(Path, folder_paths.get_folder_paths(MODEL_FOLDERS)):
+        for mark in MODEL_FOLDER_MARKS:
+            found.update(hit.parent.relative_to(base).as_posix() for hit in base.glob(f"*/{mark}"))
+    return sorted(found)
+
+
+class LoadMMDiT(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLoadMMDiT",
+            display_name="Load JoyImage MMDiT",
+            category="JoyImage",
+            description="The image model of JoyAI-Image (Edit, Edit-Plus or SpatialEdit).",
+            search_aliases=["joyai", "unet loader", "load diffusion model", "checkpoint"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=MMDIT.choices(),
+                    tooltip="A file in models/diffusion_models, or a model's folder in models/diffusers. "
+                    "The bundled tiny model shows that everything runs; its pictures are not useful.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(host.WEIGHT_DTYPES),
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the weights are kept in. fp8 halves the memory of bf16 and costs some quality; "
+                    "fp8_e4m3fn_fast also multiplies in fp8 on cards that can. Quantised files: leave default.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="For the JoyImage Sampler, KSampler, LoRA loaders and other model nodes.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return MMDIT.check(model)
+
+    @classmethod
+    def execute(cls, model: str, weight_dtype: str = "default") -> io.NodeOutput:
+        return io.NodeOutput(MMDIT.load(model, lambda path: host.load_mmdit(path, weight_dtype)))
+
+
+class LoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLoadVAE",
+            display_name="Load JoyImage VAE",
+            category="JoyImage",
+            description="The Wan 2.1 VAE for single images: faster than the video VAE, and tiles without seams.",
+            search_aliases=["joyai", "vae loader", "wan vae"],
+            inputs=[
+                io.Combo.Input(
+                    "vae",
+                    options=VAE.choices(),
+                    tooltip="A Wan 2.1 VAE in models/vae, in either naming, or a model's folder in models/diffusers.",
+                )
+            ],
+            outputs=[io.Vae.Output(tooltip="For Encode Prompt (JoyImage), VAE Encode and VAE Decode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, vae: str) -> bool | str:
+        return VAE.check(vae)
+
+    @classmethod
+    def execute(cls, vae: str) -> io.NodeOutput:
+        return io.NodeOutput(VAE.load(vae, host.load_vae))
+
+
+class LoadEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLoadEncoder",
+            display_name="Load JoyImage Encoder",
+            category="JoyImage",
+            description="The language model that reads prompts and pictures, and answers questions (Qwen3-VL).",
+            search_aliases=["joyai", "clip loader", "text encoder", "qwen3-vl"],
+            inputs=[
+                io.Combo.Input(
+                    "encoder",
+                    options=ENCODER.choices(),
+                    tooltip="A file in models/text_encoders, or a model's folder in models/diffusers.",
+                )
+            ],
+            outputs=[
+                host.ENCODER.Output(
+                    display_name="encoder", tooltip="For Encode Prompt, Ask, Rewrite Prompt and Locate (JoyImage)."
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, encoder: str) -> bool | str:
+        return ENCODER.check(encoder)
+
+    @classmethod
+    def execute(cls, encoder: str) -> io.NodeOutput:
+        return io.NodeOutput(ENCODER.load(encoder, host.load_encoder))
