@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 from server import PromptServer
+
+from ..joyimage.encoder import Encoder
 
 PACK = Path(__file__).parent.parent
 REFRESH = 0.2  # seconds between two updates of a growing text, each of which sends all of it
@@ -21,22 +23,32 @@ def show(node_id: str, text: str) -> None:
     PromptServer.instance.send_progress_text(text, node_id)
 
 
-class Answering:
-    """The `on_text` of an answer being written: shows it on the node, moves the progress bar, lets the user stop it."""
+@contextmanager
+def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[Callable[[str], None]]:
+    """Gives the `on_text` for an answer: the text grows on the node. Each token moves the bar and can be the last.
 
-    def __init__(self, node_id: str, max_new_tokens: int):
-        self._node_id = node_id
-        self._bar = comfy.utils.ProgressBar(max_new_tokens, node_id=node_id)
-        self._text = ""
-        self._shown_at = 0.0
+    The user's wish to stop is looked for before every forward, that is at every token; `on_text` is called with whole
+    words only, for which some texts make one wait long.
+    """
+    bar = comfy.utils.ProgressBar(max_new_tokens, node_id=node_id)
+    text, shown_at = "", 0.0
 
-    def __call__(self, piece: str) -> None:
+    def on_token(*_) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update(1)  # a piece is a word of one token or a few: the bar ends early rather than late
-        self._text += piece
-        if time.monotonic() - self._shown_at > REFRESH:
-            show(self._node_id, self._text)
-            self._shown_at = time.monotonic()
+        bar.update(1)
+
+    def on_text(piece: str) -> None:
+        nonlocal text, shown_at
+        text += piece
+        if time.monotonic() - shown_at > REFRESH:
+            show(node_id, text)
+            shown_at = time.monotonic()
+
+    hook = encoder.model.register_forward_pre_hook(on_token)
+    try:
+        yield on_text
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from ..joyimage.batches import from_batch
 from ..joyimage.errors import JoyImageError
 from ..joyimage.pipeline import MAX_REFERENCES
 from ..joyimage.prompts import DEFAULT_QUESTION
-from .feedback import Answering, caught_warnings, show
+from .feedback import answering, caught_warnings, show
 from .host import ENCODER
 from .spatial import check, object_input
 
+REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
 
 
@@ -120,16 +121,17 @@ class Ask(io.ComfyNode):
         cls, encoder, question, max_new_tokens, temperature, top_p, top_k, seed, images=None, **surplus
     ) -> io.NodeOutput:
         refuse(surplus)
-        text = encoder.answer(
-            all_pictures(images),
-            question,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            on_text=Answering(cls.hidden.unique_id, max_new_tokens),
-        )
+        with answering(cls.hidden.unique_id, encoder, max_new_tokens) as on_text:
+            text = encoder.answer(
+                all_pictures(images),
+                question,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                seed=seed,
+                on_text=on_text,
+            )
         show(cls.hidden.unique_id, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
@@ -170,10 +172,11 @@ class RewritePrompt(io.ComfyNode):
     @classmethod
     def execute(cls, encoder, prompt, images=None, **surplus) -> io.NodeOutput:
         refuse(surplus)
-        on_text = Answering(cls.hidden.unique_id, max_new_tokens=2048)
-        interruptible = SimpleNamespace(answer_rewrite=partial(encoder.answer_rewrite, on_text=on_text))
-        with caught_warnings() as problems:
-            rewritten = rewriting.rewrite(interruptible, prompt, all_pictures(images))
+        with answering(cls.hidden.unique_id, encoder, REWRITE_TOKENS) as on_text, caught_warnings() as problems:
+            shown = SimpleNamespace(
+                answer_rewrite=partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
+            )
+            rewritten = rewriting.rewrite(shown, prompt, all_pictures(images))
         text = "\n\n".join([rewritten, *problems])
         show(cls.hidden.unique_id, text)
         return io.NodeOutput(rewritten, ui=ui.PreviewText(text))
@@ -212,9 +215,9 @@ class Locate(io.ComfyNode):
     @classmethod
     def execute(cls, encoder, image, object) -> io.NodeOutput:
         picture = from_batch(image)[0]
-        on_text = Answering(cls.hidden.unique_id, LOCATE_TOKENS)
         question = grounding.locate_question(object)
-        answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
+        with answering(cls.hidden.unique_id, encoder, LOCATE_TOKENS) as on_text:
+            answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
         area = grounding.parse_boxes(answer, *picture.size)[0]
         box = grounding.box_to_json(area, *picture.size)
         text = f"{object}: {box}"
