@@ -76,6 +76,15 @@ def test_folder_without_weights(loader, tmp_path):
         loader(tmp_path)
 
 
+def test_folder_with_other_parts_only(vae_state, tmp_path):
+    for name in ("vae", "other"):
+        (tmp_path / name).mkdir()
+    save_file(vae_state, tmp_path / "vae" / "a.safetensors")
+    save_file({"blocks.0.attn1.norm_q.weight": torch.ones(1)}, tmp_path / "other" / "a.safetensors")
+    with pytest.raises(MissingFileError, match=r"no weights of a JoyImage MMDiT \(found: vae\)"):
+        load_mmdit(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

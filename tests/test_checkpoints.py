@@ -197,6 +197,7 @@ def test_vae_loads_from_every_layout(vae, tmp_path, container, prefix, original)
     loaded = load_vae(container(tmp_path / "weights", state))
     expected = vae.encode(draw(1, 3, 16, 16)[:, :, None]).latent_dist.mean
     mean, std = (torch.tensor(getattr(loaded.config, f"latents_{name}")).view(-1, 1, 1, 1) for name in ("mean", "std"))
+    assert loaded.decoder.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert (loaded.encode(draw(1, 3, 16, 16)) - (expected - mean) / std).abs().max() <= 1e-5
 
 
@@ -238,6 +239,18 @@ def test_encoder_config_in_the_header_is_honoured(tokens, tokenizer_folder, tmp_
     save_file(model.state_dict(), tmp_path / "a", metadata={"config": model.config.to_json_string(use_diff=False)})
     loaded = load_encoder(tmp_path / "a", tokenizer_folder)
     assert_same_condition(loaded, Encoder(model, tokens))
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_encoder_config_of_either_transformers_version(tokens, tokenizer_folder, tmp_path, newer):
+    """Version 5 writes `rope_parameters` where 4.57 wrote two entries; either reads both."""
+    model = tiny_qwen.model(tokens, rope_theta=1e4)
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    text = {name: value for name, value in config["text_config"].items() if not name.startswith("rope_")}
+    rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    text |= {"rope_parameters": rope | {"rope_theta": 1e4}} if newer else {"rope_scaling": rope, "rope_theta": 1e4}
+    save_file(model.state_dict(), tmp_path / "a", metadata={"config": json.dumps(config | {"text_config": text})})
+    assert_same_condition(load_encoder(tmp_path / "a", tokenizer_folder), Encoder(model, tokens))
 
 
 @pytest.mark.parametrize("keep", ["model.", "language_model."])
@@ -419,10 +432,9 @@ def test_all_parts_in_one_file(mmdit, vae, qwen, tokenizer_folder, tmp_path):
 def test_the_same_part_twice_is_ambiguous(mmdit, tmp_path):
     for name in ("a", "b"):
         as_safetensors(tmp_path / name, mmdit.state_dict())
-    with pytest.raises(CheckpointError, match=r"JoyImage MMDiT twice"):
-        find_parts(tmp_path)
-    with pytest.raises(CheckpointError, match=r"several weight files \(a, b\)"):
-        load_mmdit(tmp_path)
+    for use in (find_parts, load_mmdit):
+        with pytest.raises(CheckpointError, match=r"JoyImage MMDiT twice, in .*a and in .*b; give one of them"):
+            use(tmp_path)
 
 
 def test_pickles_beside_safetensors_are_left_alone(mmdit, tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MissingFileError
 from .files import TensorInfo, Weights, existing, open_weights, parse_json, read_json, weight_units
 from .layouts import PARTS, Match, describe, detect
 
@@ -35,11 +35,17 @@ class Source:
 def open_part(path: str | Path, part: str) -> Source:
     """Open "mmdit", "vae" or "encoder" in a file or folder; in a whole model's folder, wherever it lies in there.
 
-    Raises `CheckpointError` that says what the file is instead.
+    Raises `CheckpointError` that says what the file is instead, `MissingFileError` for a folder without the part.
     """
     path = existing(path)
-    if path.is_dir() and not weight_units(path):
-        path = find_parts(path).get(part, path)
+    if path.is_dir() and len(weight_units(path)) != 1:
+        parts = find_parts(path)
+        if part not in parts:
+            raise MissingFileError(
+                f"{path}: the folder holds no weights of {PARTS[part]} (found: {', '.join(parts) or 'nothing'}); "
+                "expected a safetensors or PyTorch file, or shards with an index.json"
+            )
+        path = parts[part]
     weights = open_weights(path)
     found = next((source for source in sources(path, weights) if source.match.part == part), None)
     if found is None:
