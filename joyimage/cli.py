@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -157,27 +158,32 @@ def _add_rewrite(commands, parents) -> None:
 
 
 def run_edit(options) -> None:
-    pictures, instructions = _edit_inputs(options)
+    pictures, instructions, names = _edit_inputs(options)
     parameters = _parameters(options)
-    base_size = None if options.exact else _base_size(options)
+    edits = max(len(instructions), len(names))
+    paths = _output_paths(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = _load(options)
     started = time.perf_counter()
     results = model.edit(
-        pictures, instructions, size=options.size, base_size=base_size, progress=not options.quiet, **parameters
+        pictures,
+        instructions,
+        size=options.size,
+        base_size=None if options.exact else _base_size(options),
+        progress=not options.quiet,
+        **parameters,
     )
-    sources = [str(path) for path in options.pictures]
-    _save(options, results, instructions, parameters, started, stem=f"{Path(sources[-1]).stem}-edit", images=sources)
+    _save(options, results, paths, instructions, names, parameters, time.perf_counter() - started)
 
 
 def run_generate(options) -> None:
     parameters = _parameters(options)
-    base_size = _base_size(options)
+    paths = _output_paths(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
     started = time.perf_counter()
     results = model.generate(
-        options.prompt, size=options.size, base_size=base_size, progress=not options.quiet, **parameters
+        options.prompt, size=options.size, base_size=_base_size(options), progress=not options.quiet, **parameters
     )
-    _save(options, results, options.prompt, parameters, started, stem="picture")
+    _save(options, results, paths, options.prompt, [[]], parameters, time.perf_counter() - started)
 
 
 def run_ask(options) -> None:
@@ -217,25 +223,28 @@ def run_demo(options) -> None:
     run(options.output, quiet=options.quiet, as_json=options.json)
 
 
-def _edit_inputs(options) -> tuple[list, list[str]]:
-    """Pictures and instructions of `edit`; spatial options bring the instruction, and draw the box."""
+def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
+    """Pictures and instructions of `edit`, and the names of each edit's pictures.
+
+    Spatial options bring the instruction, and draw the box.
+    """
     wanted = [name for name in ("move", "rotate", "camera") if getattr(options, name) is not None]
     if len(wanted) > 1:
         raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
-    if wanted or options.instruction:
-        options.pictures, instructions = options.inputs, options.instruction
-    else:
-        options.pictures, instructions = options.inputs[:-1], options.inputs[-1:]
-        if not options.pictures:
-            raise JoyImageError(
-                'give at least one picture and an instruction: joyimage edit photo.jpg "Remove the cup."'
-            )
-    pictures: list = list(options.pictures)
+    if wanted and options.instruction:
+        raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
+    files, instructions = options.inputs, options.instruction
+    if not wanted and not instructions:
+        files, instructions = files[:-1], files[-1:]
+    if not files:
+        raise JoyImageError('give a picture and an instruction, such as: joyimage edit photo.jpg "Remove the cup."')
+    pictures: list = list(files)
     if wanted:
-        if options.instruction:
-            raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
         instructions, pictures = _spatial(options, wanted[0], pictures)
-    return ([[picture] for picture in pictures] if options.each else pictures), instructions
+    names = [Path(file).name for file in files]
+    if options.each:
+        return [[picture] for picture in pictures], instructions, [[name] for name in names]
+    return pictures, instructions, [names]
 
 
 def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
@@ -294,20 +303,26 @@ def _load(options):
     )
 
 
-def _save(options, results, prompts: list[str], parameters: dict, started: float, stem: str, images=()) -> None:
+def _save(
+    options,
+    results: list,
+    paths: list[Path],
+    prompts: list[str],
+    images: list[list[str]],
+    parameters: dict,
+    seconds: float,
+) -> None:
     """Write the pictures with their parameters inside, and say where they are."""
     from .images import save_png
 
-    seconds = time.perf_counter() - started
-    per_prompt = len(results) // options.count
-    prompts = prompts if len(prompts) == per_prompt else prompts * per_prompt
     pictures = []
-    for i, (picture, path) in enumerate(zip(results, _output_paths(options.output, stem, len(results)), strict=True)):
+    for i, (picture, path) in enumerate(zip(results, paths, strict=True)):
+        edit, k = divmod(i, options.count)
         details = {
             **parameters,
-            "prompt": prompts[i // options.count],
-            "images": [Path(image).name for image in images],
-            "seed": options.seed + i % options.count,
+            "prompt": prompts[edit % len(prompts)],
+            "images": images[edit % len(images)],
+            "seed": options.seed + k,
             "size": [picture.height, picture.width],
             "model": _model_name(options) or str(options.mmdit),
             "version": __version__,
@@ -322,18 +337,19 @@ def _save(options, results, prompts: list[str], parameters: dict, started: float
 
 
 def _output_paths(output: Path | None, stem: str, count: int) -> list[Path]:
-    """Where the pictures go. A file named on the command line is replaced, one named by us never is."""
-    if output is not None and output.suffix.lower() == ".png":
-        if count == 1:
-            return [output]
-        return [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
-    if output is not None and output.suffix and not output.is_dir():
+    """Where the pictures will go, settled before the model runs.
+
+    A file named on the command line is replaced, one named by us never is. Folders are made.
+    """
+    if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
         raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
+    if output is not None and output.suffix and not output.is_dir():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return [output] if count == 1 else [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
     folder = output or Path()
     folder.mkdir(parents=True, exist_ok=True)
-    names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in range(1, sys.maxsize))
-    free = (folder / name for name in names if not (folder / name).exists())
-    return [next(free) for _ in range(count)]
+    names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in itertools.count(1))
+    return list(itertools.islice((folder / name for name in names if not (folder / name).exists()), count))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from . import rope
@@ -306,8 +307,7 @@ class MMDiT(nn.Module):
     def unpatchify(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         """(B, rows * columns, ph * pw * C), channels last in the patch -> (B, C, 1, rows * ph, columns * pw)."""
         _, ph, pw = self.config.patch_size
-        x = tokens.reshape(len(tokens), rows, columns, ph, pw, -1).permute(0, 5, 1, 3, 2, 4)  # (B, C, r, ph, c, pw)
-        return x.reshape(len(x), -1, 1, rows * ph, columns * pw)
+        return rearrange(tokens, "b (r c) (ph pw ch) -> b ch 1 (r ph) (c pw)", r=rows, c=columns, ph=ph, pw=pw)
 
     def _check(self, latent, t, context, references) -> None:
         batch, channels = len(latent), self.config.in_channels

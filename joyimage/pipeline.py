@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,7 +25,7 @@ MAX_REFERENCES = 6
 # of the forward stay below this; above it a forward fills the machine and running in turn is as fast and smaller.
 PACKED_TOKENS = 1024
 
-Source = str | Path | Image.Image
+Source = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from joyimage import encoder as encoder_module
 from joyimage import prompts as chat
 from joyimage.encoder import Encoder, literal_tokenizer
 from joyimage.errors import CheckpointError, JoyImageError
+from tools.processor import processor
 
 PROMPTS = [
     "make the hat red",
@@ -64,7 +65,7 @@ def message(prompt: str, images: int, system: str = chat.CONDITIONING_SYSTEM) ->
 
 
 def inputs_of(tokens, text: str, images) -> dict[str, torch.Tensor]:
-    return tiny_qwen.processor(tokens)(text=[text], images=images or None, return_tensors="pt")
+    return processor(tokens)(text=[text], images=images or None, return_tensors="pt")
 
 
 def prefix_length(tokens) -> int:
@@ -87,7 +88,7 @@ def oracle(name: str, model, tokens):
     try:
         import diffusers
 
-        pipeline = getattr(diffusers, name)(None, None, model, tokens, None, tiny_qwen.processor(tokens))
+        pipeline = getattr(diffusers, name)(None, None, model, tokens, None, processor(tokens))
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"Diffusers: {error}")
     for template in pipeline.prompt_template_encode_start_idx:

@@ -6,8 +6,10 @@ the parts exchange; its pictures are noise. Only `build` knows where the weights
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from ..config import MMDiTConfig, WanVAEConfig
@@ -49,10 +51,12 @@ def build(device: torch.device | str | None = None) -> tuple[MMDiT, WanVAE, Enco
     return networks[0], networks[1], Encoder(networks[2], tokens)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with Qwen's normaliser, word pattern and control tokens, one token per byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+def tokenizer(texts: Iterable[str] = (), size: int = 256) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with Qwen's normaliser, word pattern and control tokens.
+
+    Its byte pairs are learned from `texts` until it has `size` entries; with none there is one token per byte.
+    """
+    bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -61,6 +65,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False))
     bpe.add_special_tokens([AddedToken(token, normalized=False) for token in CONTROL_TOKENS])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 

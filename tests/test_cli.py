@@ -1,0 +1,234 @@
+"""The command line, through its own entry point, on the bundled model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from PIL import Image
+
+from joyimage import JoyImage, spatial
+from joyimage.cli import main
+from joyimage.images import read_parameters
+
+FAST = ["--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JOYIMAGE_MODEL", raising=False)
+    monkeypatch.delenv("JOYIMAGE_REWRITE_URL", raising=False)
+    for name, colour in (("cup.png", "teal"), ("hat.png", "red")):
+        Image.new("RGB", (80, 64), colour).save(tmp_path / name)
+    return tmp_path
+
+
+def made(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("cup.png", "hat.png"))
+
+
+def test_edit_saves_a_png_with_its_parameters(folder, capsys):
+    assert main(["edit", "cup.png", "Remove the cup.", "--seed", "7", *FAST]) == 0
+    assert capsys.readouterr().out == "cup-edit.png\n"
+    parameters = read_parameters(folder / "cup-edit.png")
+    assert parameters["prompt"] == "Remove the cup." and parameters["images"] == ["cup.png"]
+    assert (parameters["seed"], parameters["steps"], parameters["size"]) == (7, 1, [64, 64])
+
+
+def test_the_saved_parameters_make_the_same_picture_again(folder):
+    main(["edit", "cup.png", "Remove the cup.", "--seed", "7", "-g", "2.5", *FAST])
+    saved = read_parameters("cup-edit.png")
+    names = ("seed", "steps", "guidance_scale", "rescale", "shift", "schedule", "solver", "size", "strength")
+    (again,) = JoyImage.load("tiny").edit("cup.png", saved["prompt"], **{name: saved[name] for name in names})
+    assert again.tobytes() == Image.open("cup-edit.png").tobytes()
+
+
+def test_nothing_of_ours_is_overwritten_but_a_named_file_is(folder):
+    for _ in range(2):
+        main(["edit", "cup.png", "Remove it.", *FAST])
+    assert made(folder) == ["cup-edit-2.png", "cup-edit.png"]
+    (folder / "out.png").write_text("old")
+    main(["edit", "cup.png", "Remove it.", "-o", "out.png", *FAST])
+    assert Image.open("out.png").size == (64, 64)
+
+
+def test_several_pictures_instructions_and_seeds_in_one_call(folder, capsys):
+    command = ["edit", "cup.png", "hat.png", "-i", "Put the hat on the cup.", "-i", "Swap them."]
+    assert main([*command, "--count", "2", "--seed", "5", "--json", "-o", "all", *FAST]) == 0
+    report = json.loads(capsys.readouterr().out)["pictures"]
+    assert [(p["prompt"], p["seed"]) for p in report] == [
+        (text, seed) for text in ("Put the hat on the cup.", "Swap them.") for seed in (5, 6)
+    ]
+    assert len(made(folder / "all")) == 4
+
+
+def test_each_picture_by_itself(folder, capsys):
+    assert main(["edit", "cup.png", "hat.png", "Paint it.", "--each", "--json", *FAST]) == 0
+    report = json.loads(capsys.readouterr().out)["pictures"]
+    assert [(p["prompt"], p["images"]) for p in report] == [("Paint it.", ["cup.png"]), ("Paint it.", ["hat.png"])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        (["--move", "cup", "--box", "8,8,40,40"], spatial.move_object("cup")),
+        (["--rotate", "cup", "--view", "rear left"], spatial.rotate_object("cup", "rear left")),
+        (["--camera", "45,-10,in"], spatial.camera(45, -10, "in")),
+        (["--camera", "30"], spatial.camera(30)),
+    ],
+)
+def test_spatial_options_write_the_instruction(folder, arguments, prompt):
+    assert main(["edit", "cup.png", *arguments, "-o", "out.png", *FAST]) == 0
+    assert read_parameters("out.png")["prompt"] == prompt
+
+
+def test_generate_ask_and_rewrite(folder, capsys):
+    assert main(["generate", "a cube", "a sphere", *FAST]) == 0
+    assert capsys.readouterr().out == "picture.png\npicture-2.png\n"
+    ask = ["ask", "cup.png", "What is it?", "--max-new-tokens", "4", "--temperature", "0", "--device", "cpu"]
+    assert main(ask) == 0
+    streamed = capsys.readouterr().out
+    assert main([*ask, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"].strip() == streamed.strip()
+    assert main(["rewrite", "remove cup", "--image", "cup.png", "--device", "cpu"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "remove cup\n" and "note: the prompt was not rewritten" in output.err
+
+
+def test_rewrite_by_a_server(folder, capsys, monkeypatch):
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append((self.path, self.headers["Authorization"], body))
+            reply = {"choices": [{"message": {"content": 'Sure: {"Rewritten": "Remove the teal cup."}'}}]}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(reply).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("JOYIMAGE_REWRITE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+        monkeypatch.setenv("JOYIMAGE_REWRITE_KEY", "secret")
+        monkeypatch.setenv("JOYIMAGE_REWRITE_MODEL", "some-model")
+        code = main(["rewrite", "remove cup", "--image", "cup.png", "--json"])
+        server.shutdown()
+    assert code == 0
+    assert json.loads(capsys.readouterr().out) == {"prompt": "remove cup", "rewritten": "Remove the teal cup."}
+    ((path, key, body),) = requests
+    assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "some-model")
+    image, text = body["messages"][1]["content"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,") and text["text"] == "remove cup"
+
+
+def test_rewrite_without_its_server_keeps_the_prompt(folder, capsys, monkeypatch):
+    monkeypatch.setenv("JOYIMAGE_REWRITE_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
+    assert main(["rewrite", "remove cup"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "remove cup\n" and "URLError" in output.err
+
+
+def test_inspect_and_demo(folder, capsys):
+    JoyImage.load("tiny")
+    from safetensors.torch import save_file
+
+    save_file(JoyImage.load("tiny", device="cpu").mmdit.state_dict(), "weights.safetensors")
+    assert main(["inspect", "weights.safetensors"]) == 0
+    assert "MMDiT" in capsys.readouterr().out
+    assert main(["inspect", "weights.safetensors", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert "mmdit" in json.dumps(report)
+
+
+BAD = [
+    (["edit", "nowhere.png", "Remove it."], "nowhere.png"),
+    (["edit", "cup.png"], "give a picture and an instruction"),
+    (["edit", "cup.png", ""], "prompt 1 of 1 is empty"),
+    (["edit", "cup.png", "Remove it.", "--steps", "0"], "steps"),
+    (["edit", "cup.png", "Remove it.", "--sigmas", "0.2,0.4"], "fall"),
+    (["edit", "cup.png", "Remove it.", "--solver", "magic"], "euler, heun"),
+    (["edit", "cup.png", "Remove it.", "-o", "out.jpg"], "out.png"),
+    (["edit", "cup.png", "--move", "cup"], "--box"),
+    (["edit", "cup.png", "--move", "cup", "--box", "0,0,500,20"], "80"),
+    (["edit", "cup.png", "--rotate", "cup", "--view", "behind"], "rear left"),
+    (["edit", "cup.png", "--camera", "fast"], "'fast' is not a number of degrees"),
+    (["edit", "cup.png", "--camera", "10,20,sideways"], "in, out, unchanged"),
+    (["edit", "cup.png", "--camera", "10", "--rotate", "cup"], "cannot go together"),
+    (["edit", "cup.png", "Remove it.", "--model", "nowhere"], "nowhere"),
+    (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
+    (["inspect", "cup.png"], "cup.png"),
+    (["rewrite", " "], "empty"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_gives_one_line_and_code_2(folder, capsys, arguments, message):
+    fast = FAST if arguments[0] == "edit" else []
+    fast = [part for part in fast if "--steps" not in arguments or part not in ("--steps", "1")]
+    assert main([*arguments, *fast]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if "note:" not in line]
+    assert len(error) == 1 and error[0].startswith("joyimage: error: ") and message in error[0]
+    assert made(folder) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--size", "64"], ["--sigmas", "a,b"], ["--box", "1,2"], ["--guidance-interval", "1"]]
+)
+def test_options_that_cannot_be_read_show_the_usage(folder, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["edit", "cup.png", "Remove it.", *arguments])
+    assert stop.value.code == 2 and "usage: joyimage edit" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(folder, capsys):
+    assert main(["edit", "nowhere.png", "Remove it.", "--debug", *FAST]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unexpected_failure_gives_code_1(folder, capsys, monkeypatch):
+    monkeypatch.setattr("joyimage.pipeline.JoyImage.edit", lambda *_, **__: 1 / 0)
+    assert main(["edit", "cup.png", "Remove it.", *FAST]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_ctrl_c_leaves_no_half_written_file(folder):
+    """A real interrupt in the middle of a real run, in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "joyimage",
+        "edit",
+        "cup.png",
+        "Remove it.",
+        "--steps",
+        "100000",
+        "--size",
+        "64x64",
+    ]
+    process = subprocess.Popen([*command, "-o", "out.png"], stderr=subprocess.PIPE, text=True, cwd=folder)
+    seen = ""
+    while "/100000" not in seen or "step" not in seen:  # the progress bar: sampling has begun
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "interrupted" in process.stderr.read()
+    assert made(folder) == []
+
+
+def test_ctrl_c_while_saving_leaves_no_half_written_file(folder, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.Image.Image.save", interrupted)
+    assert main(["edit", "cup.png", "Remove it.", "-o", "out.png", *FAST]) == 130
+    assert made(folder) == []
