@@ -24,6 +24,20 @@ EMPTY = "the prompt is empty: say what to make or change"
 LATENT = WanVAEConfig()
 
 
+def side_input(side: str) -> io.Int.Input:
+    return io.Int.Input(
+        side,
+        default=0,
+        min=0,
+        max=8192,
+        step=16,
+        optional=True,
+        advanced=True,
+        tooltip=f"{side.capitalize()} of the result in pixels, a multiple of 16, in place of the automatic one; a "
+        "single image is cropped to it. 0 in both is automatic.",
+    )
+
+
 class EncodePrompt(io.ComfyNode):
     """Takes lists whole, so that the prompts of an orbit share the encoding of their images."""
 
@@ -64,21 +78,15 @@ class EncodePrompt(io.ComfyNode):
                     tooltip="Images are scaled and cropped to the area of a square with this side, in the nearest "
                     "shape the model was trained on. exact: images keep their size, rounded to multiples of 16.",
                 ),
-                *(
-                    io.Int.Input(
-                        side,
-                        default=0,
-                        step=16,
-                        max=8192,
-                        min=0,
-                        advanced=True,
-                        tooltip=f"{side.capitalize()} of the result in pixels, a multiple of 16, in place of the "
-                        "automatic one; a single image is cropped to it. 0 in both is automatic.",
-                    )
-                    for side in ("width", "height")
-                ),
+                *map(side_input, ("width", "height")),
                 io.Int.Input(
-                    "batch_size", default=1, min=1, max=64, advanced=True, tooltip="Number of pictures made at once."
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Number of pictures made at once.",
                 ),
             ],
             outputs=[
@@ -95,7 +103,7 @@ class EncodePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt, width, height, images=None, vae=None) -> bool | str:
+    def validate_inputs(cls, prompt, width=(0,), height=(0,), images=None, vae=None) -> bool | str:
         if images and vae is None:
             return "images are connected but no vae: connect Load JoyImage VAE, as the model needs the images' latents"
         if prompt[0] is not None and not prompt[0].strip():
@@ -104,8 +112,9 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, encoder, prompt, negative_prompt, base_size, width, height, batch_size, images=None, vae=None, **surplus
-    ) -> io.NodeOutput:
+        cls, encoder, prompt, negative_prompt, base_size,
+        width=(0,), height=(0,), batch_size=(1,), images=None, vae=None, **surplus,
+    ) -> io.NodeOutput:  # fmt: skip
         refuse(surplus)
         slots = list((images or {}).values())
         count = max(map(len, [prompt, negative_prompt, *slots]))

@@ -74,6 +74,7 @@ class Ask(io.ComfyNode):
                     default=2048,
                     min=1,
                     max=32768,
+                    optional=True,
                     advanced=True,
                     tooltip="The answer is cut off after this many tokens, each about three quarters of a word.",
                 ),
@@ -83,6 +84,7 @@ class Ask(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
+                    optional=True,
                     advanced=True,
                     tooltip="0 always takes the likeliest word; higher values vary more.",
                 ),
@@ -92,6 +94,7 @@ class Ask(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
+                    optional=True,
                     advanced=True,
                     tooltip="Draws among the likeliest words that together have this probability; 1 is no limit.",
                 ),
@@ -100,6 +103,7 @@ class Ask(io.ComfyNode):
                     default=50,
                     min=0,
                     max=1000,
+                    optional=True,
                     advanced=True,
                     tooltip="Draws among this many of the likeliest words; 0 is no limit.",
                 ),
@@ -109,6 +113,7 @@ class Ask(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
+                    optional=True,
                     advanced=True,
                     tooltip="The same seed gives the same answer.",
                 ),
@@ -118,8 +123,9 @@ class Ask(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, encoder, question, max_new_tokens, temperature, top_p, top_k, seed, images=None, **surplus
-    ) -> io.NodeOutput:
+        cls, encoder, question,
+        max_new_tokens=2048, temperature=0.7, top_p=0.8, top_k=50, seed=0, images=None, **surplus,
+    ) -> io.NodeOutput:  # fmt: skip
         refuse(surplus)
         with answering(cls.hidden.unique_id, encoder, max_new_tokens) as on_text:
             text = encoder.answer(
