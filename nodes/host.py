@@ -34,7 +34,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..joyimage import checkpoints, sampling, tiny
-from ..joyimage.checkpoints.folders import find_tokenizer, open_part
+from ..joyimage.checkpoints.folders import Source, find_tokenizer, open_part
 from ..joyimage.checkpoints.layouts import detect
 from ..joyimage.checkpoints.load import empty_mmdit
 from ..joyimage.config import MMDiTConfig
@@ -200,13 +200,21 @@ def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State]:
         network, _, _ = tiny.build()
         return network.config, network.state_dict()
     source = open_part(path, "mmdit")
+    state = read_tensors(source)
+    names = next(match.names for match in detect(state) if match.part == "mmdit")
+    config = empty_mmdit(source, torch.bfloat16).config
+    return config, {ours: state[theirs] for ours, theirs in names.items()}
+
+
+def read_tensors(source: Source) -> State:
+    """The tensors under the file's names; safetensors as the host reads them, which it can then load piece by piece."""
+    if any(file.suffix not in (".safetensors", ".sft") for file in source.weights.files):
+        return dict(source.weights)
     state: State = {}
     for file in source.weights.files:
         tensors, metadata = comfy.utils.load_torch_file(str(file), return_metadata=True)
         state |= comfy.utils.convert_old_quants(tensors, source.match.prefix, metadata)[0]
-    names = next(match.names for match in detect(state) if match.part == "mmdit")
-    config = empty_mmdit(source, torch.bfloat16).config
-    return config, {ours: state[theirs] for ours, theirs in names.items()}
+    return state
 
 
 def model_config(config: MMDiTConfig, state: State, options: Mapping[str, Any], device: torch.device) -> ModelConfig:

@@ -57,13 +57,21 @@ class Kind:
         try:
             return load(path)
         except CheckpointError as error:
-            raise type(error)(f"{error}\n\n{inspect(path)}") from error
+            raise type(error)(f"{error}\n\n{described(path)}") from error
 
 
 EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"
 MMDIT = Kind("diffusion_models", f"{EDIT} or {HUB}/jdopensource/JoyAI-Image-Edit-Plus-ComfyUI (several images)")
 VAE = Kind("vae", EDIT)
 ENCODER = Kind("text_encoders", MMDIT.sources)
+
+
+def described(path: Path) -> str:
+    """What a file or folder is, in lines; empty where it cannot even be opened, which its error has said."""
+    try:
+        return str(inspect(path))
+    except CheckpointError:
+        return ""
 
 
 def model_folders() -> list[str]:

@@ -1,0 +1,109 @@
+"""A real ComfyUI server with the pack linked in, on a base directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_client import RUN_SECONDS, Client
+
+REPOSITORY = Path(__file__).parents[2]
+PACK = "ComfyUI-JoyImage"
+NEEDED = "import torch, aiohttp, comfy_kitchen"
+HOW_TO_GET = (
+    "no ComfyUI to test with: clone https://github.com/Comfy-Org/ComfyUI to ~/comfy/ComfyUI with its requirements in "
+    "~/comfy/venv, or set COMFYUI_PATH and COMFYUI_PYTHON"
+)
+START_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Installation:
+    path: Path
+    python: str
+
+
+def find_comfyui() -> Installation | None:
+    """ComfyUI at $COMFYUI_PATH or ~/comfy/ComfyUI, and a Python that has what it needs."""
+    path = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser()
+    if not (path / "main.py").is_file():
+        return None
+    beside = (path.parent / "venv", path / "venv", path / ".venv")
+    candidates = [os.environ.get("COMFYUI_PYTHON"), *(str(venv / "bin/python") for venv in beside), sys.executable]
+    for python in filter(None, candidates):
+        if Path(python).exists() and subprocess.run([python, "-c", NEEDED], capture_output=True).returncode == 0:
+            return Installation(path, python)
+    return None
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Installation:
+    found = find_comfyui()
+    if found is None:
+        pytest.skip(HOW_TO_GET)
+    return found
+
+
+def pytest_terminal_summary(terminalreporter):
+    if any(HOW_TO_GET in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"tests/comfy skipped, {HOW_TO_GET}")
+
+
+@pytest.fixture(scope="session")
+def base_directory(comfyui, tmp_path_factory) -> Path:
+    """What the server uses for its models, inputs and outputs."""
+    base = tmp_path_factory.mktemp("comfyui")
+    for name in ("custom_nodes", "input", "output", "models"):
+        (base / name).mkdir()
+    (base / "custom_nodes" / PACK).symlink_to(REPOSITORY, target_is_directory=True)
+    return base
+
+
+@pytest.fixture(scope="session")
+def client(comfyui, base_directory):
+    """A client of a server that runs on the CPU until the tests end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = base_directory / "server.log"
+    options = ["--cpu", "--port", str(port), "--base-directory", str(base_directory), "--preview-method", "latent2rgb"]
+    options += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
+    with log.open("wb") as sink:
+        command = [comfyui.python, "-s", "main.py", *options]
+        server = subprocess.Popen(command, cwd=comfyui.path, stdout=sink, stderr=subprocess.STDOUT)
+    try:
+        yield connect(server, port, base_directory, log)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def connect(server: subprocess.Popen, port: int, base: Path, log: Path) -> Client:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError):
+            return Client(port, base, log)
+        time.sleep(0.3)
+    pytest.fail(f"ComfyUI did not start; the end of its log:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def in_comfyui(comfyui, base_directory):
+    """Runs a function of `probes.py` in ComfyUI's Python, with the pack imported as ComfyUI does; gives its result."""
+
+    def call(name: str, *arguments: str) -> Any:
+        command = [comfyui.python, str(Path(__file__).parent / "probes.py"), str(comfyui.path), name, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return call

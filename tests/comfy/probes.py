@@ -1,0 +1,170 @@
+"""Run by ComfyUI's Python: `probes.py COMFYUI NAME [ARGUMENTS]` prints the result of a function below as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+PACK = "/custom_nodes/joyimage_under_test"  # ComfyUI names a pack's module by its path
+
+
+def import_host(comfyui: str) -> ModuleType:
+    """The pack's `nodes.host`, imported as ComfyUI imports packs."""
+    sys.path.insert(0, comfyui)
+    # PyTorch's attention, as on graphics cards: what ComfyUI takes on the CPU cannot be traced in one piece.
+    sys.argv = ["main.py", "--cpu", "--use-pytorch-cross-attention"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location(PACK, root / "__init__.py", submodule_search_locations=[str(root)])
+    sys.modules[PACK] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[PACK])
+    return importlib.import_module(".nodes.host", PACK)
+
+
+def draw(*shape: int, seed: int = 0):
+    import torch
+
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def difference(a, b) -> float:
+    return (a - b).abs().max().item()
+
+
+def inputs(batch: int = 1):
+    """x, timestep, context and two references of different sizes."""
+    import torch
+
+    references = [draw(batch, 16, 1, 8, 6, seed=2), draw(batch, 16, 1, 4, 10, seed=3)]
+    return draw(batch, 16, 1, 8, 6), torch.full((batch,), 731.25), draw(batch, 11, 128, seed=1), references
+
+
+def forward(host) -> dict[str, float]:
+    """Our MODEL's network against the library's, and against the host's own class on the same weights."""
+    from dataclasses import asdict
+
+    import comfy.ldm.joyimage.model
+    import comfy.ops
+    import torch
+
+    network, _, _ = host.tiny.build()
+    sizes = asdict(network.config)
+    core = comfy.ldm.joyimage.model.JoyImageTransformer3DModel(
+        hidden_size=sizes["hidden_size"],
+        num_attention_heads=sizes["num_heads"],
+        text_dim=sizes["text_dim"],
+        mlp_width_ratio=sizes["mlp_size"] / sizes["hidden_size"],
+        num_layers=sizes["num_layers"],
+        rope_dim_list=list(sizes["rope_dims"]),
+        theta=sizes["theta"],
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
+    core.load_state_dict(network.state_dict())
+    x, t, context, references = inputs(batch=2)
+    ours = host.load_mmdit(None).model.diffusion_model(x, t, context, references, transformer_options={})
+    return {
+        "library": difference(ours, network(x, t, context, references)),
+        "core": difference(ours, core(x, t, context, references, transformer_options={})),
+    }
+
+
+def offloading(host) -> dict[str, float]:
+    """Each network with next to nothing of it loaded, against all of it loaded."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    x, t, context, references = inputs()
+    pixels = draw(1, 32, 48, 3).clamp(0, 1)
+    picture = Image.fromarray((pixels[0].numpy() * 255).astype(np.uint8))
+    model, vae, encoder = host.load_mmdit(None), host.load_vae(None), host.load_encoder(None)
+    runs = {
+        "model": (model, lambda: model.model.diffusion_model(x, t, context, references, transformer_options={})),
+        "vae": (vae.patcher, lambda: vae.first_stage_model.encode(pixels.movedim(-1, 1).unsqueeze(2))),
+        "encoder": (encoder.patcher, lambda: host.Encoder.encode(encoder, ["a cup", "two"], [picture])[1]),
+    }
+    result = {}
+    for name, (patcher, run) in runs.items():
+        whole = run()
+        patcher.load(torch.device("cpu"), lowvram_model_memory=1)
+        layers = [m for m in patcher.model.modules() if getattr(m, "comfy_cast_weights", False)]
+        result[name] = {"difference": difference(run(), whole), "offloaded": len(layers)}
+    return result
+
+
+def block_patches(host) -> dict[str, float]:
+    """A node's patch of every block that changes nothing, and one that skips the blocks."""
+    x, t, context, references = inputs()
+    network = host.load_mmdit(None).model.diffusion_model
+    plain = network(x, t, context, references, transformer_options={})
+    seen = []
+
+    def keep(args, extra):
+        seen.append(args["transformer_options"]["block_index"])
+        return extra["original_block"](args)
+
+    def skip(args, extra):
+        return {"img": args["img"], "txt": args["txt"]}
+
+    def run(patch):
+        patches = {("double_block", i): patch for i in range(len(network.double_blocks))}
+        return network(x, t, context, references, transformer_options={"patches_replace": {"dit": patches}})
+
+    return {"kept": difference(run(keep), plain), "skipped": difference(run(skip), plain), "seen": seen}
+
+
+def compiled(host) -> dict[str, float]:
+    """The network traced by torch.compile through the host's wrapper; the traces run without a compiler."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    patcher = host.load_mmdit(None)
+    x, t, context, references = inputs()
+    conds = {"c_crossattn": context, "ref_latents": references}
+    plain = patcher.model.apply_model(x, t / 1000, transformer_options={}, **conds)
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    set_torch_compile_wrapper(model=patcher, backend=backend)
+    options = {"wrappers": patcher.wrappers}
+    return {
+        "difference": difference(patcher.model.apply_model(x, t / 1000, transformer_options=options, **conds), plain),
+        "compiled": len(graphs),
+    }
+
+
+def older_comfyui(host) -> str | None:
+    """What the pack says when it is loaded by an older ComfyUI."""
+    import asyncio
+
+    import comfyui_version
+
+    comfyui_version.__version__ = "0.3.66"
+    try:
+        asyncio.run(sys.modules[PACK].comfy_entrypoint())
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def main() -> None:
+    comfyui, name, *arguments = sys.argv[1:]
+    host = import_host(comfyui)
+    import torch
+
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        print(json.dumps(globals()[name](host, *arguments)))
+
+
+if __name__ == "__main__":
+    main()

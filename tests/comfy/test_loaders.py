@@ -1,0 +1,199 @@
+"""The loaders in a running ComfyUI: what they list, load and say about files that they cannot use."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from comfy_client import TINY, Failed, Graph, Rejected
+from safetensors.torch import save_file
+
+from joyimage import tiny
+from joyimage.checkpoints.vae_keys import original_to_diffusers
+
+LOADERS = {
+    "JoyImageLoadMMDiT": ("model", "diffusion_models"),
+    "JoyImageLoadVAE": ("vae", "vae"),
+    "JoyImageLoadEncoder": ("encoder", "text_encoders"),
+}
+FOLDER = "JoyAI-Tiny"
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return tiny.build()
+
+
+@pytest.fixture(scope="module")
+def models(base_directory, networks):
+    """The bundled weights as files in ComfyUI's folders and as a folder in Diffusers' layout; returns models/."""
+    mmdit, vae, encoder = networks
+    root = base_directory / "models"
+    folder = root / "diffusers" / FOLDER
+    for name in ("diffusion_models", "vae", "text_encoders"):
+        (root / name).mkdir(exist_ok=True)
+    for name in ("transformer", "vae"):
+        (folder / name).mkdir(parents=True)
+    diffusers_names = original_to_diffusers(vae.state_dict())
+    vae_state = {diffusers_names[name]: tensor.contiguous() for name, tensor in vae.state_dict().items()}
+    prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in mmdit.state_dict().items()}
+    save_file(prefixed, root / "diffusion_models" / "mmdit.safetensors")
+    torch.save({"module": mmdit.state_dict(), "step": 1}, root / "diffusion_models" / "mmdit.pth")
+    save_file(fp8_with_scales(mmdit.state_dict()), root / "diffusion_models" / "mmdit_fp8.safetensors")
+    save_file(vae_state, root / "vae" / "vae.safetensors")
+    save_file(mmdit.state_dict(), folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    save_file(vae_state, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    encoder.model.save_pretrained(folder / "text_encoder")
+    encoder.tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "JoyImageEditPipeline"}))
+    return root
+
+
+def fp8_with_scales(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The blocks' matrices in fp8 with a scale each, as ComfyUI's older scaled files have them."""
+    result = {"scaled_fp8": torch.tensor([], dtype=torch.float8_e4m3fn)}
+    for name, tensor in state.items():
+        if name.startswith("double_blocks") and tensor.ndim == 2:
+            scale = tensor.abs().max() / 448
+            result[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            result[name.replace(".weight", ".scale_weight")] = scale
+        else:
+            result[name] = tensor
+    return result
+
+
+def text_to_image(client, model: str = TINY, encoder: str = TINY, vae: str = TINY, **options) -> torch.Tensor:
+    """The latent of a tiny run with these files, encoded again so that the VAE counts too."""
+    graph = Graph()
+    latent = graph.add("JoyImageEncodePrompt", encoder=graph.add("JoyImageLoadEncoder", encoder=encoder), **PROMPT)
+    sampler = graph.add(
+        "JoyImageSampler",
+        model=graph.add("JoyImageLoadMMDiT", model=model, **options),
+        positive=latent,
+        negative=[latent[0], 1],
+        latent=[latent[0], 2],
+        seed=3,
+        steps=2,
+        guidance=4.0,
+    )
+    loaded = graph.add("JoyImageLoadVAE", vae=vae)
+    pixels = graph.add("VAEDecode", samples=sampler, vae=loaded)
+    saved = graph.add("SaveLatent", samples=graph.add("VAEEncode", pixels=pixels, vae=loaded), filename_prefix="test")
+    return client.run(graph).latent(saved)
+
+
+PROMPT = {"prompt": "a red cup", "negative_prompt": "", "base_size": "256", "width": 64, "height": 64, "batch_size": 1}
+
+
+@pytest.mark.parametrize("node", LOADERS)
+def test_lists_start_with_the_bundled_model(client, models, node):
+    name, folder = LOADERS[node]
+    choices = client.options(node, name)
+    assert choices[0] == TINY
+    assert FOLDER in choices
+    assert {file.name for file in (models / folder).iterdir()} <= set(choices)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"model": "mmdit.safetensors", "vae": "vae.safetensors"},
+        {"model": "mmdit.pth"},
+        {"model": FOLDER, "vae": FOLDER, "encoder": FOLDER},
+    ],
+    ids=["safetensors", "pth", "folder"],
+)
+def test_files_give_what_the_bundled_model_gives(client, models, files):
+    torch.testing.assert_close(text_to_image(client, **files), text_to_image(client), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model, options", [("mmdit_fp8.safetensors", {}), (TINY, {"weight_dtype": "fp8_e4m3fn"})])
+def test_fp8_weights_run_near_the_full_ones(client, models, model, options):
+    """fp8 has steps of 1/8 at most: the result moves, by less than a tenth of its spread."""
+    full, fp8 = text_to_image(client), text_to_image(client, model, **options)
+    assert 0 < (fp8 - full).std() < 0.1 * full.std()
+
+
+def free(client) -> None:
+    """Ask for all memory back; the server does so before or after the prompt that follows, whichever it sees first."""
+    client.post("/free", {"unload_models": True, "free_memory": True})
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("PrimitiveInt", value=1))
+    client.run(graph)
+
+
+def test_models_stay_loaded_and_free_lets_them_go(client):
+    def run(seed: int) -> int:
+        """How many loaders ran."""
+        graph = Graph()
+        encoder = graph.add("JoyImageLoadEncoder", encoder=TINY)
+        latent = graph.add("JoyImageEncodePrompt", encoder=encoder, **PROMPT)
+        model = graph.add("JoyImageLoadMMDiT", model=TINY)
+        inputs = {"model": model, "positive": latent, "latent": [latent[0], 2], "steps": 2, "guidance": 1.0}
+        graph.add("SaveLatent", samples=graph.add("JoyImageSampler", seed=seed, **inputs), filename_prefix="test")
+        return sum(graph[key]["class_type"].startswith("JoyImageLoad") for key in client.run(graph).executed)
+
+    def requests() -> int:
+        return client.log.read_text(errors="replace").count("Requested to load JoyImageModel")
+
+    free(client)
+    before = requests()
+    assert [run(1), run(2)] == [2, 0]
+    assert requests() == before + 1
+    free(client)
+    assert run(3) == 2
+    assert requests() == before + 2
+
+
+def test_a_missing_file_is_named_with_its_source(client):
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadMMDiT", model="joyai_image_edit_bf16.safetensors"))
+    with pytest.raises(Rejected) as rejected:
+        client.run(graph)
+    message = rejected.value.errors["JoyImageLoadMMDiT"]
+    for part in ("joyai_image_edit_bf16.safetensors", "models/diffusion_models", "huggingface.co/Comfy-Org"):
+        assert part in message
+
+
+def test_a_file_of_another_kind_is_named(client, models, networks):
+    save_file(networks[0].state_dict(), models / "vae" / "no_vae.safetensors")
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadVAE", vae="no_vae.safetensors"))
+    with pytest.raises(Failed) as failed:
+        client.run(graph)
+    assert "no_vae.safetensors: this looks like a JoyImage MMDiT, not a Wan 2.1 VAE" in str(failed.value)
+    assert "hidden_size 128" in str(failed.value)  # what the file is, in full
+
+
+def test_an_incomplete_file_is_named(client, models, networks):
+    state = networks[0].state_dict()
+    del state["double_blocks.2.attn.img_attn_proj.bias"]
+    save_file(state, models / "diffusion_models" / "part.safetensors")
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadMMDiT", model="part.safetensors"))
+    with pytest.raises(Failed) as failed:
+        client.run(graph)
+    assert "missing ['double_blocks.2.attn.img_attn_proj.bias']" in str(failed.value)
+    assert "part.safetensors" in str(failed.value)
+
+
+def test_a_truncated_file_is_named(client, models):
+    whole = (models / "vae" / "vae.safetensors").read_bytes()
+    (models / "vae" / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadVAE", vae="half.safetensors"))
+    with pytest.raises(Failed, match=r"half\.safetensors: truncated"):
+        client.run(graph)
+
+
+def test_a_file_outside_the_folders_is_refused(client, base_directory, networks):
+    save_file(networks[0].state_dict(), base_directory / "outside.safetensors")
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadMMDiT", model="../../outside.safetensors"))
+    with pytest.raises(Rejected):
+        client.run(graph)
+
+
+def test_an_older_comfyui_is_told_so(in_comfyui):
+    assert in_comfyui("older_comfyui") == "needs ComfyUI 0.33.0 or newer and this is 0.3.66: update ComfyUI"

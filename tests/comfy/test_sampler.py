@@ -1,0 +1,303 @@
+"""The sampler, guider and schedule nodes in a running ComfyUI, against the library and ComfyUI's own sampler."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from comfy_client import TINY, Failed, Graph, Rejected, output
+from PIL import Image
+from safetensors.torch import save_file
+
+from joyimage import JoyImage
+from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
+
+PROMPT, NEGATIVE = "make the cup blue", "blurry, of low quality"
+SIZE = 64
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def library():
+    return JoyImage.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def photo(base_directory):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    picture.save(base_directory / "input" / "photo.png")
+    return picture
+
+
+class Edit(Graph):
+    """A graph up to the sampler: loaders, and the encoded prompt with or without the photograph."""
+
+    def __init__(self, image: bool = False, batch_size: int = 1, negative: str = NEGATIVE):
+        super().__init__()
+        self.model = self.add("JoyImageLoadMMDiT", model=TINY)
+        self.vae = self.add("JoyImageLoadVAE", vae=TINY)
+        encoder = self.add("JoyImageLoadEncoder", encoder=TINY)
+        images = {"images.image0": self.add("LoadImage", image="photo.png"), "vae": self.vae} if image else {}
+        size = {"base_size": "256", "width": SIZE, "height": SIZE, "batch_size": batch_size}
+        texts = {"prompt": PROMPT, "negative_prompt": negative}
+        self.positive = self.add("JoyImageEncodePrompt", encoder=encoder, **texts, **size, **images)
+        self.negative, self.latent = output(self.positive, 1), output(self.positive, 2)
+
+    def sample(self, **inputs) -> list:
+        """Our sampler, with small settings unless told otherwise, and a SaveLatent whose output is returned."""
+        given = {"positive": self.positive, "negative": self.negative, "model": self.model, "latent": self.latent}
+        settings = {"seed": 7, "steps": STEPS, "guidance": 4.0}
+        sampler = self.add("JoyImageSampler", **(given | settings | inputs))
+        return self.save(sampler)
+
+    def ksampler(self, model: list, **inputs) -> list:
+        """ComfyUI's sampler with the schedule that equals ours."""
+        settings = {"seed": 7, "steps": STEPS, "cfg": 4.0, "denoise": 1.0}
+        settings |= {"sampler_name": "euler", "scheduler": "simple"}
+        given = {"model": model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
+        return self.save(self.add("KSampler", **(settings | given | inputs)))
+
+    def save(self, latent: list) -> list:
+        return self.add("SaveLatent", samples=latent, filename_prefix="test")
+
+
+def normalised(latent: torch.Tensor) -> torch.Tensor:
+    """A LATENT as the library has it: ComfyUI keeps what the VAE gives."""
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (WAN_LATENTS_MEAN, WAN_LATENTS_STD))
+    return (latent - mean) / std
+
+
+def sampled(client, edit: Edit, **inputs) -> torch.Tensor:
+    node = edit.sample(**inputs)
+    return client.run(edit).latent(node)
+
+
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"guidance": 1.0},
+        {"rescale": 0.5, "shift": 3.0, "schedule": "diffusers", "solver": "heun"},
+        {"solver": "unipc", "steps": 6},
+        {"solver": "dpmpp_2m"},
+    ],
+)
+def test_sampler_equals_the_library(client, library, photo, image, options):
+    latent = normalised(sampled(client, Edit(image), **options))
+    settings = {"steps": STEPS, "guidance_scale": 4.0, "negative_prompt": NEGATIVE, "seed": 7} | options
+    if "guidance" in options:
+        settings["guidance_scale"] = settings.pop("guidance")
+    images = [photo] if image else None
+    make = (lambda *a, **k: library.edit(images, *a, **k)) if image else library.generate
+    expected = make(PROMPT, size=(SIZE, SIZE), output="latent", **settings)
+    torch.testing.assert_close(latent, expected, atol=1e-4, rtol=0)
+
+
+def test_picture_equals_the_library_to_one_level(client, library, photo):
+    edit = Edit(image=True)
+    sampler = [edit.sample()[0], 0]
+    decoded = edit.add("VAEDecode", samples=edit[sampler[0]]["inputs"]["samples"], vae=edit.vae)
+    saved = edit.add("SaveImage", images=decoded, filename_prefix="test")
+    result = np.asarray(Image.open(client.run(edit).files(saved)[0]), np.int16)
+    (expected,) = library.edit([photo], PROMPT, size=(SIZE, SIZE), steps=STEPS, seed=7, negative_prompt=NEGATIVE)
+    assert np.abs(result - np.asarray(expected, np.int16)).max() <= 1
+
+
+def test_batch_has_consecutive_seeds(client):
+    batch = sampled(client, Edit(batch_size=2))
+    for k, latent in enumerate(batch.split(1)):
+        torch.testing.assert_close(latent, sampled(client, Edit(), seed=7 + k), atol=1e-4, rtol=0)
+    assert (batch[0] - batch[1]).abs().max() > 0.1
+
+
+def test_strength_starts_from_the_latent(client, library, photo):
+    edit = Edit(image=True)
+    start = edit.add("VAEEncode", pixels=edit.add("LoadImage", image="photo.png"), vae=edit.vae)
+    latent = normalised(sampled(client, edit, latent=start, strength=0.5))
+    expected = library.edit(
+        [photo], PROMPT, size=(SIZE, SIZE), steps=STEPS, strength=0.5, seed=7, negative_prompt=NEGATIVE, output="latent"
+    )
+    torch.testing.assert_close(latent, expected, atol=1e-4, rtol=0)
+
+
+def test_mask_keeps_the_rest(client, photo):
+    """The mask covers the right half; ComfyUI's empty mask changes nothing."""
+    edit = Edit(image=True)
+    start = edit.add("VAEEncode", pixels=edit.add("LoadImage", image="photo.png"), vae=edit.vae)
+    kept, changed = (edit.add("SolidMask", value=value, width=SIZE, height=SIZE) for value in (0.0, 1.0))
+    mask = edit.add("MaskComposite", destination=kept, source=changed, x=SIZE // 2, y=0, operation="add")
+    masked = edit.add("SetLatentNoiseMask", samples=start, mask=mask)
+    before, after = edit.save(start), edit.sample(latent=masked)
+    run = client.run(edit)
+    change = (run.latent(after) - run.latent(before)).abs()
+    half = change.shape[-1] // 2
+    assert change[..., :half].max() < 1e-5
+    assert change[..., half:].mean() > 0.1
+
+
+def test_progress_and_previews_arrive(client):
+    edit = Edit(batch_size=1)
+    node = edit.sample(seed=11)
+    run = client.run(edit)
+    sampler = edit[node[0]]["inputs"]["samples"][0]
+    assert [value for key, value, top in run.progress if key == sampler and top == STEPS] == list(range(1, STEPS + 1))
+    assert len(run.previews) >= STEPS
+    preview = Image.open(io.BytesIO(run.previews[-1]))
+    assert preview.mode == "RGB" and preview.width == preview.height
+
+
+def test_interrupt_ends_the_run_and_the_next_one_works(client):
+    edit = Edit()
+    edit.sample(seed=12, steps=1000)
+    seen = []
+
+    def stop(node: str, value: int) -> None:
+        seen.append(value)
+        if value == 3:
+            client.post("/interrupt", {})
+
+    run = client.run(edit, on_progress=stop)
+    assert run.interrupted
+    assert seen[-1] < 100
+    assert sampled(client, Edit(), seed=13).isfinite().all()
+
+
+def test_ksampler_with_cfgnorm_equals_our_sampler(client):
+    edit = Edit()
+    patched = edit.add("CFGNorm", model=edit.model, strength=1.0, pre_cfg=True)
+    theirs, ours = edit.ksampler(patched), edit.sample()
+    run = client.run(edit)
+    torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
+
+
+def test_a_models_own_guidance_is_kept(client):
+    """Ours after CFGNorm without rescaling is CFGNorm's, not plain guidance."""
+    edit = Edit()
+    patched = edit.add("CFGNorm", model=edit.model, strength=1.0, pre_cfg=True)
+    kept, ours, plain = edit.sample(model=patched, rescale=0.0), edit.sample(), edit.sample(rescale=0.0)
+    run = client.run(edit)
+    torch.testing.assert_close(run.latent(kept), run.latent(ours), atol=1e-4, rtol=0)
+    assert (run.latent(plain) - run.latent(ours)).abs().max() > 0.01
+
+
+def test_guider_and_schedule_in_the_custom_sampler(client):
+    edit = Edit()
+    guider = edit.add("JoyImageGuider", model=edit.model, positive=edit.positive, negative=edit.negative, guidance=4.0)
+    custom = edit.add(
+        "SamplerCustomAdvanced",
+        noise=edit.add("RandomNoise", noise_seed=7),
+        guider=guider,
+        sampler=edit.add("KSamplerSelect", sampler_name="euler"),
+        sigmas=edit.add("JoyImageSchedule", steps=STEPS),
+        latent_image=edit.latent,
+    )
+    theirs, ours = edit.save(custom), edit.sample()
+    run = client.run(edit)
+    torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
+
+
+def test_lora_changes_the_result_and_at_strength_0_does_not(client, base_directory, library):
+    key = "double_blocks.1.attn.img_attn_qkv"
+    out_size, in_size = library.mmdit.get_submodule(key).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    factors = {"lora_A": (4, in_size), "lora_B": (out_size, 4)}
+    lora = {
+        f"diffusion_model.{key}.{name}.weight": torch.randn(shape, generator=generator)
+        for name, shape in factors.items()
+    }
+    (base_directory / "models" / "loras").mkdir(exist_ok=True)
+    save_file(lora, base_directory / "models" / "loras" / "test.safetensors")
+    edit = Edit()
+    saved = [edit.sample()]
+    for strength in (0.0, 1.0):
+        loader = edit.add(
+            "LoraLoaderModelOnly", model=edit.model, lora_name="test.safetensors", strength_model=strength
+        )
+        saved.append(edit.sample(model=loader))
+    run = client.run(edit)
+    plain, off, on = map(run.latent, saved)
+    torch.testing.assert_close(off, plain, atol=0, rtol=0)
+    assert (on - plain).abs().max() > 1e-3
+
+
+def test_model_sampling_shift_acts_on_comfyuis_schedule(client):
+    edit = Edit()
+    shifted = edit.add("ModelSamplingSD3", model=edit.model, shift=3.0)
+    patched = edit.add("CFGNorm", model=shifted, strength=1.0, pre_cfg=True)
+    theirs, ours = edit.ksampler(patched), edit.sample(shift=3.0)
+    run = client.run(edit)
+    torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
+
+
+def test_easycache_skips_steps(client):
+    edit = Edit()
+    saved = [edit.sample(steps=12)]
+    for threshold in (0.0, 0.5):
+        settings = {"reuse_threshold": threshold, "start_percent": 0.1, "end_percent": 0.95, "verbose": False}
+        saved.append(edit.sample(model=edit.add("EasyCache", model=edit.model, **settings), steps=12))
+    run = client.run(edit)
+    plain, never, often = map(run.latent, saved)
+    torch.testing.assert_close(never, plain, atol=0, rtol=0)
+    assert (often - plain).abs().max() > 1e-3
+    counts = re.findall(r"EasyCache - skipped (\d+)/12 steps", client.log.read_text(errors="replace"))
+    assert int(counts[-1]) > 0
+
+
+BAD = {
+    "negative is not connected": lambda edit: {"negative": None},
+    "the latent is empty": lambda edit: {"strength": 0.5},
+    "this model takes 16 channels": lambda edit: {"latent": edit.add("LoadLatent", latent="four.latent")},
+    "is no rectified-flow model": lambda edit: {
+        "model": edit.add("ModelSamplingDiscrete", model=edit.model, sampling="eps", zsnr=False)
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(client, base_directory, message):
+    four = {"latent_tensor": torch.ones(1, 4, 8, 8), "latent_format_version_0": torch.tensor([])}
+    save_file(four, base_directory / "input" / "four.latent")
+    edit = Edit()
+    node = edit.sample(**BAD[message](edit))
+    sampler = edit[edit[node[0]]["inputs"]["samples"][0]]["inputs"]
+    for name in [name for name, value in sampler.items() if value is None]:
+        del sampler[name]
+    with pytest.raises(Failed, match=message):
+        client.run(edit)
+
+
+def test_settings_out_of_range_are_refused_before_running(client):
+    edit = Edit()
+    edit.sample(steps=0)
+    with pytest.raises(Rejected, match="steps"):
+        client.run(edit)
+
+
+def test_networks_equal_the_library_and_comfyuis_class(in_comfyui):
+    figures = in_comfyui("forward")
+    assert figures["library"] < 1e-5
+    assert figures["core"] < 1e-5
+
+
+def test_networks_run_the_same_when_offloaded(in_comfyui):
+    for name, figures in in_comfyui("offloading").items():
+        assert figures["offloaded"] > 20, name
+        assert figures["difference"] < 1e-5, name
+
+
+def test_patches_replace_blocks(in_comfyui):
+    figures = in_comfyui("block_patches")
+    assert figures["seen"] == [0, 1, 2, 3]
+    assert figures["kept"] < 1e-5
+    assert figures["skipped"] > 1e-2
+
+
+def test_torch_compile_wraps_the_network(in_comfyui):
+    figures = in_comfyui("compiled")
+    assert figures["compiled"] == 1
+    assert figures["difference"] < 1e-5
