@@ -10,14 +10,13 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..joyimage.batches import from_batch, to_batch
+from ..joyimage.batches import to_batch
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
 from ..joyimage.images import BASE_SIZES, Size, check_size
 from ..joyimage.pipeline import MAX_REFERENCES, fit
 from .feedback import caught_warnings, show
-from .spatial import check
-from .understanding import encoder_input, images_input, refuse
+from .inputs import all_pictures, check, encoder_input, images_input, refuse
 
 EXACT = "exact"
 EMPTY = "the prompt is empty: say what to make or change"
@@ -156,7 +155,7 @@ def target_size(width: int, height: int) -> Size | None:
 
 def fitted(batches: Sequence[Tensor], size: Size | None, base_size: str) -> tuple[list[Image.Image], Size]:
     """The pictures of one edit, scaled and cropped as `JoyImage.edit` does, and the (height, width) of the result."""
-    pictures = [picture for batch in batches for picture in from_batch(batch)]
+    pictures = all_pictures(batches)
     if len(pictures) > MAX_REFERENCES:
         raise JoyImageError(
             f"{len(pictures)} images for one edit; the model takes at most {MAX_REFERENCES}. To edit each image of a "

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from comfy_api.latest import io
 
 from ..joyimage import spatial
 from ..joyimage.batches import from_batch, to_batch
-from ..joyimage.errors import JoyImageError
 from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions
+from .inputs import check, object_input
 
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
 ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
-
-
-def check(function: Callable, *values) -> bool | str:
-    """Whether `function` takes the values, or what it says against them. What a link will bring is not checked."""
-    if None in values:
-        return True
-    try:
-        function(*values)
-    except JoyImageError as error:
-        return str(error)
-    return True
-
-
-def object_input(verb: str) -> io.String.Input:
-    return io.String.Input(
-        "object",
-        default="",
-        tooltip=f"What to {verb}, in a few words that tell it from everything else, as in: red cup on the left.",
-    )
 
 
 def instruction_output(**options) -> io.String.Output:
@@ -70,6 +49,7 @@ class MoveObject(io.ComfyNode):
                 io.String.Input(
                     "box",
                     default="",
+                    optional=True,
                     socketless=True,
                     extra_dict={"widgetType": "JOYIMAGE_BOX"},
                     tooltip='Where the object is to go: {"x": …, "y": …, "w": …, "h": …} in fractions of the picture. '
@@ -100,14 +80,14 @@ class MoveObject(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, object, box, mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
+    def validate_inputs(cls, object, box="", mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
         problem = check(spatial.move_object, object)
         if problem is True and mask == bbox == NOT_CONNECTED:
             problem = check(box_from_json, box, ANY_SIDE, ANY_SIDE)
         return problem
 
     @classmethod
-    def execute(cls, image, object, box, mask=None, bbox=None) -> io.NodeOutput:
+    def execute(cls, image, object, box="", mask=None, bbox=None) -> io.NodeOutput:
         pictures = from_batch(image)
         if mask is not None:
             area = box_from_mask(mask, *pictures[0].size)

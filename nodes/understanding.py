@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 from comfy_api.latest import io, ui
-from PIL import Image
-from torch import Tensor
 
 from ..joyimage import grounding, rewriting
 from ..joyimage.batches import from_batch
-from ..joyimage.errors import JoyImageError
-from ..joyimage.pipeline import MAX_REFERENCES
 from ..joyimage.prompts import DEFAULT_QUESTION
 from .feedback import answering, caught_warnings, show
-from .host import ENCODER
-from .spatial import check, object_input
+from .inputs import all_pictures, check, encoder_input, images_input, object_input, refuse
 
 REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
-
-
-def encoder_input() -> io.Input:
-    return ENCODER.Input("encoder", tooltip="From Load JoyImage Encoder.")
-
-
-def images_input(tooltip: str) -> io.Autogrow.Input:
-    template = io.Autogrow.TemplatePrefix(
-        io.Image.Input("image", tooltip=tooltip), prefix="image", min=0, max=MAX_REFERENCES
-    )
-    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
-
-
-def refuse(surplus: Mapping[str, Any]) -> None:
-    """Raise `JoyImageError` for inputs that a node does not have, which graphs not made in the editor may name."""
-    if surplus:
-        last = f"images.image{MAX_REFERENCES - 1}"
-        raise JoyImageError(
-            f"no such input: {', '.join(surplus)}. Images are images.image0 to {last}, {MAX_REFERENCES} at most"
-        )
-
-
-def all_pictures(images: Mapping[str, Tensor] | None) -> list[Image.Image]:
-    return [picture for batch in (images or {}).values() for picture in from_batch(batch)]
 
 
 class Ask(io.ComfyNode):
@@ -111,7 +80,7 @@ class Ask(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                    max=2**64 - 1,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     optional=True,
                     advanced=True,
@@ -129,7 +98,7 @@ class Ask(io.ComfyNode):
         refuse(surplus)
         with answering(cls.hidden.unique_id, encoder, max_new_tokens) as on_text:
             text = encoder.answer(
-                all_pictures(images),
+                all_pictures((images or {}).values()),
                 question,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
@@ -182,7 +151,7 @@ class RewritePrompt(io.ComfyNode):
             shown = SimpleNamespace(
                 answer_rewrite=partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
             )
-            rewritten = rewriting.rewrite(shown, prompt, all_pictures(images))
+            rewritten = rewriting.rewrite(shown, prompt, all_pictures((images or {}).values()))
         text = "\n\n".join([rewritten, *problems])
         show(cls.hidden.unique_id, text)
         return io.NodeOutput(rewritten, ui=ui.PreviewText(text))
@@ -195,7 +164,7 @@ class Locate(io.ComfyNode):
             node_id="JoyImageLocate",
             display_name="Locate (JoyImage)",
             category="JoyImage",
-            description="Finds an object, or a place, in an image and gives the box around it.",
+            description="Finds an object, or a place, in an image and gives the box around it; of several, the first.",
             search_aliases=["grounding", "detect object", "find object", "bounding box", "bbox"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],

@@ -1,0 +1,62 @@
+"""What several nodes share: their inputs, and the checks on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ..joyimage.batches import from_batch
+from ..joyimage.errors import JoyImageError
+from ..joyimage.pipeline import MAX_REFERENCES
+from .host import ENCODER
+
+
+def encoder_input() -> io.Input:
+    return ENCODER.Input("encoder", tooltip="From Load JoyImage Encoder.")
+
+
+def images_input(tooltip: str) -> io.Autogrow.Input:
+    """`images`: up to six sockets, of which the editor shows one more than is connected."""
+    image = io.Image.Input("image", tooltip=tooltip)
+    template = io.Autogrow.TemplatePrefix(image, prefix="image", min=0, max=MAX_REFERENCES)
+    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
+
+
+def object_input(verb: str) -> io.String.Input:
+    return io.String.Input(
+        "object",
+        default="",
+        tooltip=f"What to {verb}, in a few words that tell it from everything else, as in: red cup on the left.",
+    )
+
+
+def all_pictures(batches: Iterable[Tensor]) -> list[Image.Image]:
+    """The pictures of several IMAGE inputs, one after the other."""
+    return [picture for batch in batches for picture in from_batch(batch)]
+
+
+def check(function: Callable, *values) -> bool | str:
+    """For `validate_inputs`: whether `function` takes the values, or what it says against them.
+
+    A value that a link will bring is None there, and is not checked.
+    """
+    if None in values:
+        return True
+    try:
+        function(*values)
+    except JoyImageError as error:
+        return str(error)
+    return True
+
+
+def refuse(surplus: Mapping[str, Any]) -> None:
+    """Raise `JoyImageError` for inputs that a node does not have, which graphs not made in the editor may name."""
+    if surplus:
+        last = f"images.image{MAX_REFERENCES - 1}"
+        raise JoyImageError(
+            f"no such input: {', '.join(surplus)}. Images are images.image0 to {last}, {MAX_REFERENCES} at most"
+        )
