@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
-OLD_TESTS := tests/test_encoder.py
+OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py
 
 .PHONY: demo test bench format clean
 

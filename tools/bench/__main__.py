@@ -36,7 +36,8 @@ def main() -> None:
         print(measure.peak_resident(case.sides[options.peak[1]](machine)))
         return
     report = {"machine": describe(machine), "cases": []}
-    print("{:<14}{:>12}{:>12}{:>8}{:>8}{:>12}{:>12}".format("", "ours", "diffusers", "ratio", "bound", "peak", "peak"))
+    columns = ("", "ours", "diffusers", "ratio", "bound", "our peak", "diffusers'")
+    print("{:<14}{:>12}{:>12}{:>8}{:>8}{:>12}{:>12}".format(*columns))
     for case in CASES:
         if not options.only or case.name in options.only:
             report["cases"].append(run_case(case, machine, options.repeats))
