@@ -1,8 +1,6 @@
 """JoyAI-Image as a library: understanding, text to image, instruction editing and spatial editing.
 
-    from joyimage import JoyImage
-    model = JoyImage.load("folder with the weights")
-    model.edit("photo.jpg", "Remove the cup.")[0].save("edited.png")
+`JoyImage.load(folder)` gives a model; its `edit`, `generate`, `ask` and `rewrite` do the work.
 """
 
 from __future__ import annotations
