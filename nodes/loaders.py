@@ -57,7 +57,7 @@ class Kind:
         try:
             return load(path)
         except CheckpointError as error:
-            raise type(error)(f"{error}\n\n{described(path)}") from error
+            raise type(error)(f"{error}\n\n{described(path)}".rstrip()) from error
 
 
 EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"

@@ -129,9 +129,20 @@ class Sampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, latent, seed, steps, guidance,
-        negative=None, rescale=1.0, shift=1.5, schedule="original", solver="euler", strength=1.0,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        positive,
+        latent,
+        seed,
+        steps,
+        guidance,
+        negative=None,
+        rescale=1.0,
+        shift=1.5,
+        schedule="original",
+        solver="euler",
+        strength=1.0,
+    ) -> io.NodeOutput:
         guider = host.guider(model, positive, negative, guidance, rescale)
         sigmas = host.schedule(steps, shift, schedule, strength)
         return io.NodeOutput(host.sample(guider, solver, sigmas, latent, seed))

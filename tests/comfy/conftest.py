@@ -97,13 +97,21 @@ def connect(server: subprocess.Popen, port: int, base: Path, log: Path) -> Clien
 
 
 @pytest.fixture(scope="session")
-def in_comfyui(comfyui, base_directory):
-    """Runs a function of `probes.py` in ComfyUI's Python, with the pack imported as ComfyUI does; gives its result."""
+def probes(comfyui) -> dict[str, tuple[Any, str | None]]:
+    """What `probes.py` found in ComfyUI's Python, with the pack imported as ComfyUI does."""
+    command = [comfyui.python, str(Path(__file__).with_name("probes.py")), str(comfyui.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
-    def call(name: str, *arguments: str) -> Any:
-        command = [comfyui.python, str(Path(__file__).parent / "probes.py"), str(comfyui.path), name, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads(done.stdout.splitlines()[-1])
 
-    return call
+@pytest.fixture
+def probe(probes):
+    """The result of one of the probes by name."""
+
+    def result(name: str) -> Any:
+        value, error = probes[name]
+        assert error is None, error
+        return value
+
+    return result

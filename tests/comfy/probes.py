@@ -1,4 +1,4 @@
-"""Run by ComfyUI's Python: `probes.py COMFYUI NAME [ARGUMENTS]` prints the result of a function below as JSON."""
+"""Run by ComfyUI's Python, `probes.py COMFYUI`: prints {name: [result, traceback]} of every function in `PROBES`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import importlib
 import importlib.util
 import json
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 PACK = "/custom_nodes/joyimage_under_test"  # ComfyUI names a pack's module by its path
 
@@ -142,28 +145,54 @@ def compiled(host) -> dict[str, float]:
     }
 
 
+def single_file_encoder(host) -> float:
+    """An encoder of the released vocabulary in one file without a configuration, against the same one as built."""
+    from safetensors.torch import save_model
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    text = {"vocab_size": 151936, "num_key_value_heads": 1, "head_dim": 16, "rope_theta": 5e6, **sizes}
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True}
+    vision = {"depth": 4, "hidden_size": 64, "intermediate_size": 64, "num_heads": 16, "out_hidden_size": 32}
+    vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]}
+    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, Path(folder, "encoder.safetensors"))
+        managed = host.load_encoder(Path(folder, "encoder.safetensors"))
+    plain = host.Encoder(model, managed.tokenizer)
+    return difference(managed.encode(["a red cup"])[0], plain.encode(["a red cup"])[0])
+
+
 def older_comfyui(host) -> str | None:
     """What the pack says when it is loaded by an older ComfyUI."""
     import asyncio
 
     import comfyui_version
 
-    comfyui_version.__version__ = "0.3.66"
-    try:
-        asyncio.run(sys.modules[PACK].comfy_entrypoint())
-    except RuntimeError as error:
-        return str(error)
+    with mock.patch.object(comfyui_version, "__version__", "0.3.66"):
+        try:
+            asyncio.run(sys.modules[PACK].comfy_entrypoint())
+        except RuntimeError as error:
+            return str(error)
     return None
 
 
+PROBES = (forward, offloading, block_patches, compiled, single_file_encoder, older_comfyui)
+
+
 def main() -> None:
-    comfyui, name, *arguments = sys.argv[1:]
-    host = import_host(comfyui)
+    host = import_host(sys.argv[1])
     import torch
 
     torch.set_num_threads(1)
-    with torch.inference_mode():
-        print(json.dumps(globals()[name](host, *arguments)))
+    results = {}
+    for probe in PROBES:
+        try:
+            with torch.inference_mode():
+                results[probe.__name__] = probe(host), None
+        except Exception:
+            results[probe.__name__] = None, traceback.format_exc()
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -36,13 +37,13 @@ def photo(base_directory):
 class Edit(Graph):
     """A graph up to the sampler: loaders, and the encoded prompt with or without the photograph."""
 
-    def __init__(self, image: bool = False, batch_size: int = 1, negative: str = NEGATIVE):
+    def __init__(self, image: bool = False, batch_size: int = 1, negative: str = NEGATIVE, size: int = SIZE):
         super().__init__()
         self.model = self.add("JoyImageLoadMMDiT", model=TINY)
         self.vae = self.add("JoyImageLoadVAE", vae=TINY)
         encoder = self.add("JoyImageLoadEncoder", encoder=TINY)
         images = {"images.image0": self.add("LoadImage", image="photo.png"), "vae": self.vae} if image else {}
-        size = {"base_size": "256", "width": SIZE, "height": SIZE, "batch_size": batch_size}
+        size = {"base_size": "256", "width": size, "height": size, "batch_size": batch_size}
         texts = {"prompt": PROMPT, "negative_prompt": negative}
         self.positive = self.add("JoyImageEncodePrompt", encoder=encoder, **texts, **size, **images)
         self.negative, self.latent = output(self.positive, 1), output(self.positive, 2)
@@ -95,6 +96,32 @@ def test_sampler_equals_the_library(client, library, photo, image, options):
     images = [photo] if image else None
     make = (lambda *a, **k: library.edit(images, *a, **k)) if image else library.generate
     expected = make(PROMPT, size=(SIZE, SIZE), output="latent", **settings)
+    torch.testing.assert_close(latent, expected, atol=1e-4, rtol=0)
+
+
+def test_prompts_of_one_length_share_a_batch(client, library):
+    negative = "blurry and grainy"
+    assert len(negative) == len(PROMPT)  # one token per byte
+    latent = normalised(sampled(client, Edit(negative=negative)))
+    expected = library.generate(
+        PROMPT, size=(SIZE, SIZE), steps=STEPS, seed=7, negative_prompt=negative, output="latent"
+    )
+    torch.testing.assert_close(latent, expected, atol=1e-4, rtol=0)
+
+
+def test_references_may_come_from_comfyuis_node(client, library, photo):
+    """Core's Set Reference Latent uses the same key, so prompts of others' encoders go with our sampler."""
+    edit = Edit()
+    start = edit.add("VAEEncode", pixels=edit.add("LoadImage", image="photo.png"), vae=edit.vae)
+    given = {
+        name: edit.add("ReferenceLatent", conditioning=cond, latent=start)
+        for name, cond in (("positive", edit.positive), ("negative", edit.negative))
+    }
+    latent = normalised(sampled(client, edit, **given))
+    (text,) = library.condition([[]], PROMPT, negative_prompt=NEGATIVE, size=(SIZE, SIZE))
+    (image,) = library.condition([photo], PROMPT, negative_prompt=NEGATIVE, size=(SIZE, SIZE))
+    mixed = dataclasses.replace(text, references=image.references)
+    (expected,) = library.sample([mixed], [7], steps=STEPS)
     torch.testing.assert_close(latent, expected, atol=1e-4, rtol=0)
 
 
@@ -151,8 +178,9 @@ def test_progress_and_previews_arrive(client):
     assert preview.mode == "RGB" and preview.width == preview.height
 
 
-def test_interrupt_ends_the_run_and_the_next_one_works(client):
-    edit = Edit()
+def test_interrupt_ends_the_step_and_the_next_run_works(client):
+    """At 256 pixels a step takes long enough for the request to arrive in the one after."""
+    edit = Edit(size=256)
     edit.sample(seed=12, steps=1000)
     seen = []
 
@@ -163,7 +191,7 @@ def test_interrupt_ends_the_run_and_the_next_one_works(client):
 
     run = client.run(edit, on_progress=stop)
     assert run.interrupted
-    assert seen[-1] < 100
+    assert seen[-1] <= 4
     assert sampled(client, Edit(), seed=13).isfinite().all()
 
 
@@ -201,28 +229,46 @@ def test_guider_and_schedule_in_the_custom_sampler(client):
     torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
 
 
-def test_lora_changes_the_result_and_at_strength_0_does_not(client, base_directory, library):
+@pytest.fixture(scope="module")
+def lora(base_directory, library) -> str:
+    """The name of a LoRA file for one layer."""
     key = "double_blocks.1.attn.img_attn_qkv"
     out_size, in_size = library.mmdit.get_submodule(key).weight.shape
     generator = torch.Generator().manual_seed(0)
     factors = {"lora_A": (4, in_size), "lora_B": (out_size, 4)}
-    lora = {
+    state = {
         f"diffusion_model.{key}.{name}.weight": torch.randn(shape, generator=generator)
         for name, shape in factors.items()
     }
     (base_directory / "models" / "loras").mkdir(exist_ok=True)
-    save_file(lora, base_directory / "models" / "loras" / "test.safetensors")
+    save_file(state, base_directory / "models" / "loras" / "test.safetensors")
+    return "test.safetensors"
+
+
+def test_lora_changes_the_result_and_at_strength_0_does_not(client, lora):
     edit = Edit()
     saved = [edit.sample()]
     for strength in (0.0, 1.0):
-        loader = edit.add(
-            "LoraLoaderModelOnly", model=edit.model, lora_name="test.safetensors", strength_model=strength
-        )
-        saved.append(edit.sample(model=loader))
+        choice = {"lora_name": lora, "strength_model": strength}
+        saved.append(edit.sample(model=edit.add("LoraLoaderModelOnly", model=edit.model, **choice)))
     run = client.run(edit)
     plain, off, on = map(run.latent, saved)
     torch.testing.assert_close(off, plain, atol=0, rtol=0)
     assert (on - plain).abs().max() > 1e-3
+
+
+def test_lora_as_a_hook_equals_the_patched_model(client, lora):
+    """Hooks patch the weights while a prompt runs; on both prompts that is the whole model."""
+    edit = Edit()
+    patched = edit.add("LoraLoaderModelOnly", model=edit.model, lora_name=lora, strength_model=1.0)
+    hooks = edit.add("CreateHookLoraModelOnly", lora_name=lora, strength_model=1.0)
+    hooked = {
+        name: edit.add("ConditioningSetProperties", cond_NEW=cond, strength=1.0, set_cond_area="default", hooks=hooks)
+        for name, cond in (("positive", edit.positive), ("negative", edit.negative))
+    }
+    saved = [edit.sample(model=patched), edit.sample(**hooked)]
+    run = client.run(edit)
+    torch.testing.assert_close(*map(run.latent, saved), atol=1e-4, rtol=0)
 
 
 def test_model_sampling_shift_acts_on_comfyuis_schedule(client):
@@ -245,7 +291,8 @@ def test_easycache_skips_steps(client):
     torch.testing.assert_close(never, plain, atol=0, rtol=0)
     assert (often - plain).abs().max() > 1e-3
     counts = re.findall(r"EasyCache - skipped (\d+)/12 steps", client.log.read_text(errors="replace"))
-    assert int(counts[-1]) > 0
+    fewest, most = sorted(map(int, counts[-2:]))
+    assert fewest == 0 < most
 
 
 BAD = {
@@ -278,26 +325,26 @@ def test_settings_out_of_range_are_refused_before_running(client):
         client.run(edit)
 
 
-def test_networks_equal_the_library_and_comfyuis_class(in_comfyui):
-    figures = in_comfyui("forward")
+def test_networks_equal_the_library_and_comfyuis_class(probe):
+    figures = probe("forward")
     assert figures["library"] < 1e-5
     assert figures["core"] < 1e-5
 
 
-def test_networks_run_the_same_when_offloaded(in_comfyui):
-    for name, figures in in_comfyui("offloading").items():
+def test_networks_run_the_same_when_offloaded(probe):
+    for name, figures in probe("offloading").items():
         assert figures["offloaded"] > 20, name
         assert figures["difference"] < 1e-5, name
 
 
-def test_patches_replace_blocks(in_comfyui):
-    figures = in_comfyui("block_patches")
+def test_patches_replace_blocks(probe):
+    figures = probe("block_patches")
     assert figures["seen"] == [0, 1, 2, 3]
     assert figures["kept"] < 1e-5
     assert figures["skipped"] > 1e-2
 
 
-def test_torch_compile_wraps_the_network(in_comfyui):
-    figures = in_comfyui("compiled")
+def test_torch_compile_wraps_the_network(probe):
+    figures = probe("compiled")
     assert figures["compiled"] == 1
     assert figures["difference"] < 1e-5
