@@ -141,7 +141,9 @@ def _add_generate(commands, parents) -> None:
 
 def _add_ask(commands, parents) -> None:
     ask = commands.add_parser("ask", parents=parents, help="ask about pictures")
-    ask.add_argument("inputs", nargs="+", metavar="IMAGE… QUESTION", help="pictures, then the question")
+    ask.add_argument(
+        "inputs", nargs="+", metavar="IMAGE… [QUESTION]", help="pictures, then the question (a description)"
+    )
     ask.add_argument("--max-new-tokens", type=int, default=2048, help="length of the answer (2048)")
     ask.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest word always (0.7)")
     ask.add_argument("--top-p", type=float, default=0.8, help="(0.8)")
@@ -187,7 +189,9 @@ def run_generate(options) -> None:
 
 
 def run_ask(options) -> None:
-    *pictures, question = options.inputs
+    pictures, question = options.inputs, None
+    if not Path(pictures[-1]).is_file():
+        *pictures, question = pictures
     show = None if options.json else lambda text: print(text, end="", flush=True)
     answer = _load(options).ask(
         pictures,

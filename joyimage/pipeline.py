@@ -72,7 +72,7 @@ class JoyImage:
         moves pixels by a level or two.
         Raises `CheckpointError`, or `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = _usable(device)
         if str(path) == "tiny":
             from . import tiny  # here: nobody else needs it
 
@@ -388,6 +388,17 @@ def fit(
     else:
         sizes = [best_bucket(picture.height, picture.width, base_size) for picture in pictures]
     return [cover(picture, own) for picture, own in zip(pictures, sizes, strict=True)], size or sizes[-1]
+
+
+def _usable(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the GPU where there is one."""
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise JoyImageError("torch finds no CUDA GPU; use the device cpu, or install torch for this machine's GPU")
+    return device
 
 
 def _load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:

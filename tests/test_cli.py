@@ -101,6 +101,15 @@ def test_generate_ask_and_rewrite(folder, capsys):
     assert output.out == "remove cup\n" and "note: the prompt was not rewritten" in output.err
 
 
+def test_ask_without_a_question_describes(folder, capsys):
+    common = ["--max-new-tokens", "4", "--temperature", "0", "--device", "cpu"]
+    answers = []
+    for question in ([], ["Describe this image in detail."]):
+        assert main(["ask", "cup.png", *question, *common]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+
+
 def test_rewrite_by_a_server(folder, capsys, monkeypatch):
     requests = []
 
@@ -165,6 +174,8 @@ BAD = [
     (["edit", "cup.png", "--camera", "10,20,sideways"], "in, out, unchanged"),
     (["edit", "cup.png", "--camera", "10", "--rotate", "cup"], "cannot go together"),
     (["edit", "cup.png", "Remove it.", "--model", "nowhere"], "nowhere"),
+    (["ask", "cup.png", "What?", "--device", "toaster"], "no device 'toaster'"),
+    (["ask", "cup.png", "What?", "--temperature", "-1"], "temperature"),
     (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
     (["inspect", "cup.png"], "cup.png"),
     (["rewrite", " "], "empty"),

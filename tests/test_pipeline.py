@@ -10,6 +10,7 @@ from diffusers import (
     JoyImageEditPlusTransformer3DModel,
     JoyImageEditTransformer3DModel,
 )
+from einops import rearrange
 from PIL import Image
 
 from joyimage import JoyImage, JoyImageError, tiny
@@ -108,20 +109,21 @@ def latents_of(output) -> np.ndarray:
 
 
 def test_edit_plus_equals_diffusers(model, picture):
-    """Two references, each scaled to its own bucket."""
+    """Two references, each of its own size."""
     theirs = reference(model, plus=True)
     other = picture.rotate(90, expand=True).crop((0, 0, 200, 300))
-    buckets = [cover(image, size) for image, size in ((picture, (208, 256)), (other, (256, 192)))]
+    fitted = [cover(image, size) for image, size in ((picture, (208, 256)), (other, (256, 192)))]
     theirs.image_processor.get_default_height_width = lambda image, *_: (image.height, image.width)
     start = noise(model, (256, 192))
-    expected = theirs(
-        images=buckets, prompt=INSTRUCTION, negative_prompt="", latents=start, num_inference_steps=4,
-        height=256, width=192,
-    ).images[0]  # fmt: skip
-    (edited,) = model.edit(
-        buckets, INSTRUCTION, base_size=None, steps=4, schedule="diffusers", latent=start, size=(256, 192)
-    )
-    assert np.abs(levels(edited) - levels(expected)).max() <= 1
+    call = {"latents": start, "num_inference_steps": 4, "height": 256, "width": 192, "negative_prompt": ""}
+    patches = theirs(images=fitted, prompt=INSTRUCTION, output_type="latent", **call).images[0]
+    expected = rearrange(patches[: 16 * 12], "(r q) c t ph pw -> c t (r ph) (q pw)", r=16)
+    options = {"base_size": None, "steps": 4, "schedule": "diffusers", "latent": start, "size": (256, 192)}
+    latent = model.edit(fitted, INSTRUCTION, output="latent", **options)
+    torch.testing.assert_close(latent[0], expected, atol=1e-4, rtol=0)
+    (edited,) = model.edit(fitted, INSTRUCTION, **options)
+    (image,) = theirs(images=fitted, prompt=INSTRUCTION, **call).images
+    assert np.abs(levels(edited) - levels(image)).max() <= 1
 
 
 def test_text_to_image_equals_diffusers(model, monkeypatch):
