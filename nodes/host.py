@@ -156,11 +156,10 @@ class JoyImageModel(comfy.model_base.BaseModel):
 
     def load_model_weights(self, sd: State, unet_prefix: str = "", assign: bool = False) -> JoyImageModel:
         """Fill the network; raises `CheckpointError` by name, where the host would go on with a line in its log."""
-        missing, unexpected = self.diffusion_model.load_state_dict(sd, strict=False, assign=assign)
-        if missing or unexpected:
-            raise CheckpointError(
-                f"the weights do not fit the MMDiT: missing {missing[:8]}, unexpected {unexpected[:8]}"
-            )
+        try:
+            self.diffusion_model.load_state_dict(sd, strict=True, assign=assign)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit: {error}") from error
         return self
 
 
@@ -202,8 +201,12 @@ def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State]:
     source = open_part(path, "mmdit")
     state = read_tensors(source)
     names = next(match.names for match in detect(state) if match.part == "mmdit")
-    config = empty_mmdit(source, torch.bfloat16).config
-    return config, {ours: state[theirs] for ours, theirs in names.items()}
+    network = empty_mmdit(source, torch.bfloat16)
+    if missing := sorted(
+        dict(network.named_parameters()).keys() - names.keys()
+    ):  # the host's quantised layers pass over
+        raise CheckpointError(f"{path}: {len(missing)} weights are missing: {', '.join(missing[:12])}")
+    return network.config, {ours: state[theirs] for ours, theirs in names.items()}
 
 
 def read_tensors(source: Source) -> State:
@@ -278,12 +281,12 @@ class ManagedEncoder(Encoder):
         memory = self.BYTES + self.BYTES_PER_PIXEL * pixels
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
         for module in self.model.modules():
-            if module_is_small(module):  # no host layer: must be whole where it runs
+            if stays_whole(module):
                 module.to(self.device)
 
 
-def module_is_small(module: nn.Module) -> bool:
-    """Whether a module holds parameters or buffers of its own that `use_host_layers` has left as they are."""
+def stays_whole(module: nn.Module) -> bool:
+    """Whether a module has parameters or buffers of its own and is no host layer: it must be where it runs."""
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return bool(own) and not hasattr(module, "comfy_cast_weights")
 
