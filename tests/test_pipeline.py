@@ -294,3 +294,46 @@ def test_building_the_tiny_model_leaves_the_random_state_alone():
     first, second = tiny.build()[0], tiny.build()[0]
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.proj_out.weight, second.proj_out.weight)
+
+
+@pytest.fixture(scope="module")
+def diffusers_folder(model, tmp_path_factory):
+    """The model as Diffusers saves it."""
+    folder = tmp_path_factory.mktemp("diffusers")
+    pipeline = reference(model)
+    for name in ("transformer", "vae", "text_encoder", "tokenizer"):
+        getattr(pipeline, name).save_pretrained(folder / name)
+    (folder / "model_index.json").write_text('{"_class_name": "JoyImageEditPipeline"}')
+    return folder
+
+
+def test_a_diffusers_folder_gives_the_same_edit(model, picture, diffusers_folder):
+    loaded = JoyImage.load(diffusers_folder, device="cpu")
+    expected = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
+    torch.testing.assert_close(loaded.edit(picture, INSTRUCTION, output="latent", **SMALL), expected, atol=1e-5, rtol=0)
+    options = {"temperature": 0, "max_new_tokens": 4}
+    assert loaded.ask(picture, "What is it?", **options) == model.ask(picture, "What is it?", **options)
+
+
+def test_parts_can_come_from_single_files(model, picture, diffusers_folder):
+    """As people with ComfyUI have them: MMDiT and VAE as files, encoder with a tokenizer folder."""
+    loaded = JoyImage.load(
+        mmdit=diffusers_folder / "transformer" / "diffusion_pytorch_model.safetensors",
+        vae=diffusers_folder / "vae" / "diffusion_pytorch_model.safetensors",
+        encoder=diffusers_folder / "text_encoder",
+        tokenizer=diffusers_folder / "tokenizer",
+        device="cpu",
+    )
+    expected = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
+    torch.testing.assert_close(loaded.edit(picture, INSTRUCTION, output="latent", **SMALL), expected, atol=1e-5, rtol=0)
+
+
+def test_the_command_line_takes_a_model_folder(picture, diffusers_folder, tmp_path, monkeypatch, capsys):
+    from joyimage.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    picture.save("photo.png")
+    command = ["edit", "photo.png", INSTRUCTION, "--size", "64x80", "--steps", "1", "--quiet", "--device", "cpu"]
+    assert main([*command, "--model", str(diffusers_folder), "--json"]) == 0
+    assert main(["inspect", str(diffusers_folder)]) == 0
+    assert "encoder" in capsys.readouterr().out
