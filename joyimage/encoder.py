@@ -247,7 +247,7 @@ class Encoder:
             # All ones is recognised as plain causal and costs no mask; None makes transformers 4 build one.
             mask = torch.ones(1, lengths[0], dtype=torch.long, device=self.device)
         else:
-            mask = packed_mask(past, lengths, self._embedding.weight.dtype, self.device)
+            mask = packed_mask(past, lengths, self._decoder.norm.weight.dtype, self.device)  # norms are never quantised
         outputs = []
         hook = self._decoder.layers[-1].register_forward_hook(lambda _module, _args, output: outputs.append(output))
         try:

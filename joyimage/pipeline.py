@@ -14,10 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoints, rewriting, sampling
-from .encoder import Encoder
+from .encoder import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT, Encoder
 from .errors import JoyImageError
 from .images import best_bucket, check_size, cover, load, nearest_size, to_pil, to_tensor
+from .memory import Needs, parse_size
 from .mmdit import MMDiT
+from .streaming import Memory
 from .vae import WanVAE
 
 MAX_REFERENCES = 6
@@ -47,10 +49,11 @@ class Conditioning:
 class JoyImage:
     """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures."""
 
-    def __init__(self, mmdit: MMDiT, vae: WanVAE, encoder: Encoder):
+    def __init__(self, mmdit: MMDiT, vae: WanVAE, encoder: Encoder, memory: Memory | None = None):
         self.mmdit = mmdit
         self.vae = vae
         self.encoder = encoder
+        self.memory = memory or Memory(Needs(encoder.model, mmdit, vae), mmdit.proj_out.weight.device)
 
     @classmethod
     def load(
@@ -63,6 +66,7 @@ class JoyImage:
         tokenizer: str | Path | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        memory: str | int | None = None,
     ) -> JoyImage:
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -70,13 +74,18 @@ class JoyImage:
         folder with the Qwen tokenizer's files, needed where `encoder` is a single file. `device` is the GPU where
         there is one; `dtype` is that of the files. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
         moves pixels by a level or two.
-        Raises `CheckpointError`, or `MissingFileError`, naming the file, what is wrong with it and what to do.
+        With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
+        the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
+        result is the same. Left out, everything is on the device all the time.
+        Raises `JoyImageError` for a memory that is too small, naming the least that works, `CheckpointError`, or `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
-        device = _usable(device)
+        device, budget = _usable(device), None if memory is None else parse_size(memory)
+        home = device if budget is None else torch.device("cpu")
         if str(path) == "tiny":
             from . import tiny  # here: nobody else needs it
 
-            return cls(*tiny.build(device))
+            networks = tiny.build(home)
+            return cls(*networks, _memory(*networks, device, budget))
         parts = checkpoints.find_parts(path) if path is not None else {}
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
         parts.update({name: Path(value) for name, value in given.items() if value is not None})
@@ -95,7 +104,8 @@ class JoyImage:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.mmdit.proj_out.weight.dtype
+        """What the MMDiT computes in: the dtype of its tables, which are never quantised."""
+        return self.mmdit.double_blocks[0].img_mod.modulate_table.dtype
 
     def edit(
         self,

@@ -491,9 +491,8 @@ def test_inspect_names_another_model(tmp_path):
 
 
 def test_inspect_says_what_cannot_be_computed_in(mmdit, tmp_path):
-    state = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in mmdit.state_dict().items()}
+    state = {name: tensor.to(torch.int8) for name, tensor in mmdit.state_dict().items()}
     path = as_safetensors(tmp_path / "a", state)
-    assert "float8_e4m3fn" in inspect(path).parts[0].problem
-    with pytest.raises(CheckpointError, match="float8_e4m3fn"):
+    assert "int8" in inspect(path).parts[0].problem
+    with pytest.raises(CheckpointError, match="int8"):
         load_mmdit(path)
-    assert load_mmdit(path, dtype=torch.bfloat16).proj_out.weight.dtype == torch.bfloat16

@@ -7,12 +7,9 @@ file. A further format is one more row of `FORMATS`.
 from __future__ import annotations
 
 import functools
-import json
-import math
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, MissingFileError
+from .companions import fold
+from .gguf import MAGIC, open_gguf
+from .weights import MAX_HEADER_BYTES, TensorInfo, Weights, parse_json
 
 HEAD_BYTES = 512  # what a file is recognised by
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 INDEX_PATTERN = "*.index.json"
 NESTED = ("state_dict", "model", "module")  # where training scripts put the weights inside a .pth
 
@@ -43,49 +42,8 @@ SAFETENSORS_DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True, eq=False)
-class Weights(Mapping[str, Tensor]):
-    """The tensors of one file, or of a set of shards. Indexing reads one tensor; everything else reads none.
-
-    `release` lets go of the mapped file until the next read. Pages that were read count as the process's memory as long
-    as they are mapped, so after copying a tensor it keeps the peak at the copies instead of the copies and the file.
-    """
-
-    files: tuple[Path, ...]
-    info: dict[str, TensorInfo]
-    read: Callable[[str], Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)
-    release: Callable[[], None] = lambda: None
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.read(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.info)
-
-    def __len__(self) -> int:
-        return len(self.info)
-
-    def __contains__(self, name: object) -> bool:  # the Mapping's own would read the tensor
-        return name in self.info
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: info.shape for name, info in self.info.items()}
-
-
 def open_weights(path: str | Path) -> Weights:
-    """Open a weight file, an index of shards, or the folder that holds one of them.
+    """Open a weight file, an index of shards, or the folder that holds one of them. Quantised weights come as `Packed`.
 
     Raises `MissingFileError` for a path or shard that does not exist, `CheckpointError` for a file that is truncated,
     inconsistent, of no known format, or a pickle that would do more than rebuild tensors.
@@ -94,7 +52,7 @@ def open_weights(path: str | Path) -> Weights:
     if not path.is_dir():
         _refuse_single_shard(path)
         head = _head(path)
-        return open_shards(path) if _is_json(head) and not reader_of(head) else open_file(path)
+        return fold(open_shards(path) if _is_json(head) and not reader_of(head) else open_file(path))
     units = weight_units(path)
     if not units:
         raise MissingFileError(
@@ -109,14 +67,14 @@ def open_weights(path: str | Path) -> Weights:
 def weight_units(folder: Path) -> list[Path]:
     """What can be opened in a folder: its indexes of shards, and its weight files that are no such shard.
 
-    Pickles beside safetensors are left out: they are copies, optimizer states or training arguments.
+    Pickles beside other formats are left out: they are copies, optimizer states or training arguments.
     """
     indexes = {index: read_index(index) for index in sorted(folder.glob(INDEX_PATTERN))}
     shards = {shard for weight_map in indexes.values() for shard in weight_map.values()}
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and f.name not in shards and reader_of(_head(f))]
     samples = {index: folder / next(iter(weight_map.values())) for index, weight_map in indexes.items()}
     samples.update((file, file) for file in files)
-    safe = [unit for unit, sample in samples.items() if not sample.is_file() or _is_safetensors(_head(sample))]
+    safe = [unit for unit, sample in samples.items() if not sample.is_file() or _is_safe(_head(sample))]
     return safe or list(samples)
 
 
@@ -135,17 +93,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a JSON object ({error}); download the file again") from None
 
 
-def parse_json(text: bytes | str) -> dict[str, Any]:
-    """Raises `ValueError` for text that is not a JSON object."""
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    return value
-
-
 # -- recognising ------------------------------------------------------------------------------------------------------
 
 
@@ -162,16 +109,23 @@ def _is_pickle(head: bytes) -> bool:
     return head[:1] == b"\x80" and head[1:2] <= b"\x05"
 
 
+def _is_gguf(head: bytes) -> bool:
+    return head.startswith(MAGIC)
+
+
+def _is_safe(head: bytes) -> bool:
+    return _is_safetensors(head) or _is_gguf(head)
+
+
 def _is_json(head: bytes) -> bool:
     return head.lstrip()[:1] == b"{"
 
 
 IMPOSTORS = (
-    (b"GGUF", "is a GGUF file, which is not supported"),
     (b"version https://git-lfs", "is a Git LFS pointer instead of the file itself; run `git lfs pull` in its folder"),
     (b"<", "is a web page; the download went wrong, fetch it again"),
     (b"PK", "is a zip archive without PyTorch weights; unpack it first"),
-    (b"", "is not a weight file; expected safetensors, a PyTorch .pth, or an index.json of shards"),
+    (b"", "is not a weight file; expected safetensors, GGUF, a PyTorch .pth, or an index.json of shards"),
 )
 
 
@@ -325,7 +279,8 @@ def open_shards(path: Path) -> Weights:
         tuple(file for shard in shards.values() for file in shard.files),
         {key: shards[shard].info[key] for key, shard in weight_map.items()},
         lambda key: shards[weight_map[key]][key],
-        release=release,
+        {name: text for shard in shards.values() for name, text in shard.metadata.items()},
+        release,
     )
 
 
@@ -347,6 +302,7 @@ def _refuse_single_shard(path: Path) -> None:
 
 
 FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
+    (_is_gguf, open_gguf),
     (_is_safetensors, open_safetensors),
     (_is_pytorch_zip, open_pytorch),
     (_is_pickle, functools.partial(open_pytorch, mmap=False)),  # PyTorch's format before 1.6 cannot be mapped

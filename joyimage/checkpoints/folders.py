@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, MissingFileError
-from .files import TensorInfo, Weights, existing, open_weights, parse_json, read_json, weight_units
-from .layouts import PARTS, Match, describe, detect
+from torch import Tensor
 
+from ..errors import CheckpointError, MissingFileError
+from ..quantised import Packed
+from .files import existing, open_weights, read_json, weight_units
+from .layouts import PARTS, Match, describe, detect
+from .weights import TensorInfo, Weights, parse_json
+
+# GGUF converters flatten what has five axes: of these kernels the last three, here after (out, in)
+KERNELS = {"img_in.weight": (1, 2, 2), "model.visual.patch_embed.proj.weight": (2, 16, 16)}
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets
 
 
@@ -22,10 +30,14 @@ class Source:
     match: Match
     config: dict[str, Any]
 
-    @property
+    @cached_property
     def info(self) -> dict[str, TensorInfo]:
         """Shapes and dtypes under our modules' names."""
-        return {ours: self.weights.info[theirs] for ours, theirs in self.match.names.items()}
+        return {ours: _unflattened(ours, self.weights.info[theirs]) for ours, theirs in self.match.names.items()}
+
+    def read(self, name: str) -> Tensor | Packed:
+        """The tensor of this name of ours: a view of the mapped file where that can be."""
+        return self.weights[self.match.names[name]].reshape(self.info[name].shape)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -54,8 +66,23 @@ def open_part(path: str | Path, part: str) -> Source:
 
 
 def sources(path: Path, weights: Weights) -> list[Source]:
-    """The parts in an opened file."""
-    return [Source(path, weights, match, _config(weights)) for match in detect(weights)]
+    """The parts in an opened file. Raises `CheckpointError` for one in a quantised format that is not supported."""
+    found = [Source(path, weights, match, _config(weights)) for match in detect(weights)]
+    for source in found:
+        unknown = [name for name, info in source.info.items() if info.encoding and not info.encoding.unpack]
+        if unknown:
+            raise CheckpointError(
+                f"{path}: {len(unknown)} weights are stored as {source.info[unknown[0]].format}, which is not "
+                f"supported ({unknown[0]} is the first); get a file in fp8, int8, GGUF Q2_K to Q8_0, or bf16"
+            )
+    return found
+
+
+def _unflattened(name: str, info: TensorInfo) -> TensorInfo:
+    if name not in KERNELS or len(info.shape) == 5 or not info.shape:
+        return info
+    shape = (info.shape[0], math.prod(info.shape[1:]) // math.prod(KERNELS[name]), *KERNELS[name])
+    return replace(info, shape=shape) if math.prod(shape) == math.prod(info.shape) else info
 
 
 def find_parts(path: str | Path) -> dict[str, Path]:

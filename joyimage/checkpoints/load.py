@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .. import operations as quantisable
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, MissingFileError
 from ..mmdit import MMDiT
+from ..operations import Quantisable, replace_layers
+from ..quantised import Packed
 from ..vae import WanVAE
 from . import qwen
 from .files import existing
@@ -32,18 +35,21 @@ State = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+QUANTISED_DTYPE = torch.bfloat16  # what quantised weights compute in: the published weights' dtype
 LISTED = 12  # names in a message
 DIFFUSERS_THETA = 256.0  # Diffusers' class default, in force where its config.json does not say
 
 
 def load_mmdit(
-    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = nn
+    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = quantisable
 ) -> MMDiT:
-    """The MMDiT in a file or folder of any layout, ready for inference.
+    """The MMDiT in a file or folder of any layout and format, ready for inference.
 
-    `dtype` is the file's own unless given; on the CPU weights that need no conversion stay views of the mapped file.
-    `operations` holds the layer classes. The axes and base of the rotary embedding come from the "config" in a
-    safetensors header or the `config.json` beside the weights, else they are the published ones.
+    `dtype` is what it computes in: the file's own unless given, bfloat16 for quantised files. On the CPU weights that
+    need no conversion stay views of the mapped file. Quantised matrices and embeddings stay so and become floating
+    point as they are used, if `operations`, the layer classes, are `joyimage.operations`; all else does now.
+    The axes and base of the rotary embedding come from the "config" in a safetensors header or the `config.json` beside
+    the weights, else they are the published ones.
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
     source = open_part(path, "mmdit")
@@ -55,7 +61,7 @@ def load_vae(
 ) -> WanVAE:
     """The Wan VAE in a file or folder, from either naming; options and errors as for `load_mmdit`.
 
-    Its kernels are cut to two dimensions and laid out channels_last, so they are copies.
+    Its kernels are cut to two dimensions and laid out channels_last, so they are copies, and never stay quantised.
     """
     source = open_part(path, "vae")
     return _fill(empty_vae(source, dtype or own_dtype(source), operations), source, device)
@@ -82,10 +88,7 @@ def load_encoder(
     tokens = _load_tokenizer(tokenizer, source)
     qwen.fit_control_ids(model.config, tokens)
     _fill(model, source, device)
-    if not hasattr(model, "lm_head"):
-        return Encoder(model.model, tokens)
-    model.tie_weights()  # a tied head has become a parameter of its own, over the embedding's memory
-    return Encoder(model, tokens)
+    return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
 
 
 # -- the networks without weights -------------------------------------------------------------------------------------
@@ -130,7 +133,9 @@ def empty_encoder(source: Source, dtype: torch.dtype) -> Qwen3VLForConditionalGe
     config = source.config if given else _checked(source, lambda: qwen.released_config(source.shapes))
     tied = bool(config.get("tie_word_embeddings")) and qwen.HEAD not in source.match.names
     config = config | {"tie_word_embeddings": tied}
-    return _checked(source, lambda: qwen.empty(config, dtype, head=tied or qwen.HEAD in source.match.names))
+    model = _checked(source, lambda: qwen.empty(config, dtype, head=tied or qwen.HEAD in source.match.names))
+    replace_layers(model, quantisable, kept=("visual.pos_embed",))  # transformers asks that one for its dtype
+    return model
 
 
 EMPTY: dict[str, Callable[[Source, torch.dtype], nn.Module]] = {
@@ -159,12 +164,12 @@ def own_dtype(source: Source) -> torch.dtype:
     """The floating dtype that most of a part's bytes have; raises `CheckpointError` if nothing can compute in it."""
     sizes: Counter[torch.dtype] = Counter()
     for info in source.info.values():
-        sizes[info.dtype] += info.nbytes
+        sizes[QUANTISED_DTYPE if info.encoding else info.dtype] += info.nbytes
     dtype = max(sizes, key=sizes.__getitem__)
     if dtype not in COMPUTE_DTYPES:
         raise CheckpointError(
-            f"{source.path}: its weights are {_short(dtype)}, in which nothing can compute; "
-            "give a dtype to convert to, or get the bfloat16, float16 or float32 file"
+            f"{source.path}: its weights are {_short(dtype)} without scales, in which nothing can compute; "
+            "get a bf16, fp8, int8 or GGUF file"
         )
     return dtype
 
@@ -212,22 +217,50 @@ def _fill(model: Network, source: Source, device: Device) -> Network:
     if text := str(compare(model, source)):
         raise CheckpointError(f"{source.path}: does not fit {PARTS[source.match.part]} of its sizes: {text}")
     _check_float(source)
-    expected, state = dict(model.named_parameters()), {}
-    for ours, theirs in source.match.names.items():
-        view = source.weights[theirs]
-        for name, tensor in _transform(source, {ours: view}).items():
-            state[name] = tensor.to(device, expected[name].dtype)
-            if state[name].data_ptr() != view.data_ptr():
+    for ours in source.match.names:
+        stored = source.read(ours)
+        packed = _stays_packed(model, ours, stored)
+        values = {ours: stored} if packed else _transform(source, {ours: _dense(stored)})
+        for name, value in values.items():
+            if _assign(model, name, value, device) != stored.data.data_ptr():
                 source.weights.release()
-    if getattr(model, "lm_head", None) and qwen.HEAD not in state:
-        state[qwen.HEAD] = state[qwen.EMBEDDING]
-    model.load_state_dict(state, strict=True, assign=True)
+    if getattr(model, "lm_head", None) and qwen.HEAD not in source.match.names:
+        _tie(model.lm_head, model.get_input_embeddings())
     return model.to(device).eval().requires_grad_(False)  # what is left to move are the encoder's rotary frequencies
+
+
+def _stays_packed(model: nn.Module, name: str, stored: Tensor | Packed) -> bool:
+    """Whether a weight is quantised and its layer can use it so: a matrix whose rows are rows in the file."""
+    if not isinstance(stored, Packed) or len(stored.shape) != 2 or len(stored.data) != stored.shape[0]:
+        return False
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), Quantisable)
+
+
+def _dense(stored: Tensor | Packed) -> Tensor:
+    return stored.dense(torch.float32) if isinstance(stored, Packed) else stored
+
+
+def _assign(model: nn.Module, name: str, value: Tensor | Packed, device: Device) -> int:
+    """Give a layer its weight, on the device and in the layer's dtype; returns where that lies in memory."""
+    path, _, attribute = name.rpartition(".")
+    layer = model.get_submodule(path)
+    if isinstance(value, Packed):
+        layer.pack(value.to(device))
+    else:
+        value = value.to(device, getattr(layer, attribute).dtype)
+        setattr(layer, attribute, nn.Parameter(value, requires_grad=False))
+    return getattr(layer, attribute).data_ptr()
+
+
+def _tie(head: Quantisable, embedding: Quantisable) -> None:
+    if packed := embedding.packed:
+        head.pack(packed)
+    head.weight = embedding.weight
 
 
 def _check_float(source: Source) -> None:
     """Integers would convert to floats without a word, and be quantised values without their scales."""
-    names = [name for name, info in source.info.items() if not info.dtype.is_floating_point]
+    names = [name for name, info in source.info.items() if not (info.encoding or info.dtype.is_floating_point)]
     if names:
         dtype = _short(source.info[names[0]].dtype)
         raise CheckpointError(f"{source.path}: {len(names)} weights are {dtype}, not floating point: {_first(names)}")

@@ -156,7 +156,7 @@ def _totals(weights: Weights, names: Collection[str]) -> dict[str, Any]:
         "files": tuple(map(str, weights.files)),
         "tensors": len(infos),
         "bytes": sum(info.nbytes for info in infos),
-        "dtypes": dict(Counter(str(info.dtype).removeprefix("torch.") for info in infos)),
+        "dtypes": dict(Counter(info.format for info in infos)),
     }
 
 

@@ -1,0 +1,186 @@
+"""Reading GGUF: the header is checked in full before anything is mapped, then tensors are views of the mapped file.
+
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; versions 2 and 3, little-endian. What the file says of its
+architecture is passed over: names and shapes tell what it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..ggml import ENCODINGS
+from ..quantised import Packed
+from .weights import MAX_HEADER_BYTES, TensorInfo, Weights
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_DIMS = 8
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # of tensors whose rows do not divide into blocks, before their tensor's name
+PLAIN = {  # number of the type: what torch can view as it is
+    0: torch.float32,
+    1: torch.float16,
+    24: torch.int8,
+    25: torch.int16,
+    26: torch.int32,
+    27: torch.int64,
+    28: torch.float64,
+    30: torch.bfloat16,
+}
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+class Entry(NamedTuple):
+    name: str
+    shape: tuple[int, ...]  # as torch counts axes: the file has them the other way round
+    type: int
+    offset: int
+
+
+def open_gguf(path: Path) -> Weights:
+    """Raises `CheckpointError` for a header that does not fit the file."""
+    try:
+        with path.open("rb") as file:
+            header = Header(file, path.stat().st_size)
+            version, metadata, entries = header.parse()
+            start = -(-file.tell() // header.alignment) * header.alignment
+        info, places = _check(entries, metadata, start, header.size, header.alignment)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: broken GGUF header: {error}; download it again") from None
+    if version not in VERSIONS:
+        raise CheckpointError(f"{path}: is GGUF version {version}; versions {VERSIONS} can be read: convert it again")
+    size = header.size
+    mapped = functools.cache(lambda: torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8))
+
+    def read(name: str) -> Tensor | Packed:
+        place = places[name]
+        return _read(mapped()[place.start : place.stop], info[name], place.rows)
+
+    strings = {key: value for key, value in metadata.items() if isinstance(value, str)}
+    return Weights((path,), info, read, strings, mapped.cache_clear)
+
+
+class Place(NamedTuple):
+    start: int
+    stop: int
+    rows: int
+
+
+def _read(data: Tensor, info: TensorInfo, rows: int) -> Tensor | Packed:
+    if info.encoding is None:
+        return data.view(info.dtype).reshape(info.shape)
+    return Packed(data.view(rows, -1), None, info.encoding, info.shape)
+
+
+class Header:
+    """A cursor over the header. What would reach past the file, or past the limit on headers, is a `ValueError`."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self.file = file
+        self.size = size
+        self.left = min(size, MAX_HEADER_BYTES)
+        self.alignment = 32
+
+    def parse(self) -> tuple[int, dict[str, Any], list[Entry]]:
+        if self.take(4) != MAGIC:
+            raise ValueError("it does not begin with GGUF")
+        version = self.number("I")
+        if version not in VERSIONS:
+            return version, {}, []
+        tensors, values = self.number("Q"), self.number("Q")
+        metadata = {}
+        for _ in range(values):  # each takes bytes, so that a false count ends at the end of the file
+            name = self.string()
+            metadata[name] = self.value(self.number("I"))
+        self.alignment = metadata.get("general.alignment", 32)
+        if type(self.alignment) is not int or self.alignment < 8 or self.alignment.bit_count() != 1:
+            raise ValueError(f"its alignment is {self.alignment!r}, which must be a power of two from 8 on")
+        return version, metadata, [self.entry() for _ in range(tensors)]
+
+    def entry(self) -> Entry:
+        name, dims = self.string(), self.number("I")
+        if dims > MAX_DIMS:
+            raise ValueError(f"{name} has {dims} dimensions")
+        shape = tuple(self.number("Q") for _ in range(dims))
+        return Entry(name, shape[::-1], self.number("I"), self.number("Q"))
+
+    def value(self, kind: int) -> Any:
+        """A scalar, a string or a list of either; arrays of arrays are nothing that anybody writes."""
+        if kind == STRING:
+            return self.string()
+        if kind != ARRAY:
+            return self.number(self.scalar(kind))
+        kind, count = self.number("I"), self.number("Q")
+        if kind == STRING:
+            return [self.string() for _ in range(count)]
+        code = self.scalar(kind)
+        return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(code))))
+
+    def scalar(self, kind: int) -> str:
+        if kind not in SCALARS:
+            raise ValueError(f"a value has the unknown type {kind}")
+        return SCALARS[kind]
+
+    def string(self) -> str:
+        return self.take(self.number("Q")).decode()
+
+    def number(self, code: str) -> Any:
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise ValueError(f"it is truncated, or its header is longer than {MAX_HEADER_BYTES:,} bytes")
+        self.left -= count
+        return self.file.read(count)
+
+
+def _check(
+    entries: list[Entry], metadata: dict[str, Any], start: int, size: int, alignment: int
+) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
+    """What each tensor is, and where in the file."""
+    info: dict[str, TensorInfo] = {}
+    places: dict[str, Place] = {}
+    for entry in entries:
+        if entry.name in info:
+            raise ValueError(f"{entry.name} is there twice")
+        if entry.offset % alignment:
+            raise ValueError(f"{entry.name} lies at {entry.offset}, which is no multiple of {alignment}")
+        info[entry.name], count, rows = _describe(entry, metadata.get(ORIGINAL_SHAPE + entry.name))
+        begin = start + entry.offset
+        places[entry.name] = Place(begin, begin + count, rows)
+    position = start
+    for begin, end, name in sorted((place.start, place.stop, name) for name, place in places.items()):
+        if begin < position:
+            raise ValueError(f"{name} overlaps the tensor before it")
+        position = end
+    if position > size:
+        raise ValueError(f"the file is truncated: its tensors end at {position:,}, it has {size:,} bytes")
+    return info, places
+
+
+def _describe(entry: Entry, original: Any) -> tuple[TensorInfo, int, int]:
+    """A tensor with its number of bytes and of rows in the file."""
+    elements, columns = math.prod(entry.shape), entry.shape[-1] if entry.shape else 1
+    shape = entry.shape
+    if original is not None:
+        shape = tuple(original) if isinstance(original, list) else ()
+        if not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) != elements:
+            raise ValueError(f"{entry.name} has {elements:,} elements and the original shape {original}")
+    if entry.type in PLAIN:
+        info = TensorInfo(shape, PLAIN[entry.type])
+        return info, info.nbytes, 1
+    if entry.type not in ENCODINGS:
+        raise ValueError(f"{entry.name} has the unknown type {entry.type}")
+    encoding = ENCODINGS[entry.type]
+    if not elements or columns % encoding.block:
+        raise ValueError(f"{entry.name} has rows of {columns} weights, which are no blocks of {encoding.block}")
+    info = TensorInfo(shape, torch.uint8, encoding)
+    return info, info.nbytes, elements // columns

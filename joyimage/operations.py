@@ -1,0 +1,94 @@
+"""Layer classes with the interface of `torch.nn` whose weights may stay quantised, to be given as `operations`.
+
+What is not listed here has no weights worth keeping quantised and is torch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Conv2d, Conv3d, LayerNorm, RMSNorm
+
+from .quantised import Packed, rotate
+
+__all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "replace_layers"]
+
+
+class Quantisable(nn.Module):
+    """A layer whose `weight` may be a quantised one's bytes, with its scales beside it in `weight_scale`.
+
+    Both move with the layer. `packed` is the whole weight as it is kept, None as long as it is a plain one.
+    """
+
+    weight: nn.Parameter
+    weight_scale: Tensor | None
+    _template: Packed | None = None  # encoding and shape; its tensors are those of the layer
+
+    def pack(self, packed: Packed) -> None:
+        """Keep this weight (rows, columns) quantised."""
+        self.weight = nn.Parameter(packed.data, requires_grad=False)
+        self.register_buffer("weight_scale", packed.scale)
+        meta = torch.empty(0, dtype=torch.uint8, device="meta")
+        self._template = Packed(meta, None, packed.encoding, packed.shape)
+
+    @property
+    def packed(self) -> Packed | None:
+        if self._template is None:
+            return None
+        return Packed(self.weight, self.weight_scale, self._template.encoding, self._template.shape)
+
+
+class Linear(Quantisable, nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        if (packed := self.packed) is None:
+            return F.linear(x, self.weight, self.bias)
+        if packed.encoding.rotation:
+            # turning the input costs tokens, turning the weight back its rows: 24,576 in the widest layer
+            return F.linear(rotate(x, packed.encoding.rotation), packed.dense_rotated(x.dtype), self.bias)
+        return F.linear(x, packed.dense(x.dtype), self.bias)
+
+
+class Embedding(Quantisable, nn.Embedding):
+    """Quantised, it gives rows in `dtype`, the one it was built with."""
+
+    def __init__(self, *args, dtype: torch.dtype | None = None, **options):
+        super().__init__(*args, dtype=dtype, **options)
+        self.dtype = self.weight.dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if (packed := self.packed) is None:
+            return super().forward(ids)
+        rows = packed.rows(ids.flatten())  # only what is looked up becomes floating point
+        return rows.to(self.dtype).unflatten(0, ids.shape)
+
+
+# By class name: what builds the layer that takes the place of `m`, without its weights.
+BUILD: dict[str, Callable[[Any, nn.Module], nn.Module]] = {
+    "Linear": lambda ops, m: ops.Linear(
+        m.in_features, m.out_features, bias=m.bias is not None, dtype=m.weight.dtype, device="meta"
+    ),
+    "Embedding": lambda ops, m: ops.Embedding(
+        m.num_embeddings, m.embedding_dim, m.padding_idx, dtype=m.weight.dtype, device="meta"
+    ),
+}
+
+
+def replace_layers(
+    model: nn.Module, operations: Any, kept: tuple[str, ...] = (), build: Mapping[str, Callable] = BUILD
+) -> None:
+    """Replace the layers of a model that was built from `torch.nn` by those of `operations`, in place.
+
+    Parameters move over as they are. Layers whose names end in one of `kept` stay.
+    """
+    for name, module in list(model.named_modules()):
+        make = build.get(type(module).__name__)
+        if make is None or name.endswith(kept):
+            continue
+        layer = make(operations, module)
+        layer.weight = module.weight
+        layer.bias = getattr(module, "bias", None)
+        model.set_submodule(name, layer.train(module.training))
