@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..joyimage import spatial
 from ..joyimage.batches import from_batch, to_batch
@@ -96,7 +96,8 @@ class MoveObject(io.ComfyNode):
         else:
             area = box_from_json(box, *pictures[0].size)
         marked = to_batch([spatial.draw_box(picture, area) for picture in pictures])
-        return io.NodeOutput(marked, spatial.move_object(object))
+        source = ui.PreviewImage(image[:1]).values  # for the box widget, where no node before shows the picture
+        return io.NodeOutput(marked, spatial.move_object(object), ui={"source": source})
 
 
 class RotateObject(io.ComfyNode):

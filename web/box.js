@@ -1,0 +1,218 @@
+/** The red box of Move Object, drawn by hand on the picture. Its value is JSON in fractions of the picture's sides. */
+import { inputNamed, address, origin, pictureOf } from "./pictures.js";
+import { button, clamp, drag, follow, html, keys, mount, remember, set, svg, within } from "./shared.js";
+import { t } from "./text.js";
+
+/** @typedef {{x: number, y: number, w: number, h: number}} Box */
+/** @typedef {{x: number, y: number}} Point */
+
+const HEIGHT = 260; // pixels of the graph
+const NEUTRAL = 1000; // sides of the canvas without a picture; fractions do not depend on it
+const LINE = 0.004; // of the picture's shorter side, and
+const THINNEST = 2; // pixels at least: the line that the node will draw
+const GRIP = 9; // pixels of the graph, the side of a handle
+const CLICK = 4; // pixels of the graph; a shorter drag draws no box
+const STEP = 0.01; // of the picture's side, for the arrow keys
+const FIRST = { x: 0.35, y: 0.35, w: 0.3, h: 0.3 }; // the box that the keyboard begins with
+const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
+/** @type {Record<string, Point>} */
+const ARROWS = {
+  ArrowLeft: { x: -STEP, y: 0 },
+  ArrowRight: { x: STEP, y: 0 },
+  ArrowUp: { x: 0, y: -STEP },
+  ArrowDown: { x: 0, y: STEP },
+};
+
+/** @param {number} number */
+const rounded = (number) => Math.round(number * 1e5) / 1e5;
+
+/** The box of a stored value; null for none, and for a text that is not one.
+ * @param {string} text @returns {Box | null} */
+function read(text) {
+  try {
+    const { x, y, w, h } = JSON.parse(text);
+    return [x, y, w, h].every(Number.isFinite) ? { x, y, w, h } : null;
+  } catch {
+    return null; // nothing drawn yet, or text put in by hand, which the node refuses by name
+  }
+}
+
+/** @param {Point} a @param {Point} b @returns {Box} */
+function between(a, b) {
+  const [x0, x1] = [clamp(Math.min(a.x, b.x), 0, 1), clamp(Math.max(a.x, b.x), 0, 1)];
+  const [y0, y1] = [clamp(Math.min(a.y, b.y), 0, 1), clamp(Math.max(a.y, b.y), 0, 1)];
+  return { x: x0, y: y0, w: x1 - x0, h: y1 - y0 };
+}
+
+/** @param {Box} box @param {Point} by @returns {Box} */
+const moved = (box, by) => ({
+  ...box,
+  x: clamp(box.x + by.x, 0, 1 - box.w),
+  y: clamp(box.y + by.y, 0, 1 - box.h),
+});
+
+/** The box with the edges that a handle names moved; an edge that crosses its opposite turns the box over.
+ * @param {Box} box @param {string} handle @param {Point} by */
+function resized(box, handle, by) {
+  const first = { x: box.x + (handle.includes("w") ? by.x : 0), y: box.y + (handle.includes("n") ? by.y : 0) };
+  const last = {
+    x: box.x + box.w + (handle.includes("e") ? by.x : 0),
+    y: box.y + box.h + (handle.includes("s") ? by.y : 0),
+  };
+  return between(first, last);
+}
+
+/**
+ * @param {import("./types").GraphNode} node
+ * @param {string} name
+ */
+export function boxWidget(node, name) {
+  const image = html("img", { alt: "", draggable: "false" });
+  const drawing = svg("svg", { preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true" });
+  const hint = html("div", { class: "joyimage-hint" }, t("box_empty"));
+  const stage = html("div", { class: "joyimage-stage joyimage-box", tabindex: 0, role: "group" }, image, drawing, hint);
+  const status = html("span", { class: "joyimage-status", "aria-live": "polite" });
+  const clear = button(t("clear"), () => change(null));
+  const element = html("div", {}, stage, html("div", { class: "joyimage-bar" }, status, clear));
+  set(stage, { "aria-label": t("box") });
+
+  const frame = svg("rect", { class: "joyimage-frame" });
+  const veil = svg("path", { class: "joyimage-veil", "fill-rule": "evenodd" });
+  const outline = svg("rect", { class: "joyimage-outline" });
+  const body = svg("rect", { class: "joyimage-body" });
+  const grips = HANDLES.map((handle) => svg("rect", { class: "joyimage-grip", "data-handle": handle }));
+  drawing.append(frame, veil, outline, body, ...grips);
+
+  let text = "";
+  let size = { width: NEUTRAL, height: NEUTRAL };
+  let known = false; // whether `size` is a picture's
+  /** @type {string | undefined} */
+  let ran; // the picture of the last run
+
+  /** @param {Box | null} box */
+  function change(box) {
+    text = box ? JSON.stringify({ x: rounded(box.x), y: rounded(box.y), w: rounded(box.w), h: rounded(box.h) }) : "";
+    draw();
+  }
+
+  function draw() {
+    const { width, height } = size;
+    set(drawing, { viewBox: `0 0 ${width} ${height}` });
+    set(frame, { width, height });
+    const box = read(text);
+    element.classList.toggle("joyimage-none", !box);
+    set(clear, { disabled: !box });
+    status.textContent = box ? describe(box) : t("box_none");
+    if (!box) return;
+    const [x, y, w, h] = [box.x * width, box.y * height, box.w * width, box.h * height];
+    const line = Math.min(Math.max(THINNEST, Math.round(LINE * Math.min(width, height))), w, h);
+    set(outline, { x: x + line / 2, y: y + line / 2, width: w - line, height: h - line, "stroke-width": line });
+    set(body, { x, y, width: w, height: h });
+    set(veil, { d: `M0 0H${width}V${height}H0ZM${x} ${y}h${w}v${h}h${-w}Z` });
+    const grip = GRIP * scale();
+    grips.forEach((element, i) => {
+      const handle = HANDLES[i];
+      const along = handle.includes("w") ? 0 : handle.includes("e") ? 1 : 0.5;
+      const down = handle.includes("n") ? 0 : handle.includes("s") ? 1 : 0.5;
+      const [left, top] = [x + w * along - grip / 2, y + h * down - grip / 2];
+      set(element, { x: left, y: top, width: grip, height: grip, rx: grip / 4, "stroke-width": grip / 7 });
+    });
+  }
+
+  /** Pixels of the picture in a pixel of the graph. */
+  const scale = () =>
+    stage.clientWidth && Math.max(size.width / stage.clientWidth, size.height / stage.clientHeight);
+
+  /** @param {Box} box */
+  function describe({ x, y, w, h }) {
+    if (!known) return `${(w * 100).toFixed(1)} × ${(h * 100).toFixed(1)} %`;
+    const pixels = [w * size.width, h * size.height, x * size.width, y * size.height].map(Math.round);
+    return `${pixels[0]} × ${pixels[1]} px · ${pixels[2]}, ${pixels[3]}`;
+  }
+
+  drag(stage, (press) => {
+    stage.focus({ preventScroll: true });
+    const [start, before, kept] = [within(press, frame), read(text), text];
+    const handle = /** @type {Element} */ (press.target).getAttribute("data-handle");
+    const grabbed = press.target === body;
+    return {
+      move(event) {
+        const here = within(event, frame);
+        const by = { x: here.x - start.x, y: here.y - start.y };
+        if (before && handle) change(resized(before, handle, by));
+        else if (before && grabbed) change(moved(before, by));
+        else if (Math.hypot(by.x * size.width, by.y * size.height) > CLICK * scale()) change(between(start, here));
+      },
+      cancel() {
+        text = kept;
+        draw();
+      },
+    };
+  });
+
+  keys(stage, (key, { shiftKey }) => {
+    const box = read(text);
+    const by = ARROWS[key];
+    if (key === "Delete" || key === "Backspace") change(null);
+    else if (by && !box) change(FIRST);
+    else if (by && box) change(shiftKey ? grown(box, by) : moved(box, by));
+    else return false;
+    return true;
+  });
+
+  image.addEventListener("load", () => {
+    size = { width: image.naturalWidth, height: image.naturalHeight };
+    known = true;
+    draw();
+  });
+  image.addEventListener("error", () => {
+    known = false;
+    draw();
+  });
+  new ResizeObserver(draw).observe(stage);
+  const executed = node.onExecuted;
+  node.onExecuted = function (output) {
+    executed?.call(this, output);
+    if (output?.source?.length) ran = address(output.source[0]);
+  };
+
+  follow(node, situation, ({ picture, blank, replaced }) => {
+    element.classList.toggle("joyimage-replaced", replaced);
+    hint.textContent = t(replaced ? "box_replaced" : "box_empty");
+    if (picture) set(image, { src: picture });
+    else {
+      image.removeAttribute("src");
+      known = blank !== null;
+      size = blank ?? { width: NEUTRAL, height: NEUTRAL };
+    }
+    draw();
+  });
+
+  /** What the drawing depends on besides the value. */
+  function situation() {
+    const source = origin(node, inputNamed(node, "image"));
+    /** @param {string} side */
+    const side = (side) => source?.node.widgets?.find((widget) => widget.name === side)?.value;
+    const [width, height] = [side("width"), side("height")];
+    return {
+      picture: pictureOf(source) ?? (source ? ran : undefined),
+      blank: width > 0 && height > 0 ? { width, height } : null, // the source says how large its pictures will be
+      replaced: ["mask", "bbox"].some((input) => origin(node, inputNamed(node, input)) !== null),
+    };
+  }
+
+  return mount(node, name, element, HEIGHT, {
+    getValue: () => text,
+    setValue(stored) {
+      text = stored ?? "";
+      draw();
+    },
+  });
+}
+
+/** @param {Box} box @param {Point} by @returns {Box} */
+const grown = (box, by) => ({
+  ...box,
+  w: clamp(box.w + by.x, STEP, 1 - box.x),
+  h: clamp(box.h + by.y, STEP, 1 - box.y),
+});

@@ -1,0 +1,223 @@
+/**
+ * What the widgets share: elements, pointer drags that leave the graph alone, choices, and the way to the host.
+ *
+ * A widget here is an ordinary element on a node, which both of the frontend's renderers show. It is drawn in SVG and
+ * CSS, so that it stays sharp at every zoom and follows the theme without redrawing.
+ */
+import { app } from "../../scripts/app.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const FOLLOW = 100; // milliseconds between two looks at what a widget depends on
+
+/**
+ * @param {Element} node
+ * @param {Record<string, unknown>} attributes
+ */
+export function set(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) node.removeAttribute(name);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  return node;
+}
+
+/**
+ * @param {string} tag
+ * @param {Record<string, unknown>} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {HTMLElement}
+ */
+export function html(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  set(node, attributes).append(...children);
+  return node;
+}
+
+/**
+ * @param {string} tag
+ * @param {Record<string, unknown>} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {SVGElement}
+ */
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  set(node, attributes).append(...children);
+  return /** @type {SVGElement} */ (node);
+}
+
+/** @param {number} value @param {number} low @param {number} high */
+export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+/** Where a pointer is in an element, from 0 to 1 each way (outside beyond that), at any zoom of the graph.
+ * @param {MouseEvent} event @param {Element} element */
+export function within(event, element) {
+  const { left, top, width, height } = element.getBoundingClientRect();
+  return { x: (event.clientX - left) / width, y: (event.clientY - top) / height };
+}
+
+/**
+ * Follow the main button from press to release, or to Escape.
+ * @param {HTMLElement | SVGElement} element
+ * @param {(event: PointerEvent) => {move: (event: PointerEvent) => void, cancel: () => void, end?: () => void} | null} begin
+ *   called at the press; null if nothing is to be dragged there
+ */
+export function drag(element, begin) {
+  element.addEventListener("pointerdown", (press) => {
+    if (press.button !== 0) return; // the other buttons move the graph
+    press.stopPropagation();
+    const session = begin(press);
+    if (!session) return;
+    const watch = new AbortController();
+    const options = { signal: watch.signal };
+    /** @param {() => void} [finish] */
+    const stop = (finish) => {
+      watch.abort();
+      finish?.();
+      remember();
+    };
+    element.setPointerCapture(press.pointerId);
+    element.addEventListener(
+      "pointermove",
+      (event) => {
+        event.stopPropagation();
+        session.move(event);
+      },
+      options,
+    );
+    element.addEventListener("pointerup", (event) => (event.stopPropagation(), stop(session.end)), options);
+    element.addEventListener("pointercancel", () => stop(session.cancel), options);
+    window.addEventListener(
+      "keydown",
+      (event) => {
+        if (event.key !== "Escape") return;
+        event.stopImmediatePropagation();
+        stop(session.cancel);
+      },
+      { ...options, capture: true },
+    );
+  });
+}
+
+/**
+ * Handle keys by name ("ArrowLeft", "Delete") and keep them from the graph, which has its own use for them.
+ * @param {HTMLElement | SVGElement} element
+ * @param {(key: string, event: KeyboardEvent) => boolean} handle whether the key was of use
+ */
+export function keys(element, handle) {
+  element.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !handle(event.key, event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    remember();
+  });
+}
+
+/** @param {string} text @param {() => void} act @param {Record<string, unknown>} [attributes] */
+export function button(text, act, attributes = {}) {
+  const node = html("button", { type: "button", class: "joyimage-chip", ...attributes }, text);
+  node.addEventListener("click", () => {
+    act();
+    remember();
+  });
+  return node;
+}
+
+/**
+ * A row of buttons that set something; `mark` shows which of them holds.
+ * @template T
+ * @param {string} label
+ * @param {[string, T][]} options text and value of each
+ * @param {(value: T) => void} choose
+ */
+export function choices(label, options, choose) {
+  const buttons = options.map(([text, value]) => button(text, () => choose(value)));
+  const element = html("div", { class: "joyimage-choices", role: "group", "aria-label": label }, ...buttons);
+  /** @param {(value: T) => boolean} holds */
+  const mark = (holds) => options.forEach(([, value], i) => set(buttons[i], { "aria-pressed": String(holds(value)) }));
+  return { element, mark };
+}
+
+/** Make the change so far one step that undo takes back. */
+export function remember() {
+  app.extensionManager.workflow.activeWorkflow?.changeTracker?.captureCanvasState();
+}
+
+/**
+ * Put an element on a node as a widget. With `stored` it has a value, which is saved and queued; without, it is a view.
+ * @param {import("./types").GraphNode} node
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {number} height the least, in pixels of the graph
+ * @param {{getValue: () => string, setValue: (value: string) => void}} [stored]
+ */
+export function mount(node, name, element, height, stored) {
+  element.classList.add("joyimage");
+  element.style.minHeight = `${height}px`; // the one of the two that the new renderer heeds
+  const options = { hideOnZoom: false, serialize: Boolean(stored), getMinHeight: () => height, ...stored };
+  const widget = node.addDOMWidget(name, "JOYIMAGE", element, options);
+  widget.serialize = Boolean(stored);
+  passOn(element);
+  return widget;
+}
+
+/** The wheel and the middle button belong to the graph, which lies below the element in the classic renderer.
+ * @param {HTMLElement} element */
+function passOn(element) {
+  const classic = () => element.closest(".dom-widget") !== null;
+  element.addEventListener(
+    "wheel",
+    (event) => {
+      if (!classic()) return;
+      event.preventDefault();
+      app.canvas.processMouseWheel(event);
+    },
+    { passive: false },
+  );
+  /** @type {["pointerdown" | "pointermove" | "pointerup", (event: PointerEvent) => void, (event: PointerEvent) => boolean][]} */
+  const pans = [
+    ["pointerdown", (event) => app.canvas.processMouseDown(event), (event) => event.button === 1],
+    ["pointermove", (event) => app.canvas.processMouseMove(event), (event) => Boolean(event.buttons & 4)],
+    ["pointerup", (event) => app.canvas.processMouseUp(event), (event) => event.button === 1],
+  ];
+  for (const [name, act, meant] of pans) {
+    element.addEventListener(name, (event) => classic() && meant(event) && act(event));
+  }
+}
+
+/**
+ * Draw now and whenever what is read changes, by whatever way: another widget, undo, a loaded file, a new picture.
+ * @template T
+ * @param {import("./types").GraphNode} node
+ * @param {() => T} read plain data
+ * @param {(data: T) => void} draw
+ */
+export function follow(node, read, draw) {
+  let last = "";
+  const look = () => {
+    const data = read();
+    const now = JSON.stringify(data);
+    if (now === last) return;
+    last = now;
+    draw(data);
+  };
+  const timer = window.setInterval(look, FOLLOW);
+  const removed = node.onRemoved;
+  node.onRemoved = function () {
+    window.clearInterval(timer);
+    removed?.call(this);
+  };
+  return look;
+}
+
+/** @param {import("./types").GraphNode} node @param {string} name */
+export const value = (node, name) => node.widgets?.find((widget) => widget.name === name)?.value;
+
+/** Set another widget of the node as its own control would.
+ * @param {import("./types").GraphNode} node @param {string} name @param {string | number} to */
+export function assign(node, name, to) {
+  const widget = node.widgets?.find((candidate) => candidate.name === name);
+  if (!widget || widget.value === to) return;
+  widget.value = to;
+  widget.callback?.(to, app.canvas, node);
+  app.canvas.setDirty(true, true);
+}

@@ -1,0 +1,78 @@
+/** The part of ComfyUI's frontend that the widgets use, for checking them. */
+
+export interface Widget {
+  name: string;
+  value: any;
+  serialize?: boolean;
+  options: Record<string, any>;
+  callback?: (value: unknown, canvas?: unknown, node?: GraphNode) => void;
+}
+
+export interface Link {
+  origin_id: number | string;
+  origin_slot: number;
+  target_id: number | string;
+}
+
+export interface Slot {
+  name: string;
+  type: string;
+  link?: number | null;
+  links?: number[] | null;
+  linkIds?: number[];
+}
+
+export interface Graph {
+  id: string;
+  nodes: GraphNode[];
+  outputs: Slot[];
+  getNodeById(id: number | string): GraphNode | null;
+  getLink(id: number | null | undefined): Link | undefined;
+}
+
+export interface SavedImage {
+  filename: string;
+  subfolder: string;
+  type: string;
+}
+
+export interface GraphNode {
+  id: number | string;
+  type: string;
+  graph: Graph;
+  subgraph?: Graph;
+  inputs: Slot[];
+  outputs: Slot[];
+  widgets?: Widget[];
+  imgs?: HTMLImageElement[];
+  size: [number, number];
+  setSize(size: [number, number]): void;
+  computeSize(): [number, number];
+  addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
+  onRemoved?: () => void;
+  onExecuted?: (output: Record<string, SavedImage[]>) => void;
+}
+
+export interface App {
+  rootGraph: Graph;
+  canvas: {
+    setDirty(front: boolean, back: boolean): void;
+    processMouseWheel(event: WheelEvent): void;
+    processMouseDown(event: PointerEvent): void;
+    processMouseMove(event: PointerEvent): void;
+    processMouseUp(event: PointerEvent): void;
+  };
+  nodeOutputs: Record<string, Record<string, any> | undefined>;
+  extensionManager: {
+    setting: { get(name: string): any };
+    workflow: { activeWorkflow?: { changeTracker?: { captureCanvasState(): void } } };
+  };
+  registerExtension(extension: object): void;
+}
+
+declare module "*/scripts/app.js" {
+  export const app: App;
+}
+declare module "*/scripts/api.js" {
+  export const api: { apiURL(route: string): string };
+}
