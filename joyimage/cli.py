@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
     inspect.add_argument("path", nargs="+", help="a file or folder")
     inspect.set_defaults(run=run_inspect)
+    _add_convert(commands, common)
     demo = commands.add_parser("demo", parents=[common], help="edit the bundled photograph with the bundled model")
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
     demo.set_defaults(run=run_demo)
@@ -159,6 +160,20 @@ def _add_rewrite(commands, parents) -> None:
     rewrite.set_defaults(run=run_rewrite)
 
 
+def _add_convert(commands, common) -> None:
+    convert = commands.add_parser(
+        "convert",
+        parents=[common],
+        help="write weights in another format or layout",
+        description="Matrices are quantised; what is small or sensitive keeps its precision, and the report says why.",
+    )
+    convert.add_argument("path", help="a file, a part's folder or a model folder")
+    convert.add_argument("output", help="a .safetensors or .gguf file for one part, else a folder")
+    convert.add_argument("--format", metavar="FORMAT", help="fp32, bf16, fp16, fp8, int8, gguf:Q4_K … (as they are)")
+    convert.add_argument("--layout", default="comfy", help="comfy or diffusers (comfy)")
+    convert.set_defaults(run=run_convert)
+
+
 def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
     parameters = _parameters(options)
@@ -219,6 +234,18 @@ def run_inspect(options) -> None:
         print(json.dumps([report.as_dict() for report in reports], indent=2))
     else:
         print("\n\n".join(map(str, reports)))
+
+
+def run_convert(options) -> None:
+    from .checkpoints import convert
+
+    written = convert(
+        options.path, options.output, format=options.format, layout=options.layout, progress=not options.quiet
+    )
+    if options.json:
+        print(json.dumps([vars(file) for file in written], indent=2))
+    else:
+        print("\n".join(map(str, written)))
 
 
 def run_demo(options) -> None:

@@ -1,10 +1,22 @@
 """Weight files: what they are, and their way into the networks.
 
-`files` reads the formats, `layouts` knows the namings, `folders` finds the parts of a model, `load` fills the networks.
+`files` reads the formats, `layouts` knows the namings, `folders` finds the parts of a model, `load` fills the networks,
+`convert` writes them.
 """
 
+from .convert import Written, convert
 from .folders import find_parts
 from .load import load_encoder, load_mmdit, load_vae
 from .report import PartReport, Report, inspect
 
-__all__ = ["PartReport", "Report", "find_parts", "inspect", "load_encoder", "load_mmdit", "load_vae"]
+__all__ = [
+    "PartReport",
+    "Report",
+    "Written",
+    "convert",
+    "find_parts",
+    "inspect",
+    "load_encoder",
+    "load_mmdit",
+    "load_vae",
+]

@@ -26,11 +26,11 @@ from .files import existing
 from .folders import Source, find_parts, open_part
 from .layouts import PARTS
 from .load import EMPTY, QUANTISED_DTYPE, compare
-from .quantise import SAME, SAME_GGUF, Format, Recipe, restored
+from .quantise import SAME, SAME_GGUF, Format, Recipe, format_of, restored
 from .vae_keys import original_to_diffusers
 from .write import Entry, Writer
 
-RELEASE_BYTES = 2**27  # of the source that may stay mapped, and so count as memory, at a time
+RELEASE_BYTES = 2**25  # of the source that may stay mapped, and so count as memory, when the next tensor is read
 
 # Where the parts of a model lie in a folder of each layout: what ComfyUI's `models` folder and Diffusers expect.
 PLACES: dict[str, dict[str, str]] = {
@@ -70,18 +70,18 @@ class Written:
 
 
 def convert(
-    path: str | Path, output: str | Path, *, format: Format = SAME, layout: str = "comfy", progress: bool = False
+    path: str | Path, output: str | Path, *, format: str | None = None, layout: str = "comfy", progress: bool = False
 ) -> list[Written]:
     """Write the weights in a file, part or model folder in another format and layout; returns what was written.
 
     `output` is a file, ending in .safetensors (.gguf for GGUF), if there is one part; else a folder, which gets each
     part where the layout has it, with its `config.json` and the tokenizer where there are such. `layout` is "comfy" or
-    "diffusers". Without a `format` every weight stays as it is, quantised or not. A VAE is never quantised. An existing
-    file is replaced once the new one is complete and has been read back.
+    "diffusers", `format` one of `quantise.FORMATS`; without one every weight stays as it is, quantised or not. A VAE is
+    never quantised. An existing file is replaced once the new one is complete and has been read back.
     Raises `CheckpointError` for weights that would not load, or bytes that do not read back; `JoyImageError` for an
     output that cannot be.
     """
-    path, output = existing(path), Path(output).expanduser()
+    path, output, wanted = existing(path), Path(output).expanduser(), format_of(format) if format else SAME
     if layout not in PLACES:
         raise JoyImageError(f"unknown layout {layout!r}; choose one of {', '.join(PLACES)}")
     found = find_parts(path)
@@ -89,11 +89,13 @@ def convert(
     if not parts:
         raise CheckpointError(f"{path}: holds no weights of JoyImage; `joyimage inspect` says what it is")
     single = bool(output.suffix) and not output.is_dir()
+    if output.exists() and output.samefile(path):
+        raise JoyImageError(f"{output}: is what to convert; give another name for the output")
     if single and len(parts) > 1:
         raise JoyImageError(f"{path}: holds {', '.join(parts)}; give a folder for the output, not {output.name}")
     plans = []
     for part, unit in parts.items():
-        plan = make_plan(open_part(unit, part), format, layout)
+        plan = make_plan(open_part(unit, part), wanted, layout)
         target = output if single else output / f"{PLACES[layout][part]}.{plan.file_type}"
         plans.append((plan, _checked_target(target, plan)))
     written = []
@@ -112,7 +114,7 @@ def _checked_target(target: Path, plan: Plan) -> Path:
         kept = " (a VAE is not quantised)" if plan.source.match.part == "vae" else ""
         raise JoyImageError(f"{target}: the output is a {plan.file_type} file{kept}; name it .{plan.file_type}")
     if any(target.exists() and target.samefile(file) for file in plan.source.weights.files):
-        raise JoyImageError(f"{target}: is the file to convert; give another name for the output")
+        raise JoyImageError(f"{target}: is a file to convert; give another name for the output")
     return target
 
 

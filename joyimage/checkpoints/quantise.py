@@ -17,7 +17,7 @@ from ..errors import JoyImageError
 from ..quantised import Packed, rotate
 from .kquants import QUANTIZERS, SUPER_BLOCK
 
-CHUNK = 2**21  # elements quantised at a time: bounds what the arithmetic needs in between to about 100 MiB
+CHUNK = 2**20  # elements quantised at a time: bounds what the arithmetic needs in between to about 60 MiB
 FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
 ROTATIONS = (256, 64, 16)  # groups of columns that ConvRot rotates together; ComfyUI's kernels are fastest at 256
 LEGACY_BLOCK = 32  # weights that share a scale in GGUF's Q8_0 and older types
@@ -158,11 +158,16 @@ def dense(weight: Tensor | Packed) -> Tensor:
 
 
 def by_rows(weight: Tensor | Packed, quantise: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Apply `quantise` to some float32 rows of a matrix at a time and join what it gives."""
+    """Apply `quantise` to some float32 rows of a matrix at a time, and join what it gives."""
     weight = dense(weight)
     step = max(1, CHUNK // weight.shape[1])
-    parts = [quantise(rows.float()) for rows in weight.split(step)]
-    return tuple(map(torch.cat, zip(*parts, strict=True)))
+    joined: tuple[Tensor, ...] = ()
+    for start in range(0, len(weight), step):
+        parts = quantise(weight[start : start + step].float())
+        joined = joined or tuple(part.new_empty(len(weight), *part.shape[1:]) for part in parts)
+        for whole, part in zip(joined, parts, strict=True):
+            whole[start : start + step] = part
+    return joined
 
 
 # -- fp8 and int8, as ComfyUI reads them ------------------------------------------------------------------------------
