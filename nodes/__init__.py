@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare import Compare
 from .conditioning import EncodePrompt
 from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
@@ -25,6 +26,7 @@ NODES = [
     Locate,
     Guider,
     Schedule,
+    Compare,
 ]
 
 

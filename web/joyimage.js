@@ -1,6 +1,21 @@
-/** Registers the widgets of the pack with ComfyUI's frontend. */
+/** Registers the pack's widgets with ComfyUI's frontend. */
 import { app } from "../../scripts/app.js";
 import { boxWidget } from "./box.js";
+import { cameraView } from "./camera.js";
+import { compareView } from "./compare.js";
+import { dialView } from "./dial.js";
+import { orbitView } from "./orbit.js";
+
+/** @typedef {import("./types").GraphNode} GraphNode */
+
+/** @type {Record<string, (node: GraphNode) => unknown>} */
+const VIEWS = {
+  JoyImageCamera: cameraView,
+  JoyImageCompare: compareView,
+  JoyImageOrbit: orbitView,
+  JoyImageRotateObject: dialView,
+};
+const WIDTH = 340; // pixels of the graph, for a new node
 
 app.registerExtension({
   name: "JoyImage.Widgets",
@@ -10,8 +25,12 @@ app.registerExtension({
     document.head.append(link);
   },
   getCustomWidgets: () => ({
-    JOYIMAGE_BOX: (/** @type {import("./types").GraphNode} */ node, /** @type {string} */ name) => ({
-      widget: boxWidget(node, name),
-    }),
+    JOYIMAGE_BOX: (/** @type {GraphNode} */ node, /** @type {string} */ name) => ({ widget: boxWidget(node, name) }),
   }),
+  nodeCreated(/** @type {GraphNode & {comfyClass: string}} */ node) {
+    const view = VIEWS[node.comfyClass];
+    if (!view) return;
+    view(node);
+    node.setSize([Math.max(WIDTH, node.size[0]), node.computeSize()[1]]);
+  },
 });

@@ -1,0 +1,28 @@
+"""Before and after, one over the other."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+
+class Compare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageCompare",
+            display_name="Compare (JoyImage)",
+            category="JoyImage",
+            description="Shows two pictures one over the other, with a line to drag between them.",
+            search_aliases=["before after", "image compare", "slider", "difference"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("before", tooltip="The picture as it was. A single one is held against each of a batch."),
+                io.Image.Input("after", tooltip="The picture as it is now; of a batch, choose one below the pictures."),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, before, after) -> io.NodeOutput:
+        saved = {"before": ui.PreviewImage(before).values, "after": ui.PreviewImage(after).values}
+        return io.NodeOutput(ui=saved)
