@@ -1,0 +1,269 @@
+"""LoRA in every naming, over plain and quantised weights, against weights that were changed by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+
+import pytest
+import tiny_qwen
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from joyimage import lora
+from joyimage.checkpoints import convert, load_mmdit
+from joyimage.config import MMDiTConfig
+from joyimage.errors import CheckpointError, JoyImageError
+from joyimage.mmdit import MMDiT
+
+LAYERS = {  # name: (out, in), ranks differ
+    "double_blocks.0.attn.img_attn_qkv": (96, 32),
+    "double_blocks.1.attn.txt_attn_proj": (32, 32),
+    "double_blocks.1.img_mlp.net.0.proj": (128, 32),
+    "condition_embedder.time_proj": (192, 32),
+    "proj_out": (64, 32),
+}
+IMG_IN = "img_in"  # a kernel (32, 16, 1, 2, 2)
+State = dict[str, Tensor]
+Rename = Callable[[str], str]
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.2
+
+
+@pytest.fixture(scope="module")
+def network() -> MMDiT:
+    torch.manual_seed(0)
+    model = MMDiT(MMDiTConfig(32, 2, 2, 16, 16, 24, 128, (1, 2, 2), (4, 6, 6)))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def factors(seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """(down, up) of each layer, its rank from 2 to 7."""
+    made = {}
+    for i, (name, (out, into)) in enumerate(LAYERS.items()):
+        made[name] = draw(2 + i, into, seed=seed + i), draw(out, 2 + i, seed=seed + 50 + i)
+    made[IMG_IN] = draw(7, 16, 1, 2, 2, seed=seed + 30), draw(32, 7, 1, 1, 1, seed=seed + 31)
+    return made
+
+
+def by_hand(network: MMDiT, scales: dict[str, float], seed: int = 0) -> MMDiT:
+    changed = copy.deepcopy(network)
+    for name, (down, up) in factors(seed).items():
+        weight = changed.get_submodule(name).weight
+        weight.add_((up.flatten(1) @ down.flatten(1)).view_as(weight), alpha=scales[name])
+    return changed
+
+
+def velocity(model: MMDiT) -> Tensor:
+    dtype = model.img_in.weight.dtype
+    inputs = draw(1, 16, 1, 4, 6, seed=7), torch.tensor([731.25]), draw(1, 5, 24, seed=8).to(dtype)
+    return model(*inputs, [draw(1, 16, 1, 4, 4, seed=9)]).float()
+
+
+def without_attn(name: str) -> str:
+    return name.replace(".attn.", ".")
+
+
+def kohya(name: str) -> str:
+    return "lora_unet_" + name.replace(".", "_")
+
+
+def state(rename: Rename, down: str, up: str, alpha: float | None = None, seed: int = 0) -> State:
+    made = {}
+    for name, (a, b) in factors(seed).items():
+        made |= {f"{rename(name)}.{down}": a, f"{rename(name)}.{up}": b}
+        if alpha is not None:
+            made[f"{rename(name)}.alpha"] = torch.tensor(alpha)
+    return made
+
+
+DOTTED = ("lora_A.weight", "lora_B.weight")
+ARROWS = ("lora_down.weight", "lora_up.weight")
+NAMINGS: dict[str, tuple[Rename, tuple[str, str]]] = {
+    "peft": (lambda name: f"base_model.model.{name}", DOTTED),
+    "peft while training": (
+        lambda name: f"base_model.model.{name}",
+        ("lora_A.default.weight", "lora_B.default.weight"),
+    ),
+    "diffusers": (lambda name: f"transformer.{name}", DOTTED),
+    "comfy": (lambda name: f"diffusion_model.{name}", ARROWS),
+    "comfy model": (lambda name: f"model.diffusion_model.{name}", ARROWS),
+    "kohya": (kohya, ARROWS),
+    "bare": (lambda name: name, ("lora.down.weight", "lora.up.weight")),
+}
+
+
+def save(path, tensors: State, metadata=None):
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    return path
+
+
+def apply(network: MMDiT, *files, merge: bool = False) -> lora.Applied:
+    found = lora.match([network], [(lora.read(path), strength) for path, strength in files])
+    return found.apply(torch.float32, merge)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["on the fly", "merged"])
+@pytest.mark.parametrize("inner", [str, without_attn], ids=["attn", "no attn"])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_changes_the_layers_it_names(network, tmp_path, naming, inner, merge):
+    rename, ends = NAMINGS[naming]
+    path = save(tmp_path / "lora.safetensors", state(lambda name: rename(inner(name)), *ends))
+    before, wanted = velocity(network), velocity(by_hand(network, dict.fromkeys(factors(), 0.8)))
+    work = apply(network, (path, 0.8), merge=merge)
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 1e-5
+    assert difference(changed, before) > 0.1
+    assert torch.equal(velocity(network), before)
+
+
+def test_alpha_is_divided_by_the_rank_of_each_layer(network, tmp_path):
+    path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS, alpha=3.0))
+    scales = {name: 3.0 / len(down) for name, (down, _) in factors().items()}
+    wanted = velocity(by_hand(network, scales))
+    work = apply(network, (path, 1.0))
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("place", ["folder", "header"])
+def test_peft_alpha_comes_from_the_configuration(network, tmp_path, place, rslora):
+    config = {"r": 4, "lora_alpha": 6, "use_rslora": rslora, "alpha_pattern": {"proj_out": 12}}
+    rename, ends = NAMINGS["peft" if place == "folder" else "diffusers"]
+    metadata = None
+    if place == "folder":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    else:
+        metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{k}": v for k, v in config.items()})}
+    save(tmp_path / "adapter_model.safetensors", state(rename, *ends), metadata)
+    power = 0.5 if rslora else 1
+    scales = {n: (12 if n == "proj_out" else 6) / len(down) ** power for n, (down, _) in factors().items()}
+    wanted = velocity(by_hand(network, scales))
+    work = apply(network, (tmp_path / "adapter_model.safetensors", 1.0))
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 2e-5
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["on the fly", "merged"])
+def test_several_add_up_with_their_strengths(network, tmp_path, merge):
+    rename, ends = NAMINGS["comfy"]
+    files = [save(tmp_path / f"{seed}.safetensors", state(rename, *ends, seed=seed)) for seed in (0, 7)]
+    once = by_hand(network, dict.fromkeys(factors(), 0.7))
+    wanted = velocity(by_hand(once, dict.fromkeys(factors(), -0.4), seed=7))
+    before = velocity(network)
+    work = apply(network, (files[0], 0.7), (files[1], -0.4), merge=merge)
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 1e-5
+    assert torch.equal(velocity(network), before)
+
+
+@pytest.mark.parametrize("form", ["fp8", "int8", "gguf:Q8_0"])
+def test_quantised_weights_stay_so_and_are_updated_on_the_fly(network, tmp_path, form):
+    save(tmp_path / "plain.safetensors", network.state_dict())
+    quantised = tmp_path / f"quantised.{'gguf' if 'gguf' in form else 'safetensors'}"
+    convert(tmp_path / "plain.safetensors", quantised, format=form)
+    model = load_mmdit(quantised, dtype=torch.float32)
+    path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS))
+    dense = copy.deepcopy(network)
+    for name, layer in model.named_modules():
+        if packed := getattr(layer, "packed", None):
+            dense.get_submodule(name).weight.copy_(packed.dense(torch.float32))
+    stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before, wanted = velocity(model), velocity(by_hand(dense, dict.fromkeys(factors(), 1.0)))
+    work = apply(model, (path, 1.0), merge=True)  # merges what is plain
+    changed = velocity(model)
+    assert all(torch.equal(model.state_dict()[n], stored[n]) for n in stored if stored[n].dtype == torch.uint8)
+    work.remove()
+    assert difference(changed, wanted) < 1e-4
+    assert torch.equal(velocity(model), before)
+
+
+@pytest.mark.parametrize(
+    "start, layers",
+    [
+        ("text_encoder.model.", "language_model.layers"),
+        ("text_encoders.qwen3vl_8b.transformer.model.", "layers"),
+        ("base_model.model.model.", "language_model.layers"),
+        ("lora_te_", "layers"),
+        ("lora_te1_model_", "language_model.layers"),
+    ],
+)
+def test_the_encoder_is_updated_where_keys_say_so(network, tmp_path, start, layers):
+    qwen = tiny_qwen.model(tiny_qwen.tokenizer())
+    down, up = draw(3, 32, seed=1), draw(64, 3, seed=2)
+    name = f"{layers}.1.mlp.up_proj"
+    name = start + (name.replace(".", "_") if start.startswith("lora_") else name)
+    path = save(tmp_path / "lora.safetensors", {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up})
+    layer = qwen.model.language_model.layers[1].mlp.up_proj
+    x = draw(2, 32, seed=3)
+    before = layer(x)
+    work = lora.match([network, qwen], [(lora.read(path), 0.5)]).apply(torch.float32)
+    changed = layer(x)
+    work.remove()
+    torch.testing.assert_close(changed, before + 0.5 * x @ down.T @ up.T, atol=1e-5, rtol=0)
+    assert torch.equal(layer(x), before)
+
+
+def test_updates_are_part_of_the_layer_and_not_of_its_weights(network, tmp_path):
+    path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS))
+    keys = network.state_dict().keys()
+    work = apply(network, (path, 1.0))
+    assert network.state_dict().keys() == keys
+    assert {name for name, _ in network.proj_out.named_buffers()} == {"lora_down", "lora_up"}
+    work.remove()
+    assert not dict(network.proj_out.named_buffers())
+
+
+def test_keys_that_match_nothing_are_listed(network, tmp_path):
+    tensors = state(kohya, *ARROWS)
+    tensors |= {"lora_unet_double_blocks_9_img_mlp_net_2.lora_down.weight": torch.ones(2, 2)}
+    tensors |= {"lora_unet_double_blocks_9_img_mlp_net_2.lora_up.weight": torch.ones(2, 2), "notes.diff": torch.ones(1)}
+    path = save(tmp_path / "lora.safetensors", tensors)
+    with pytest.warns(UserWarning, match=r"3 keys match nothing .*double_blocks_9_img_mlp_net_2.*notes\.diff"):
+        lora.match([network], [(lora.read(path), 1.0)])
+
+
+HALF = {"proj_out.lora_down.weight": torch.ones(2, 32)}
+
+
+@pytest.mark.parametrize(
+    "tensors, message",
+    [
+        ({"a.weight": torch.ones(2, 2)}, "is no LoRA"),
+        ({"transformer_blocks.0.to_q.lora_A.weight": torch.ones(2, 2),
+          "transformer_blocks.0.to_q.lora_B.weight": torch.ones(2, 2)}, "of another model: none .*to_q"),
+        (HALF, "half of an update"),
+        ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 3)}, "are of no rank"),
+        ({**HALF, "proj_out.lora_up.weight": torch.ones(65, 2)}, "from \\(32,\\) to 65 .* to 64"),
+        ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 2), "proj_out.alpha": torch.ones(2)}, "not one number"),
+        ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 2), "proj_out.alpha": torch.tensor(torch.inf)}, "scale is"),
+        ({**HALF, "proj_out.dora_scale": torch.ones(64)}, "is a DoRA"),
+        ({"proj_out.lokr_w1": torch.ones(2, 2)}, "is a LoKr"),
+        ({**HALF, "diffusion_model.proj_out.lora_A.weight": torch.ones(2, 32)}, "mixes namings"),
+    ],
+)  # fmt: skip
+def test_unusable_files_are_refused_by_name_and_reason(network, tmp_path, tensors, message):
+    path = save(tmp_path / "lora.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=f"lora.safetensors.*{message}"):
+        lora.match([network], [(lora.read(path), 1.0)])
+
+
+def test_a_strength_must_be_a_number(network, tmp_path):
+    path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS))
+    with pytest.raises(JoyImageError, match="strength is nan"):
+        lora.match([network], [(lora.read(path), float("nan"))])
