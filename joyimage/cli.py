@@ -1,4 +1,4 @@
-"""The command line: `joyimage edit | generate | ask | rewrite | inspect | demo`."""
+"""The command line: `joyimage edit | generate | ask | rewrite | inspect | plan | demo`."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     common = _common_options()
     weights = _weight_options()
-    _add_edit(commands, [common, weights, _sampling_options()])
-    _add_generate(commands, [common, weights, _sampling_options()])
-    _add_ask(commands, [common, weights])
-    _add_rewrite(commands, [common, weights])
+    loras = _lora_options()
+    _add_edit(commands, [common, weights, loras, _sampling_options()])
+    _add_generate(commands, [common, weights, loras, _sampling_options()])
+    _add_ask(commands, [common, weights, loras])
+    _add_rewrite(commands, [common, weights, loras])
     inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
     inspect.add_argument("path", nargs="+", help="a file or folder")
     inspect.set_defaults(run=run_inspect)
     _add_convert(commands, common)
+    _add_plan(commands, [common, weights])
     demo = commands.add_parser("demo", parents=[common], help="edit the bundled photograph with the bundled model")
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
     demo.set_defaults(run=run_demo)
@@ -90,6 +92,15 @@ def _weight_options() -> argparse.ArgumentParser:
     group.add_argument("--tokenizer", type=Path, help="folder with the Qwen tokenizer's files")
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, help="precision of MMDiT and encoder (default: the files')")
+    group.add_argument("--memory", help="what to take of the device, such as 12GB (default: all it needs)")
+    return options
+
+
+def _lora_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--lora", type=_lora, action="append", default=[], metavar="FILE[:STRENGTH]", help="a LoRA (1); may be repeated"
+    )
     return options
 
 
@@ -174,6 +185,13 @@ def _add_convert(commands, common) -> None:
     convert.set_defaults(run=run_convert)
 
 
+def _add_plan(commands, parents) -> None:
+    plan = commands.add_parser("plan", parents=parents, help="say what will be where within a --memory")
+    plan.add_argument("--size", type=_size, default=(1024, 1024), metavar="HxW", help="of the picture (1024x1024)")
+    plan.add_argument("--references", type=int, default=1, help="pictures that go in (1)")
+    plan.set_defaults(run=run_plan)
+
+
 def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
     parameters = _parameters(options)
@@ -246,6 +264,27 @@ def run_convert(options) -> None:
         print(json.dumps([vars(file) for file in written], indent=2))
     else:
         print("\n".join(map(str, written)))
+
+
+def run_plan(options) -> None:
+    import torch
+
+    from .planning import plan_model
+
+    if options.memory is None:
+        raise JoyImageError("plan needs a budget, such as --memory 12GB")
+    plan = plan_model(
+        _model_name(options),
+        memory=options.memory,
+        mmdit=options.mmdit,
+        vae=options.vae,
+        encoder=options.encoder,
+        device=options.device or "cuda",
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        size=options.size,
+        references=options.references,
+    )
+    print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
 
 
 def run_demo(options) -> None:
@@ -323,7 +362,7 @@ def _load(options):
     name = _model_name(options)
     if name == "tiny":
         print("joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another", file=sys.stderr)
-    return JoyImage.load(
+    model = JoyImage.load(
         name,
         mmdit=options.mmdit,
         vae=options.vae,
@@ -331,7 +370,11 @@ def _load(options):
         tokenizer=options.tokenizer,
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        memory=options.memory,
     )
+    if options.lora:
+        model.set_loras(*options.lora)
+    return model
 
 
 def _save(
@@ -357,6 +400,7 @@ def _save(
             "size": [picture.height, picture.width],
             "model": _model_name(options) or str(options.mmdit),
             "version": __version__,
+            **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
         del details["count"]
         save_png(picture, path, details)
@@ -388,6 +432,15 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 1024x768")
     return int(height), int(width)
+
+
+def _lora(text: str) -> tuple[str, float]:
+    """FILE or FILE:STRENGTH; a colon before what is no number is part of the name."""
+    file, colon, strength = text.rpartition(":")
+    try:
+        return (file, float(strength)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
 
 
 def _floats(text: str) -> list[float]:

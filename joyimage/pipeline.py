@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from . import checkpoints, rewriting, sampling
-from .encoder import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT, Encoder
+from . import checkpoints, lora, rewriting, sampling
+from .encoder import Encoder
 from .errors import JoyImageError
-from .images import best_bucket, check_size, cover, load, nearest_size, to_pil, to_tensor
+from .images import best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
+from .inputs import (
+    Source,
+    find_parts,
+    load_all,
+    one_each,
+    pair,
+    spread,
+    text_tokens,
+    usable_device,
+    vision_pixels,
+)
 from .memory import Needs, parse_size
 from .mmdit import MMDiT
 from .streaming import Memory
 from .vae import WanVAE
 
-MAX_REFERENCES = 6
+REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
 # Samples of one shape run as one batch, and the two guidance passes as one packed sequence, while the forward has no
 # more image tokens than this: then reading the weights costs most. Packed against one after the other, on two cores:
 # 0.85 of the time at 2 x 8 tokens, 0.98 at 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
 PACKED_TOKENS = 1024
-
-Source = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,8 @@ class JoyImage:
         self.mmdit = mmdit
         self.vae = vae
         self.encoder = encoder
-        self.memory = memory or Memory(Needs(encoder.model, mmdit, vae), mmdit.proj_out.weight.device)
+        self.memory = memory or _memory(mmdit, vae, encoder, mmdit.proj_out.weight.device)
+        self._loras = lora.Applied()
 
     @classmethod
     def load(
@@ -77,30 +88,43 @@ class JoyImage:
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
         result is the same. Left out, everything is on the device all the time.
-        Raises `JoyImageError` for a memory that is too small, naming the least that works, `CheckpointError`, or `MissingFileError`, naming the file, what is wrong with it and what to do.
+        Raises `JoyImageError` for a memory that is too small, naming the least that works; `CheckpointError`, or
+        `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
-        device, budget = _usable(device), None if memory is None else parse_size(memory)
+        device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
         if str(path) == "tiny":
             from . import tiny  # here: nobody else needs it
 
             networks = tiny.build(home)
             return cls(*networks, _memory(*networks, device, budget))
-        parts = checkpoints.find_parts(path) if path is not None else {}
-        given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        parts.update({name: Path(value) for name, value in given.items() if value is not None})
-        missing = [name for name in ("mmdit", "vae", "encoder") if name not in parts]
-        if missing:
-            raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
-        return cls(
-            checkpoints.load_mmdit(parts["mmdit"], device=device, dtype=dtype),
-            checkpoints.load_vae(parts["vae"], device=device, dtype=torch.float32),
-            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), device=device, dtype=dtype),
+        parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
+        networks = (
+            checkpoints.load_mmdit(parts["mmdit"], device=home, dtype=dtype),
+            checkpoints.load_vae(parts["vae"], device=home, dtype=torch.float32),
+            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), device=home, dtype=dtype),
         )
+        return cls(*networks, _memory(*networks, device, budget))
+
+    def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
+        """Use these LoRAs for MMDiT and encoder, each a path or a path with its strength (1), and no others.
+
+        None at all takes off those in use. They are applied while their layers run, over quantised weights too; with
+        `merge` they are added to what is not quantised, which costs no time, and memory for the weights as they were.
+        Warns of keys that match nothing. Raises `CheckpointError` for a file that is of no use here, and then nothing
+        has changed.
+        """
+        pairs = [(one, 1.0) if isinstance(one, str | Path) else one for one in loras]
+        found = lora.match((self.mmdit, self.encoder.model), [(lora.read(path), value) for path, value in pairs])
+        self.memory.leave()
+        self._loras.remove()
+        self._loras = found.apply(self.dtype, merge)
+        self.memory = _memory(self.mmdit, self.vae, self.encoder, self.memory.device, self.memory.budget)
 
     @property
     def device(self) -> torch.device:
-        return self.mmdit.proj_out.weight.device
+        """Where the networks work."""
+        return self.memory.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -162,23 +186,30 @@ class JoyImage:
         on_text: Callable[[str], object] | None = None,
     ) -> str:
         """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
-        return self.encoder.answer(
-            _load_all(images),
-            question,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            on_text=on_text,
-        )
+        pictures = load_all(images)
+        with self._answering(pictures, question or "", max_new_tokens):
+            return self.encoder.answer(
+                pictures,
+                question,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                seed=seed,
+                on_text=on_text,
+            )
 
     def rewrite(self, prompt: str, images: Source | Sequence[Source] = ()) -> str:
         """A clearer version of `prompt`, by the server named in the environment or by the encoder.
 
         On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
         """
-        return rewriting.rewrite(self.encoder, prompt, _load_all(images))
+        pictures = load_all(images)
+        with self._answering(pictures, prompt, REWRITE_TOKENS):
+            return rewriting.rewrite(self.encoder, prompt, pictures)
+
+    def _answering(self, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
+        return self.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)
 
     @torch.inference_mode()
     def condition(
@@ -191,8 +222,8 @@ class JoyImage:
         base_size: int | None = 1024,
     ) -> list[Conditioning]:
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
-        edits, prompts = _pair(images, instruction)
-        negatives = _spread(negative_prompt or "", len(prompts), "negative prompts")
+        edits, prompts = pair(images, instruction)
+        negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
         if len(edits) == len(prompts):
             groups = [(edit, [i]) for i, edit in enumerate(edits)]
         else:
@@ -205,15 +236,24 @@ class JoyImage:
 
     def _condition_group(self, pictures, prompts, negatives, size, base_size) -> list[Conditioning]:
         """Conditionings of several prompts on the same pictures, whose encodings are shared."""
-        pictures, size = fit(_load_all(pictures), size, base_size)
+        pictures, size = fit(load_all(pictures), size, base_size)
         texts = list(dict.fromkeys([*prompts, *negatives]))
-        encoded = self.encoder.encode(texts, pictures)
+        with self.memory.conditioning(vision_pixels(pictures), text_tokens(texts)):
+            encoded = self.encoder.encode(texts, pictures)
         context = {text: value.to(self.device, self.dtype) for text, value in zip(texts, encoded, strict=True)}
-        references = tuple(self.vae.encode(to_tensor(picture).to(self.device)) for picture in pictures)
+        references = self._encode(pictures)
         return [
             Conditioning(context[prompt], context[negative], references, size)
             for prompt, negative in zip(prompts, negatives, strict=True)
         ]
+
+    def _encode(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        """The clean latents (1, 16, 1, h, w) of pictures."""
+        if not pictures:
+            return ()
+        images = [to_tensor(picture).to(self.device) for picture in pictures]
+        with self.memory.vae(max(picture.width * picture.height for picture in pictures)) as tiled:
+            return tuple(tiled(partial(self.vae.encode, image)) for image in images)
 
     def render(
         self,
@@ -234,7 +274,7 @@ class JoyImage:
             raise JoyImageError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
         if not isinstance(count, int) or count < 1:
             raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
-        seeds = _spread(seed, len(conditionings), "seeds")
+        seeds = spread(seed, len(conditionings), "seeds")
         samples = [
             (conditioning, s + k) for conditioning, s in zip(conditionings, seeds, strict=True) for k in range(count)
         ]
@@ -273,10 +313,12 @@ class JoyImage:
         if sigmas is not None or timesteps is not None:
             levels = sampling.custom_schedule(sigmas=sigmas, timesteps=timesteps)
         if latent is not None:
-            latent = _one_each(latent, len(conditionings))
+            latent = one_each(latent, len(conditionings))
         batches = self._batches(conditionings)
         results: list[Tensor] = [torch.empty(0)] * len(conditionings)
-        with tqdm(total=len(batches) * (len(levels) - 1), disable=not progress, unit="step") as bar:
+        tokens = max(self._forward_tokens([conditionings[i] for i in members]) for members in batches)
+        steps_in_all = len(batches) * (len(levels) - 1)
+        with self.memory.denoising(tokens), tqdm(total=steps_in_all, disable=not progress, unit="step") as bar:
 
             def on_step(step: int, sigma: float, denoised: Tensor):
                 bar.update()
@@ -318,6 +360,12 @@ class JoyImage:
         pixels = conditioning.size[0] * conditioning.size[1] // factor**2
         return (pixels + sum(r.shape[3] * r.shape[4] for r in conditioning.references)) // patch
 
+    def _forward_tokens(self, group: list[Conditioning]) -> int:
+        """Image and text tokens of a batch's largest forward, in which both passes of guidance may be packed."""
+        tokens = len(group) * self._tokens(group[0])
+        text = sum(max(len(c.positive), len(c.negative)) for c in group)
+        return (tokens + text) * (2 if 2 * tokens <= PACKED_TOKENS else 1)
+
     def _start(
         self, group: list[Conditioning], seeds: list[int], levels: Tensor, latent: Tensor | None, strength: float
     ) -> tuple[Tensor, Tensor]:
@@ -356,7 +404,10 @@ class JoyImage:
     @torch.inference_mode()
     def decode(self, latents: Iterable[Tensor]) -> list[Tensor]:
         """Latents (1, 16, 1, h, w) -> pictures (1, 3, 8h, 8w) in [-1, 1], float32 on the CPU."""
-        return [self.vae.decode(latent.to(self.device)).cpu() for latent in latents]
+        latents = list(latents)
+        pixels = self.vae.config.spatial_factor**2 * max(latent[0, 0].numel() for latent in latents)
+        with self.memory.vae(pixels) as tiled:
+            return [tiled(partial(self.vae.decode, latent.to(self.device))).cpu() for latent in latents]
 
 
 def _to_pil(model: JoyImage, latents: list[Tensor]) -> list[Image.Image]:
@@ -400,60 +451,5 @@ def fit(
     return [cover(picture, own) for picture, own in zip(pictures, sizes, strict=True)], size or sizes[-1]
 
 
-def _usable(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the GPU where there is one."""
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise JoyImageError("torch finds no CUDA GPU; use the device cpu, or install torch for this machine's GPU")
-    return device
-
-
-def _load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:
-    return [load(picture) for picture in ([pictures] if isinstance(pictures, Source) else pictures)]
-
-
-def _pair(pictures, instruction) -> tuple[list[list[Source]], list[str]]:
-    """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
-
-    The lists are of one length, or one edit has several prompts.
-    """
-    prompts = [instruction] if isinstance(instruction, str) else list(instruction)
-    for i, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
-    if not prompts:
-        raise JoyImageError("no prompt given; say what to make or change")
-    pictures = [pictures] if isinstance(pictures, Source) else list(pictures)
-    nested = [not isinstance(picture, Source) for picture in pictures]
-    if not pictures:
-        raise JoyImageError("no image given; `generate` makes pictures from text alone")
-    if any(nested) and not all(nested):
-        raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
-    edits = [list(edit) for edit in pictures] if all(nested) else [pictures]
-    for edit in edits:
-        if len(edit) > MAX_REFERENCES:
-            raise JoyImageError(f"an edit has {len(edit)} images; the model takes at most {MAX_REFERENCES}")
-    if len(edits) > 1:
-        prompts = _spread(prompts, len(edits), "instructions")
-    return edits, prompts
-
-
-def _one_each(latent: Tensor, count: int) -> Tensor:
-    if len(latent) not in (1, count):
-        raise JoyImageError(
-            f"the latent holds {len(latent)} samples for {count} pictures; give one for all or one each"
-        )
-    return latent.expand(count, *latent.shape[1:])
-
-
-def _spread(value, length: int, name: str) -> list:
-    """One value for all, or a list of one each."""
-    values = [value] if isinstance(value, str | int) else list(value)
-    if len(values) == 1:
-        values *= length
-    if len(values) != length:
-        raise JoyImageError(f"{len(values)} {name} for {length} edits; give one for all or one each")
-    return values
+def _memory(mmdit: MMDiT, vae: WanVAE, encoder: Encoder, device: torch.device, budget: int | None = None) -> Memory:
+    return Memory(Needs(encoder.model, mmdit, vae), device, budget)

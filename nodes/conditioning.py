@@ -14,7 +14,8 @@ from ..joyimage.batches import to_batch
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
 from ..joyimage.images import BASE_SIZES, Size, check_size
-from ..joyimage.pipeline import MAX_REFERENCES, fit
+from ..joyimage.inputs import MAX_REFERENCES
+from ..joyimage.pipeline import fit
 from .feedback import caught_warnings, show
 from .inputs import all_pictures, check, encoder_input, images_input, refuse
 

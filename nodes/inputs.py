@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..joyimage.batches import from_batch
 from ..joyimage.errors import JoyImageError
-from ..joyimage.pipeline import MAX_REFERENCES
+from ..joyimage.inputs import MAX_REFERENCES
 from .host import ENCODER
 
 

@@ -1,0 +1,100 @@
+"""What callers give, in one form: pictures, prompts, files, a device; and what they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import checkpoints
+from .encoder import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
+from .errors import JoyImageError
+from .images import load
+
+MAX_REFERENCES = 6
+TEMPLATE_TOKENS = 64  # at most, of a message besides its text and images
+
+Source = str | Path | Image.Image | np.ndarray
+
+
+def find_parts(path: str | Path | None, **given: str | Path | None) -> dict[str, Path]:
+    """Where the parts are: in a model folder, or where they are given."""
+    parts = checkpoints.find_parts(path) if path is not None else {}
+    parts.update({name: Path(value) for name, value in given.items() if value is not None})
+    missing = [name for name in ("mmdit", "vae", "encoder") if name not in parts]
+    if missing:
+        raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
+    return parts
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the GPU where there is one."""
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise JoyImageError("torch finds no CUDA GPU; use the device cpu, or install torch for this machine's GPU")
+    return device
+
+
+def load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:
+    return [load(picture) for picture in ([pictures] if isinstance(pictures, Source) else pictures)]
+
+
+def pair(pictures, instruction) -> tuple[list[list[Source]], list[str]]:
+    """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
+
+    The lists are of one length, or one edit has several prompts.
+    """
+    prompts = [instruction] if isinstance(instruction, str) else list(instruction)
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
+    if not prompts:
+        raise JoyImageError("no prompt given; say what to make or change")
+    pictures = [pictures] if isinstance(pictures, Source) else list(pictures)
+    nested = [not isinstance(picture, Source) for picture in pictures]
+    if not pictures:
+        raise JoyImageError("no image given; `generate` makes pictures from text alone")
+    if any(nested) and not all(nested):
+        raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
+    edits = [list(edit) for edit in pictures] if all(nested) else [pictures]
+    for edit in edits:
+        if len(edit) > MAX_REFERENCES:
+            raise JoyImageError(f"an edit has {len(edit)} images; the model takes at most {MAX_REFERENCES}")
+    if len(edits) > 1:
+        prompts = spread(prompts, len(edits), "instructions")
+    return edits, prompts
+
+
+def one_each(latent: Tensor, count: int) -> Tensor:
+    if len(latent) not in (1, count):
+        raise JoyImageError(
+            f"the latent holds {len(latent)} samples for {count} pictures; give one for all or one each"
+        )
+    return latent.expand(count, *latent.shape[1:])
+
+
+def spread(value, length: int, name: str) -> list:
+    """One value for all, or a list of one each."""
+    values = [value] if isinstance(value, str | int) else list(value)
+    if len(values) == 1:
+        values *= length
+    if len(values) != length:
+        raise JoyImageError(f"{len(values)} {name} for {length} edits; give one for all or one each")
+    return values
+
+
+def vision_pixels(pictures: Sequence[Image.Image]) -> int:
+    """Pixels that the vision tower sees."""
+    return sum(min(max(picture.width * picture.height, MIN_PIXELS), MAX_PIXELS) for picture in pictures)
+
+
+def text_tokens(texts: Sequence[str]) -> int:
+    """A bound on the tokens that run at once: there is at most one per byte, and the template's."""
+    return min(sum(TEMPLATE_TOKENS + len(text.encode(errors="replace")) for text in texts), PACK_LIMIT)

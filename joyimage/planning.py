@@ -1,0 +1,149 @@
+"""What will be where under a memory budget, told from the files' headers: `joyimage plan`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoints.sizes import empty_part
+from .encoder import MIN_PIXELS
+from .errors import JoyImageError
+from .images import check_size
+from .inputs import MAX_REFERENCES, find_parts
+from .memory import RESERVES, Needs, Placement, parse_size, place_all, show
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be where for a size, and the expected peak. `placements` are in the order in which the parts work."""
+
+    budget: int
+    reserve: int
+    weights: int  # of all parts
+    size: tuple[int, int]
+    references: int
+    tile: int | None
+    placements: tuple[Placement, ...]
+
+    @property
+    def together(self) -> bool:
+        """Whether all parts stay on the device because none has to make room."""
+        return self._together <= self.budget
+
+    @property
+    def _together(self) -> int:
+        return self.reserve + self.weights + max(placement.activations for placement in self.placements)
+
+    @property
+    def peak(self) -> int:
+        """Expected bytes, the reserve included."""
+        return self._together if self.together else self.reserve + max(p.peak for p in self.placements)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; all amounts are bytes."""
+        parts = [
+            {
+                **dataclasses.asdict(placement.part),
+                "weights": placement.part.weights,
+                "activations": placement.activations,
+                "held": placement.held,
+                "streamed": placement.streamed,
+                "resident": placement.resident,
+                "peak": placement.peak,
+            }
+            for placement in self.placements
+        ]
+        own = {name: getattr(self, name) for name in ("budget", "reserve", "weights", "size", "references", "tile")}
+        return {**own, "together": self.together, "peak": self.peak, "parts": parts}
+
+    def __str__(self) -> str:
+        height, width = self.size
+        row = "{:<9}{:>10}{:>10}{:>13}{:>10}{:>10}  {}".format
+        lines = [
+            f"{height}x{width} pixels, {self.references} references, in {show(self.budget)}",
+            row("", "weights", "on device", "activations", "peak", "streamed", "where"),
+            *(
+                row(
+                    p.part.name, *map(show, (p.part.weights, p.held, p.activations, p.peak, p.streamed)), self._where(p)
+                )
+                for p in self.placements
+            ),
+            f"{'reserve':<9}{show(self.reserve):>43}",
+            f"expected peak {show(self.peak)}; "
+            + ("all parts stay on the device" if self.together else "each part is on the device while it works"),
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _where(self, placement: Placement) -> str:
+        counts = [
+            f"{len(stay)} of {len(group.blocks)} {group.name} stay, {len(group.blocks) - len(stay)} stream"
+            for group, stay in zip(placement.part.groups, placement.resident, strict=True)
+            if len(stay) < len(group.blocks)
+        ]
+        tiles = f" in tiles of {self.tile} pixels" if placement.part.name == "vae" and self.tile else ""
+        return (", ".join(counts) or "whole") + tiles
+
+
+def plan(
+    needs: Needs,
+    budget: int,
+    *,
+    device: str = "cuda",
+    size: tuple[int, int] = (1024, 1024),
+    references: int = 1,
+    text_tokens: int = 300,
+) -> Plan:
+    """Plan an edit with references of the target's size and two prompts of `text_tokens`.
+
+    Raises `JoyImageError` when the budget is too small, naming the least that works.
+    """
+    reserve = RESERVES.get(device, 0)
+    pixels = size[0] * size[1]
+    encoder, mmdit, vae = needs.networks.values()
+    vision = encoder.config.vision_config
+    context = text_tokens + references * pixels // (vision.patch_size * vision.spatial_merge_size) ** 2
+    per_token = vae.config.spatial_factor**2 * math.prod(mmdit.config.patch_size)  # pixels
+    tile = needs.tile(pixels, budget - reserve)
+    activations = {
+        "encoder": needs.encoder(references * max(pixels, MIN_PIXELS), 2 * text_tokens),
+        "mmdit": needs.mmdit((1 + references) * pixels // per_token + context),
+        "vae": needs.vae(pixels, tile),
+    }
+    placements = place_all(needs, activations, budget, reserve)
+    return Plan(budget, reserve, needs.weights, size, references, tile, tuple(placements[name] for name in activations))
+
+
+def plan_model(
+    path: str | Path | None = None,
+    *,
+    memory: str | int,
+    mmdit: str | Path | None = None,
+    vae: str | Path | None = None,
+    encoder: str | Path | None = None,
+    device: str = "cuda",
+    dtype: torch.dtype | None = None,
+    size: tuple[int, int] = (1024, 1024),
+    references: int = 1,
+) -> Plan:
+    """What `JoyImage.load` with these arguments would put where for an edit of this size; reads headers only.
+
+    Raises as `load` does, and `JoyImageError` for a size or a number of references that an edit can not have.
+    """
+    if not 0 <= references <= MAX_REFERENCES:
+        raise JoyImageError(f"{references} references; the model takes 0 to {MAX_REFERENCES}")
+    budget, size = parse_size(memory), check_size(size)
+    if str(path) == "tiny":
+        from . import tiny  # here: nobody else needs it
+
+        network, vae_network, tiny_encoder = tiny.build("cpu")
+        needs = Needs(tiny_encoder.model, network, vae_network)
+    else:
+        parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder)
+        dtypes = {"encoder": dtype, "mmdit": dtype, "vae": torch.float32}
+        needs = Needs(**{part: empty_part(parts[part], part, dtypes[part]) for part in dtypes})
+    return plan(needs, budget, device=torch.device(device).type, size=size, references=references)

@@ -1,0 +1,389 @@
+"""Weights on the device only while they work, and blocks that stream through it when they do not all fit.
+
+Weights have their home in main memory, for most of them the mapped file. A part that goes to work gets copies on the
+device in place of its parameters and buffers, whatever their dtypes; when it is done the copies go, and nothing has to
+be written back. Blocks that stream take turns in two slots: while one runs, the next is copied into the other slot on a
+second CUDA stream. On devices without streams the same code copies at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .memory import RESERVES, SLOTS, TILES, Needs, Placement, owners, padded, place, place_all
+
+Result = TypeVar("Result")
+
+PINNED_CHUNK = 2**30  # bytes
+PINNED_SHARE = 0.5  # of main memory: what is pinned can not be paged out
+SMALLEST_PICTURE = 64 * 64  # pixels; a budget that is too small for it is refused at once
+PIXELS_PER_TOKEN = 256  # of the MMDiT
+
+
+# -- order of work on the device --------------------------------------------------------------------------------------
+
+
+class Queue(Protocol):
+    """Copies beside the computation. Events are opaque to whoever holds them."""
+
+    def mark(self) -> Any:
+        """The event that all computation so far is done."""
+
+    def run(self, copy: Callable[[], None], after: Any) -> Any:
+        """Copy as soon as `after` has happened; returns the event that it is done."""
+
+    def wait(self, event: Any) -> None:
+        """Let the computation that follows wait for `event`."""
+
+    def finish(self) -> None:
+        """Let the computation that follows wait for all copies."""
+
+
+class CudaQueue:
+    """Copies on a stream of their own; the processor waits for nothing."""
+
+    def __init__(self, device: torch.device):
+        self._stream = torch.cuda.Stream(device)
+
+    def _computing(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self._stream.device)
+
+    def mark(self) -> torch.cuda.Event:
+        return self._computing().record_event()
+
+    def run(self, copy: Callable[[], None], after: torch.cuda.Event) -> torch.cuda.Event:
+        self._stream.wait_event(after)
+        with torch.cuda.stream(self._stream):
+            copy()
+        return self._stream.record_event()
+
+    def wait(self, event: torch.cuda.Event) -> None:
+        self._computing().wait_event(event)
+
+    def finish(self) -> None:
+        self._computing().wait_stream(self._stream)
+
+
+class DirectQueue:
+    """Copies at once."""
+
+    def mark(self) -> None:
+        pass
+
+    def run(self, copy: Callable[[], None], after: None) -> None:
+        copy()
+
+    def wait(self, event: None) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def queue_for(device: torch.device) -> Queue:
+    return CudaQueue(device) if device.type == "cuda" else DirectQueue()
+
+
+# -- weights and their copies -----------------------------------------------------------------------------------------
+
+
+class Pinned:
+    """Page-locked main memory, from which a GPU copies while the processor does something else.
+
+    It is taken in chunks of a power of two, as torch rounds each allocation up to one: a block of the published MMDiT,
+    0.81 GB, would take 1.07 by itself. Where no more can be had, weights stay where they are and copy more slowly.
+    """
+
+    def __init__(self, limit: int, allocate: Callable[[int], Tensor] | None = None, chunk: int = PINNED_CHUNK):
+        self.limit = limit
+        self.total = 0
+        self._allocate = allocate or partial(torch.empty, dtype=torch.uint8, pin_memory=True)
+        self._chunk = chunk
+        self._free = torch.empty(0, dtype=torch.uint8)  # the rest of the last chunk
+        self._chunks: set[int] = set()
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """A pinned copy, or `tensor` itself if it is pinned already or there is no room."""
+        size = padded(tensor.nbytes)
+        if tensor.untyped_storage().data_ptr() in self._chunks or not self._has_room(size):
+            return tensor
+        memory, self._free = self._free.tensor_split([size])
+        return view(memory, tensor).copy_(tensor)
+
+    def _has_room(self, size: int) -> bool:
+        if size <= len(self._free):
+            return True
+        count = max(self._chunk, size)
+        if self.total + count > self.limit:
+            return False
+        try:
+            self._free = self._allocate(count)
+        except RuntimeError:  # the system gives no more: what is there has to do
+            self.limit = self.total
+            return False
+        self.total += count
+        self._chunks.add(self._free.untyped_storage().data_ptr())
+        return True
+
+
+def pinned_for(device: torch.device) -> Pinned:
+    """Up to half of the main memory for a GPU, nothing for other devices."""
+    if device.type != "cuda":
+        return Pinned(0)
+    known = hasattr(os, "sysconf")  # not on Windows, which pins half of the memory itself and then refuses
+    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 2**63
+    return Pinned(int(PINNED_SHARE * main))
+
+
+def view(memory: Tensor, like: Tensor) -> Tensor:
+    """The start of `memory` (bytes) as a tensor of the shape and dtype of `like`."""
+    return memory[: like.nbytes].view(like.dtype).view(like.shape)
+
+
+class Tensors:
+    """The parameters and buffers that modules have of their own, and their home."""
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        stores = [store for module in modules for store in (module._parameters, module._buffers)]
+        self._places = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
+        self.home = [store[name] for store, name in self._places]
+        self.nbytes = sum(padded(tensor.nbytes) for tensor in self.home)
+
+    def copies(self, device: torch.device) -> list[Tensor]:
+        """Copies on the device; what is shared stays shared."""
+        unique = {id(tensor): tensor for tensor in self.home}
+        made = {key: tensor.to(device, copy=True, non_blocking=True) for key, tensor in unique.items()}
+        return [made[id(tensor)] for tensor in self.home]
+
+    def use(self, tensors: Sequence[Tensor]) -> None:
+        """Put other tensors in the places, for the modules to compute with."""
+        for (store, name), own, tensor in zip(self._places, self.home, tensors, strict=True):
+            store[name] = in_place_of(own, tensor)
+
+    def restore(self) -> None:
+        for (store, name), own in zip(self._places, self.home, strict=True):
+            store[name] = own
+
+    def pin(self, pinned: Pinned) -> None:
+        """Move the home to pinned memory as far as there is any, letting go of the old: never two copies of a model."""
+        for i, ((store, name), own) in enumerate(zip(self._places, self.home, strict=True)):
+            moved = pinned.take(own)
+            if moved is not own:
+                self.home[i] = store[name] = in_place_of(own, moved)
+
+
+def in_place_of(own: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` as a parameter if `own` is one, else as it is, for a buffer."""
+    return nn.Parameter(tensor.detach(), requires_grad=False) if isinstance(own, nn.Parameter) else tensor
+
+
+class Slot:
+    """Room on the device for one block at a time."""
+
+    def __init__(self, size: int, device: torch.device, free: Any):
+        self.memory = torch.empty(size, dtype=torch.uint8, device=device)
+        self.free = free  # the event that the block before is done
+        self.ready: Any = None  # the event that the copy is done
+        self.block: Tensors | None = None
+        self.copies: list[Tensor] = []
+
+    def fill(self, block: Tensors, queue: Queue) -> None:
+        parts = self.memory.split([padded(tensor.nbytes) for tensor in block.home] + [len(self.memory) - block.nbytes])
+        self.block = block
+        self.copies = [view(part, tensor) for part, tensor in zip(parts, block.home, strict=False)]
+        self.ready = queue.run(partial(_copy, block.home, self.copies), self.free)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source, non_blocking=True)
+
+
+class Streamer:
+    """Streams blocks, which run in their order and then from the start again, through two slots.
+
+    Works by hooks: a block finds its weights on the device when it starts, and the next one is on its way by then.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, queue: Queue, pinned: Pinned):
+        self._queue = queue
+        self._pinned = pinned
+        self._blocks = [Tensors(block.modules()) for block in blocks]
+        size = max(block.nbytes for block in self._blocks)
+        self._slots = [Slot(size, device, queue.mark()) for _ in range(SLOTS)]
+        self._hooks = []
+        for i, block in enumerate(blocks):
+            self._hooks += [
+                block.register_forward_pre_hook(partial(self._before, i)),
+                block.register_forward_hook(partial(self._after, i)),
+            ]
+
+    def _before(self, i: int, *_) -> None:
+        with torch.inference_mode(False), torch.no_grad():  # a home made in inference mode could be used nowhere else
+            slot = self._holding(i, self._slots)
+            self._queue.wait(slot.ready)
+            self._blocks[i].use(slot.copies)
+            self._holding((i + 1) % len(self._blocks), [other for other in self._slots if other is not slot])
+
+    def _after(self, i: int, *_) -> None:
+        slot = next(slot for slot in self._slots if slot.block is self._blocks[i])
+        slot.free = self._queue.mark()
+        self._blocks[i].restore()
+
+    def _holding(self, i: int, slots: Sequence[Slot]) -> Slot:
+        """The slot with block i. If none has it, its copy into the first of `slots` starts."""
+        block = self._blocks[i]
+        for slot in self._slots:
+            if slot.block is block:
+                return slot
+        block.pin(self._pinned)
+        slots[0].fill(block, self._queue)
+        return slots[0]
+
+    def close(self) -> None:
+        """Put the blocks back as they were, also after one that failed."""
+        for hook in self._hooks:
+            hook.remove()
+        for block in self._blocks:
+            block.restore()
+        self._queue.finish()  # before the slots' memory is given to something else
+
+
+class Worker:
+    """A part of the model, on the device or at home."""
+
+    def __init__(self, network: nn.Module, groups: Sequence[Sequence[nn.Module]], device: torch.device, pinned: Pinned):
+        self.network = network
+        self._groups = groups
+        self._device = device
+        self._pinned = pinned
+        self._whole: Tensors | None = None
+        self._streamers: list[Streamer] = []
+
+    @property
+    def present(self) -> bool:
+        return self._whole is not None
+
+    @torch.no_grad()
+    def enter(self, placement: Placement, idle: Sequence[nn.Module] = ()) -> None:
+        """Copy what stays to the device and prepare what streams; `idle` modules stay at home."""
+        streamed = [
+            [block for i, block in enumerate(group) if i not in stay]
+            for group, stay in zip(self._groups, placement.resident, strict=True)
+        ]
+        with torch.inference_mode(False):  # made in inference mode they could be used nowhere else
+            whole = Tensors(owners(self.network, [*idle, *chain(*streamed)]))
+            whole.use(whole.copies(self._device))
+            self._whole = whole
+            self._streamers = [
+                Streamer(blocks, self._device, queue_for(self._device), self._pinned) for blocks in streamed if blocks
+            ]
+
+    def leave(self) -> None:
+        for streamer in self._streamers:
+            streamer.close()
+        self._streamers = []
+        if self._whole is not None:
+            self._whole.restore()
+            self._whole = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+# -- the model's parts in turn ----------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Puts the parts of a model on the device in turn, within a budget in bytes; with none, they are there already.
+
+    Raises `JoyImageError` for a budget that is too small even for a picture of 64x64, naming the least that works.
+    """
+
+    def __init__(self, needs: Needs, device: torch.device, budget: int | None = None):
+        self.needs = needs
+        self.device = device
+        self.budget = budget
+        self._reserve = RESERVES.get(device.type, 0)
+        self._workers: dict[str, Worker] = {}
+        if budget is not None:
+            pinned = pinned_for(device)
+            self._workers = {
+                name: Worker(network, list(needs.groups[name].values()), device, pinned)
+                for name, network in needs.networks.items()
+            }
+            self._check()
+
+    def _check(self) -> None:
+        least = {
+            "encoder": self.needs.encoder(0, 1),
+            "mmdit": self.needs.mmdit(SMALLEST_PICTURE // PIXELS_PER_TOKEN),
+            "vae": self.needs.vae(SMALLEST_PICTURE, TILES[-1]),
+        }
+        place_all(self.needs, least, self.budget, self._reserve)
+
+    @contextmanager
+    def at_work(self, name: str, activations: int, idle: Sequence[nn.Module] = ()) -> Iterator[None]:
+        """Have a part on the device, without its `idle` modules.
+
+        It stays there afterwards only if all parts fit in at once.
+        """
+        if self.budget is None:
+            yield
+            return
+        together = self._reserve + self.needs.weights + activations <= self.budget
+        idle = () if together else idle
+        placement = place(self.needs.part(name, idle), activations, self.budget, self._reserve)
+        worker = self._workers[name]
+        if not together:
+            for other in self._workers.values():
+                other.leave()
+        try:
+            if not worker.present:
+                worker.enter(placement, idle)
+            yield
+        finally:
+            if not together:
+                worker.leave()
+
+    def leave(self) -> None:
+        """Have every part at home, so that its weights can be changed."""
+        for worker in self._workers.values():
+            worker.leave()
+
+    def conditioning(self, pixels: int, text_tokens: int):
+        """Context in which the encoder can condition; the language head stays at home."""
+        return self.at_work("encoder", self.needs.encoder(pixels, text_tokens), self.needs.idle["encoder"])
+
+    def answering(self, pixels: int, text_tokens: int):
+        """Context in which the encoder can answer."""
+        return self.at_work("encoder", self.needs.encoder(pixels, text_tokens))
+
+    def denoising(self, tokens: int):
+        """Context in which the MMDiT can run forwards over so many image and text tokens."""
+        return self.at_work("mmdit", self.needs.mmdit(tokens))
+
+    @contextmanager
+    def vae(self, pixels: int) -> Iterator[Callable[[Callable[[int | None], Result]], Result]]:
+        """Context in which the VAE can work on pictures of so many pixels; gives what calls it with a tile."""
+        tile = None if self.budget is None else self.needs.tile(pixels, self.budget - self._reserve)
+        with self.at_work("vae", self.needs.vae(pixels, tile)):
+            yield partial(with_tiles, tiles=TILES[TILES.index(tile) :])
+
+
+def with_tiles(run: Callable[[int | None], Result], tiles: Sequence[int | None] = TILES) -> Result:
+    """`run` the VAE with the first of `tiles`, and with the next whenever the GPU's memory does not suffice."""
+    for tile in tiles[:-1]:
+        try:
+            return run(tile)
+        except torch.cuda.OutOfMemoryError:
+            pass  # go on outside: the exception holds on to the tensors of the failed run
+        torch.cuda.empty_cache()
+    return run(tiles[-1])
