@@ -1,0 +1,132 @@
+"""Help pages, tooltips and Chinese names against the nodes as a real server describes them."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "web" / "docs"
+PREFIX = "JoyImage"
+WORDS = {"en": ("required", "optional", "(empty)"), "zh": ("必连", "可选", "（空）")}  # in place of a default
+
+
+@pytest.fixture(scope="module")
+def nodes(client) -> dict[str, dict[str, Any]]:
+    """The definitions of the pack's nodes."""
+    return {name: node for name, node in client.get("/object_info").items() if name.startswith(PREFIX)}
+
+
+def inputs(node: dict[str, Any]) -> dict[str, tuple[str | list, dict[str, Any], bool]]:
+    """Type, options and whether it is required, of each input by name."""
+    return {
+        name: (spec[0], spec[1] if len(spec) > 1 else {}, group == "required")
+        for group in ("required", "optional")
+        for name, spec in node["input"].get(group, {}).items()
+    }
+
+
+def default(kind: str | list, options: dict[str, Any], required: bool, language: str) -> str:
+    """What a help page says where the value that an input starts with stands."""
+    required_word, optional_word, empty_word = WORDS[language]
+    if kind == "COMBO":
+        return str(options.get("default", options["options"][0]))
+    if kind not in ("STRING", "INT", "FLOAT", "BOOLEAN"):
+        return required_word if required else optional_word
+    value = options.get("default", "")
+    return f"{value:g}" if isinstance(value, float) else str(value) or empty_word
+
+
+def table(page: Path, section: int) -> list[list[str]]:
+    """The rows of the table in a section: 1 is inputs, 2 outputs."""
+    text = page.read_text(encoding="utf-8").split("\n## ")[section]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+
+
+def pages(nodes) -> list[tuple[str, str, Path]]:
+    return [(name, "en", DOCS / f"{name}.md") for name in nodes] + [
+        (name, "zh", DOCS / name / "zh.md") for name in nodes
+    ]
+
+
+def test_every_node_has_a_page_and_every_page_a_node(nodes):
+    assert {page.stem for page in DOCS.glob("*.md")} == set(nodes)
+
+
+def test_pages_name_the_true_inputs_with_their_defaults(nodes):
+    for name, language, page in pages(nodes):
+        told = {row[0].split("`")[1]: row[1] for row in table(page, 1)}
+        assert told == {key: default(*spec, language) for key, spec in inputs(nodes[name]).items()}, page
+
+
+def test_pages_name_the_true_outputs(nodes):
+    for name, _, page in pages(nodes):
+        assert [row[0].split("`")[1] for row in table(page, 2)] == nodes[name]["output_name"], page
+
+
+def test_every_input_has_a_tooltip_and_every_node_a_description(nodes):
+    missing = [
+        f"{name}.{key}"
+        for name, node in nodes.items()
+        for key, spec in inputs(node).items()
+        if not spec[1].get("tooltip")
+    ]
+    assert missing == []
+    assert [name for name, node in nodes.items() if not node["description"]] == []
+
+
+def expected_keys(node: dict[str, Any]) -> set[str]:
+    """The keys under which the editor looks for a node's texts."""
+    keys = {"display_name", "description"}
+    for name, (kind, options, _) in inputs(node).items():
+        names = [name]
+        if kind == "COMFY_AUTOGROW_V3":  # the editor writes an underscore for the dot in the names of its sockets
+            template = options["template"]
+            names += [f"{name}_{template['prefix']}{i}" for i in range(template["max"])]
+        keys |= {f"inputs.{key}.{part}" for key in names for part in ("name", "tooltip")}
+        if options.get("control_after_generate"):
+            keys.add("inputs.control_after_generate.name")
+    for i, (name, kind, tooltip) in enumerate(
+        zip(node["output_name"], node["output"], node["output_tooltips"], strict=True)
+    ):
+        keys |= {f"outputs.{i}.name"} if name != kind else set()  # those named by their type the host translates
+        keys |= {f"outputs.{i}.tooltip"} if tooltip else set()
+    return keys
+
+
+def leaves(tree: dict[str, Any], path: str = "") -> dict[str, str]:
+    result = {}
+    for key, value in tree.items():
+        result |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return result
+
+
+def test_chinese_names_are_those_of_the_nodes(client, nodes):
+    served = client.get("/i18n")["zh"]
+    assert served["nodeDefs"] == json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))
+    assert set(served["nodeDefs"]) == set(nodes)
+    for name, node in nodes.items():
+        texts = leaves(served["nodeDefs"][name])
+        assert set(texts) == expected_keys(node), name
+        assert all(texts.values()), name
+
+
+def test_own_socket_types_have_a_chinese_name(client, nodes):
+    kinds = {kind for node in nodes.values() for kind in node["output"] if kind.startswith(PREFIX.upper())}
+    assert set(client.get("/i18n")["zh"]["dataTypes"]) == kinds
+
+
+def test_the_server_gives_pages_and_pictures(client, nodes):
+    """At the addresses that the editor asks, relative to docs/ for pictures."""
+    base = f"http://{client.address}/extensions/ComfyUI-JoyImage/docs"
+    for _, _, page in pages(nodes):
+        with urllib.request.urlopen(f"{base}/{page.relative_to(DOCS).as_posix()}") as reply:
+            text = reply.read().decode()
+        (picture,) = re.findall(r"!\[.+\]\((.+)\)", text)
+        with urllib.request.urlopen(f"{base}/{picture}") as reply:
+            assert reply.headers["Content-Type"] == "image/png"
