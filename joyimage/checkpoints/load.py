@@ -161,10 +161,15 @@ def _checked(source: Source, read: Callable[[], Any]) -> Any:
 
 
 def own_dtype(source: Source) -> torch.dtype:
-    """The floating dtype that most of a part's bytes have; raises `CheckpointError` if nothing can compute in it."""
+    """The dtype that most of a part's bytes have, bfloat16 where some are quantised.
+
+    Raises `CheckpointError` if nothing can compute in it.
+    """
+    if any(info.encoding for info in source.info.values()):
+        return QUANTISED_DTYPE
     sizes: Counter[torch.dtype] = Counter()
     for info in source.info.values():
-        sizes[QUANTISED_DTYPE if info.encoding else info.dtype] += info.nbytes
+        sizes[info.dtype] += info.nbytes
     dtype = max(sizes, key=sizes.__getitem__)
     if dtype not in COMPUTE_DTYPES:
         raise CheckpointError(

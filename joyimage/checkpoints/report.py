@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -44,6 +45,33 @@ SIZES = {  # what is worth showing of a network's configuration: label, attribut
 }
 
 
+# Kinds of layers by our names, the first pattern that matches: what is worth knowing the format of.
+KINDS = {
+    "mmdit": {
+        "modulation tables": r"modulate_table",
+        "norms": r"_norm\.",
+        "attention": r"attn_(qkv|proj)\.weight",
+        "MLP": r"_mlp\..*weight",
+        "time and text embedder": r"condition_embedder\..*weight",
+        "first and last layer": r"(img_in|proj_out)\.weight",
+    },
+    "vae": {
+        "norms": r"gamma",
+        "encoder": r"^(encoder|conv1)\..*weight",
+        "decoder": r"^(decoder|conv2)\..*weight",
+    },
+    "encoder": {
+        "norms": r"norm",
+        "embedding": r"embed_tokens",
+        "language head": r"^lm_head",
+        "vision": r"visual\..*weight",
+        "attention": r"self_attn\..*weight",
+        "MLP": r"mlp\..*weight",
+    },
+}
+OTHER_KIND = "biases"
+
+
 @dataclass(frozen=True)
 class PartReport:
     """A part of JoyImage, or weights that are none ("unknown"); `problem` says why they would not load."""
@@ -53,10 +81,11 @@ class PartReport:
     files: tuple[str, ...]
     tensors: int
     bytes: int
-    dtypes: dict[str, int]  # tensors of each
+    dtypes: dict[str, int]  # tensors of each dtype or quantised format
     naming: str = ""
     prefix: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)  # the same for each kind of layer
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
@@ -65,11 +94,12 @@ class PartReport:
     def __str__(self) -> str:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         naming = f"{self.naming} naming{f' behind {self.prefix}' if self.prefix else ''}, " if self.naming else ""
-        dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
+        kinds = "; ".join(f"{kind}: {_counts(formats)}" for kind, formats in self.kinds.items())
         lines = (
             f"{self.part}: {self.what}",
             f"  {self.files[0]}{more}",
-            f"  {naming}{_size(self.bytes)}, {self.tensors} tensors ({dtypes})",
+            f"  {naming}{_size(self.bytes)}, {self.tensors} tensors ({_counts(self.dtypes)})",
+            f"  {kinds}" if len(self.dtypes) > 1 else "",
             "  " + ", ".join(f"{name} {value}" for name, value in self.config.items()),
             f"  problem: {self.problem}" if self.problem else "",
         )
@@ -133,10 +163,24 @@ def _part(source: Source) -> PartReport:
         naming=match.naming,
         prefix=match.prefix,
         config=sizes,
+        kinds=_kinds(source),
         problem=problem,
         **_totals(source.weights, match.names.values()),
         **dataclasses.asdict(difference),
     )
+
+
+def _kinds(source: Source) -> dict[str, dict[str, int]]:
+    kinds: dict[str, Counter[str]] = {}
+    for name, info in source.info.items():
+        patterns = KINDS[source.match.part]
+        kind = next((kind for kind, pattern in patterns.items() if re.search(pattern, name)), OTHER_KIND)
+        kinds.setdefault(kind, Counter())[info.format] += 1
+    return {kind: dict(formats) for kind, formats in kinds.items()}
+
+
+def _counts(formats: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in formats.items())
 
 
 def _size(count: int) -> str:
