@@ -6,16 +6,20 @@ import copy
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import tiny_qwen
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from joyimage import lora
+from joyimage import JoyImage, lora
 from joyimage.checkpoints import convert, load_mmdit
+from joyimage.cli import main
 from joyimage.config import MMDiTConfig
 from joyimage.errors import CheckpointError, JoyImageError
+from joyimage.images import read_parameters
 from joyimage.mmdit import MMDiT
 
 LAYERS = {  # name: (out, in), ranks differ
@@ -267,3 +271,67 @@ def test_a_strength_must_be_a_number(network, tmp_path):
     path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS))
     with pytest.raises(JoyImageError, match="strength is nan"):
         lora.match([network], [(lora.read(path), float("nan"))])
+
+
+# --- the whole model ---
+
+
+@pytest.fixture
+def both_parts(tmp_path) -> str:
+    """A LoRA for the bundled model's MMDiT and encoder."""
+    layers = {f"diffusion_model.double_blocks.{i}.img_mlp.net.2": (128, 512) for i in range(4)}
+    layers["text_encoder.model.language_model.layers.1.mlp.up_proj"] = 256, 128
+    tensors = {}
+    for seed, (name, (out, into)) in enumerate(layers.items()):
+        tensors |= {
+            f"{name}.lora_A.weight": draw(4, into, seed=seed),
+            f"{name}.lora_B.weight": draw(out, 4, seed=50 + seed),
+        }
+    return str(save(tmp_path / "both.safetensors", tensors))
+
+
+def latent(model: JoyImage) -> Tensor:
+    return model.generate("a cup", size=(64, 64), steps=1, output="latent")
+
+
+def test_a_model_uses_the_loras_that_are_set_and_no_others(both_parts):
+    model = JoyImage.load("tiny", device="cpu")
+    before = latent(model)
+    model.set_loras((both_parts, 0.7))
+    changed = latent(model)
+    model.set_loras((both_parts, 0.3), (both_parts, 0.4), merge=True)
+    merged = latent(model)
+    with pytest.raises(JoyImageError):
+        model.set_loras(both_parts, "missing.safetensors")
+    assert torch.equal(latent(model), merged)
+    model.set_loras()
+    assert difference(changed, before) > 0.05
+    assert difference(merged, changed) < 1e-4
+    assert torch.equal(latent(model), before)
+
+
+def test_streamed_blocks_bring_their_updates_along(both_parts):
+    resident, streamed = JoyImage.load("tiny", device="cpu"), JoyImage.load("tiny", device="cpu", memory="20MB")
+    before = latent(streamed)
+    for model in (resident, streamed):
+        model.set_loras(both_parts)
+    assert torch.equal(latent(streamed), latent(resident))
+    streamed.set_loras()
+    assert torch.equal(latent(streamed), before)
+
+
+def test_the_command_line_takes_loras_with_their_strengths(both_parts, tmp_path, monkeypatch):
+    monkeypatch.delenv("JOYIMAGE_MODEL", raising=False)
+    command = ["generate", "a cup", "--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu", "-o"]
+    loras = {
+        "none": [],
+        "one": ["--lora", f"{both_parts}:0.7"],
+        "two": ["--lora", both_parts, "--lora", f"{both_parts}:-1"],
+    }
+    for name, options in loras.items():
+        assert main([*command, str(tmp_path / f"{name}.png"), *options]) == 0
+    pixels = {name: np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in loras}
+    assert abs(pixels["two"] - pixels["none"]).max() <= 1  # the two cancel
+    assert abs(pixels["one"] - pixels["none"]).max() > 5
+    assert read_parameters(tmp_path / "one.png")["loras"] == [[both_parts, 0.7]]
+    assert main([*command, str(tmp_path / "x.png"), "--lora", str(tmp_path / "none.png")]) == 2
