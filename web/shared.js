@@ -200,11 +200,15 @@ export function follow(node, read, draw) {
     last = now;
     draw(data);
   };
-  const timer = window.setInterval(look, FOLLOW);
-  const removed = node.onRemoved;
+  let timer = 0; // runs while the node is in a graph: some are made only to be copied from
+  const { onAdded, onRemoved } = node;
+  node.onAdded = function (graph) {
+    timer = window.setInterval(look, FOLLOW);
+    onAdded?.call(this, graph);
+  };
   node.onRemoved = function () {
     window.clearInterval(timer);
-    removed?.call(this);
+    onRemoved?.call(this);
   };
   return look;
 }

@@ -49,6 +49,7 @@ export interface GraphNode {
   setSize(size: [number, number]): void;
   computeSize(): [number, number];
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
+  onAdded?: (graph: Graph) => void;
   onRemoved?: () => void;
   onExecuted?: (output: Record<string, SavedImage[]>) => void;
 }
