@@ -119,7 +119,6 @@ class JoyImage:
         self.memory.leave()
         self._loras.remove()
         self._loras = found.apply(self.dtype, merge)
-        self.memory = _memory(self.mmdit, self.vae, self.encoder, self.memory.device, self.memory.budget)
 
     @property
     def device(self) -> torch.device:

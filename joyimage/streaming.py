@@ -343,8 +343,7 @@ class Memory:
         placement = place(self.needs.part(name, idle), activations, self.budget, self._reserve)
         worker = self._workers[name]
         if not together:
-            for other in self._workers.values():
-                other.leave()
+            self.leave()
         try:
             if not worker.present:
                 worker.enter(placement, idle)
@@ -354,7 +353,7 @@ class Memory:
                 worker.leave()
 
     def leave(self) -> None:
-        """Have every part at home, so that its weights can be changed."""
+        """Bring all weights home, where they may be changed: the next part to work takes what is there then."""
         for worker in self._workers.values():
             worker.leave()
 
