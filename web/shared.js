@@ -157,7 +157,16 @@ export function mount(node, name, element, height, stored) {
   const widget = node.addDOMWidget(name, "JOYIMAGE", element, options);
   widget.serialize = Boolean(stored);
   passOn(element);
+  repeat(node, () => takePlace(node, element));
   return widget;
+}
+
+/** Undo makes all nodes anew, and the new renderer goes on showing the elements of the old: put ours in its place.
+ * @param {import("./types").GraphNode} node @param {HTMLElement} element */
+function takePlace(node, element) {
+  element.dataset.node = String(node.id);
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`.joyimage[data-node="${element.dataset.node}"]`)?.replaceWith(element);
 }
 
 /** The wheel and the middle button belong to the graph, which lies below the element in the classic renderer.
@@ -200,17 +209,23 @@ export function follow(node, read, draw) {
     last = now;
     draw(data);
   };
-  let timer = 0; // runs while the node is in a graph: some are made only to be copied from
+  repeat(node, look);
+  return look;
+}
+
+/** Do something over and over while a node is in a graph: some are made only to be copied from.
+ * @param {import("./types").GraphNode} node @param {() => void} act */
+function repeat(node, act) {
+  let timer = 0;
   const { onAdded, onRemoved } = node;
   node.onAdded = function (graph) {
-    timer = window.setInterval(look, FOLLOW);
+    timer = window.setInterval(act, FOLLOW);
     onAdded?.call(this, graph);
   };
   node.onRemoved = function () {
     window.clearInterval(timer);
     onRemoved?.call(this);
   };
-  return look;
 }
 
 /** @param {import("./types").GraphNode} node @param {string} name */

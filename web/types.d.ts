@@ -57,6 +57,7 @@ export interface GraphNode {
 export interface App {
   rootGraph: Graph;
   canvas: {
+    graph: Graph | null;
     setDirty(front: boolean, back: boolean): void;
     processMouseWheel(event: WheelEvent): void;
     processMouseDown(event: PointerEvent): void;

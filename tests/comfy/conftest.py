@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,32 +60,53 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(scope="session")
-def base_directory(comfyui, tmp_path_factory) -> Path:
-    """What the server uses for its models, inputs and outputs."""
-    base = tmp_path_factory.mktemp("comfyui")
-    for name in ("custom_nodes", "input", "output", "models"):
-        (base / name).mkdir()
-    (base / "custom_nodes" / PACK).symlink_to(REPOSITORY, target_is_directory=True)
-    return base
+def make_base(comfyui, tmp_path_factory):
+    """Makes what a server uses for its models, inputs and outputs, with the pack linked in."""
+
+    def make() -> Path:
+        base = tmp_path_factory.mktemp("comfyui")
+        for name in ("custom_nodes", "input", "output", "models"):
+            (base / name).mkdir()
+        (base / "custom_nodes" / PACK).symlink_to(REPOSITORY, target_is_directory=True)
+        return base
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def client(comfyui, base_directory):
-    """A client of a server that runs on the CPU until the tests end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = base_directory / "server.log"
-    options = ["--cpu", "--port", str(port), "--base-directory", str(base_directory), "--preview-method", "latent2rgb"]
-    options += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
-    with log.open("wb") as sink:
-        command = [comfyui.python, "-s", "main.py", *options]
-        server = subprocess.Popen(command, cwd=comfyui.path, stdout=sink, stderr=subprocess.STDOUT)
-    try:
-        yield connect(server, port, base_directory, log)
-    finally:
-        server.terminate()
-        server.wait(30)
+def base_directory(make_base) -> Path:
+    return make_base()
+
+
+@pytest.fixture(scope="session")
+def serve(comfyui):
+    """Starts a server on a base directory, on the CPU, and gives a client of it; it ends with the `with` statement."""
+
+    @contextlib.contextmanager
+    def start(base: Path, *more: str) -> Iterator[Client]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = base / "server.log"
+        options = ["--cpu", "--port", str(port), "--base-directory", str(base), "--preview-method", "latent2rgb"]
+        options += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK, *more]
+        with log.open("wb") as sink:
+            command = [comfyui.python, "-s", "main.py", *options]
+            server = subprocess.Popen(command, cwd=comfyui.path, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            yield connect(server, port, base, log)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def client(serve, base_directory):
+    """A client of a server that runs until the tests end."""
+    with serve(base_directory) as client:
+        yield client
 
 
 def connect(server: subprocess.Popen, port: int, base: Path, log: Path) -> Client:

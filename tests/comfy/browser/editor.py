@@ -1,0 +1,91 @@
+"""ComfyUI's editor in a browser, worked as a user does: with mouse and keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_client import Client
+
+SETTLE = 250  # milliseconds: the widgets look around every 100, and undo's steps are 50 apart
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "version": 0.4, "nodes": [], "links": [], "groups": [], "extra": {}}
+ADD = """([type, x, y, widgets]) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = [x, y];
+    app.graph.add(node);
+    for (const widget of node.widgets ?? []) if (widget.name in widgets) widget.value = widgets[widget.name];
+    return node.id;
+}"""
+
+
+@dataclass
+class Editor:
+    page: Any  # playwright's
+    client: Client
+    nodes_2: bool  # the new renderer
+    complaints: list[str] = field(default_factory=list)  # what the page has said that concerns us
+
+    def clear(self) -> None:
+        self.load(EMPTY)
+        self.view()
+
+    def load(self, workflow: dict[str, Any]) -> None:
+        self.page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
+        self.settle()
+
+    def save(self) -> dict[str, Any]:
+        return json.loads(self.page.evaluate("JSON.stringify(app.rootGraph.serialize())"))
+
+    def view(self, scale: float = 1, x: float = 80, y: float = 80) -> None:
+        """Zoom, and put the graph's origin at a place of the page."""
+        script = "([scale, x, y]) => { Object.assign(app.canvas.ds, {scale, offset: [x / scale, y / scale]}); "
+        self.page.evaluate(script + "app.canvas.setDirty(true, true) }", [scale, x, y])
+        self.settle()
+
+    def add(self, kind: str, x: float = 0, y: float = 0, **widgets) -> int:
+        return self.page.evaluate(ADD, [kind, x, y, widgets])
+
+    def connect(self, source: int, slot: int, target: int, name: str) -> None:
+        script = "([a, slot, b, name]) => { const [from, to] = [a, b].map(id => app.graph.getNodeById(id)); "
+        self.page.evaluate(
+            script + "from.connect(slot, to, to.inputs.findIndex(i => i.name === name)) }", [source, slot, target, name]
+        )
+
+    def ready(self) -> None:
+        """Let undo begin from here."""
+        self.settle()
+        self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_timeout(SETTLE)
+
+    def prompt(self) -> dict[str, Any]:
+        """What the page would post to run its graph."""
+        return json.loads(self.page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)"))
+
+    def inputs(self, kind: str) -> dict[str, Any]:
+        """The inputs, as they would be posted, of the one node of a class."""
+        [found] = [node["inputs"] for node in self.prompt().values() if node["class_type"] == kind]
+        return found
+
+    def at(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
+        """A place of the page, in fractions of an element."""
+        box = self.page.locator(selector).first.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def drag(self, start: tuple[float, float], *stops: tuple[float, float], release: bool = True) -> None:
+        mouse = self.page.mouse
+        mouse.move(*start)
+        mouse.down()
+        for stop in stops:
+            mouse.move(*stop, steps=3)
+        if release:
+            mouse.up()
+            self.settle()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+            self.settle()
