@@ -31,6 +31,7 @@ from .checkpoints.weights import Weights, parse_json
 from .errors import CheckpointError, JoyImageError
 
 LISTED = 12  # keys in a message
+MAX_ALPHA = 1e9
 ROLES = {  # ends of the keys: what the tensor is
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -99,13 +100,21 @@ def read(path: str | Path) -> Lora:
         role = ROLES[end]
         if role in factors.setdefault(layer, {}):
             raise CheckpointError(f"{path}: {key} and {keys[layer][0]} are of the same layer; the file mixes namings")
-        factors[layer][role] = dense(weights[key]).float()
+        factors[layer][role] = _factor(weights, key, role)
         keys.setdefault(layer, []).append(key)
     if not factors:
         raise CheckpointError(f"{path}: is no LoRA: it has no keys such as X.lora_A.weight or X.lora_down.weight")
     scaling = _Scaling.of(weights)
     updates = {layer: _update(path, keys[layer], roles, scaling) for layer, roles in factors.items()}
     return Lora(existing(path), updates, keys, tuple(unknown))
+
+
+def _factor(weights: Weights, key: str, role: str) -> Tensor:
+    info = weights.info[key]
+    usable = info.encoding.unpack if info.encoding else info.dtype.is_floating_point or role == "alpha"
+    if not usable:
+        raise CheckpointError(f"{weights.files[0]}: {key} is stored as {info.format}; get the LoRA in bf16 or fp16")
+    return dense(weights[key]).float()
 
 
 def _update(path: str | Path, keys: list[str], roles: Mapping[str, Tensor], scaling: _Scaling) -> Update:
@@ -148,13 +157,16 @@ class _Scaling:
 
     def scale(self, key: str, rank: int) -> float:
         config = next((config for start, config in self.configs.items() if key.startswith(start)), {})
-        patterns = config.get("alpha_pattern") or {}
+        patterns = config.get("alpha_pattern")
+        patterns = patterns if isinstance(patterns, dict) else {}
         module = key.rpartition(".lora_")[0]
         alpha = next((value for name, value in patterns.items() if module.endswith(name)), config.get("lora_alpha"))
         if alpha is None:
             return 1.0
-        if not isinstance(alpha, int | float):
-            raise CheckpointError(f"the lora_alpha of {key} is {alpha!r}, not a number; download its file again")
+        if not isinstance(alpha, int | float) or not abs(alpha) < MAX_ALPHA:
+            raise CheckpointError(
+                f"the lora_alpha of {key} is {alpha!r:.40}, no number to use; download its file again"
+            )
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

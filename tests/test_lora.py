@@ -257,6 +257,7 @@ HALF = {"proj_out.lora_down.weight": torch.ones(2, 32)}
         ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 2), "proj_out.alpha": torch.ones(2)}, "not one number"),
         ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 2), "proj_out.alpha": torch.tensor(torch.inf)}, "scale is"),
         ({**HALF, "proj_out.dora_scale": torch.ones(64)}, "is a DoRA"),
+        ({**HALF, "proj_out.lora_up.weight": torch.ones(64, 2, dtype=torch.int32)}, "is stored as int32"),
         ({"proj_out.lokr_w1": torch.ones(2, 2)}, "is a LoKr"),
         ({**HALF, "diffusion_model.proj_out.lora_A.weight": torch.ones(2, 32)}, "mixes namings"),
     ],
@@ -265,6 +266,14 @@ def test_unusable_files_are_refused_by_name_and_reason(network, tmp_path, tensor
     path = save(tmp_path / "lora.safetensors", tensors)
     with pytest.raises(CheckpointError, match=f"lora.safetensors.*{message}"):
         lora.match([network], [(lora.read(path), 1.0)])
+
+
+@pytest.mark.parametrize("alpha", ["sixteen", float("inf"), 10**400, [4]])
+def test_an_alpha_that_is_no_number_is_refused(tmp_path, alpha):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha, "alpha_pattern": [1]}))
+    path = save(tmp_path / "adapter_model.safetensors", state(*NAMINGS["peft"][:1], *DOTTED))
+    with pytest.raises(CheckpointError, match=r"lora_alpha of base_model\S+ is .*no number to use"):
+        lora.read(path)
 
 
 def test_a_strength_must_be_a_number(network, tmp_path):
