@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tiny_qwen
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -280,6 +284,30 @@ def test_a_strength_must_be_a_number(network, tmp_path):
     path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS))
     with pytest.raises(JoyImageError, match="strength is nan"):
         lora.match([network], [(lora.read(path), float("nan"))])
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory) -> bytes:
+    shapes = {"lora_down.weight": (2, 32), "lora_up.weight": (64, 2), "alpha": ()}
+    tensors = {f"diffusion_model.proj_out.{name}": torch.ones(shape).half() for name, shape in shapes.items()}
+    metadata = {"lora_adapter_metadata": json.dumps({"diffusion_model.lora_alpha": 4})}
+    return save(tmp_path_factory.mktemp("fuzz") / "lora.safetensors", tensors, metadata).read_bytes()
+
+
+@settings(deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 900),
+)
+def test_a_mutated_file_is_read_or_refused(network, small_file, tmp_path, changes, cut):
+    data = bytearray(small_file)
+    for place, value in changes:
+        data[place] = value
+    path = tmp_path / "mutated"
+    path.write_bytes(data[: len(data) - max(0, cut - 800)])
+    with contextlib.suppress(JoyImageError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lora.match([network], [(lora.read(path), 1.0)])
 
 
 # --- the whole model ---
