@@ -37,7 +37,7 @@ class Quantisable(nn.Module):
 
     @property
     def packed(self) -> Packed | None:
-        if self._template is None:
+        if self._template is None or self.weight.dtype != torch.uint8:  # a host may put a plain weight in its place
             return None
         return Packed(self.weight, self.weight_scale, self._template.encoding, self._template.shape)
 

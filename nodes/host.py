@@ -6,7 +6,7 @@ Only this file knows the host's model classes, and only here do nodes touch tens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,15 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor, nn
 
-from ..joyimage import checkpoints, sampling, tiny
+from ..joyimage import checkpoints, operations, sampling, tiny
 from ..joyimage.checkpoints.folders import Source, find_tokenizer, open_part
 from ..joyimage.checkpoints.layouts import detect
-from ..joyimage.checkpoints.load import empty_mmdit
+from ..joyimage.checkpoints.load import empty_mmdit, fill
 from ..joyimage.config import MMDiTConfig
 from ..joyimage.encoder import Encoder
 from ..joyimage.errors import CheckpointError, JoyImageError
 from ..joyimage.mmdit import MMDiT
+from ..joyimage.quantised import Packed
 from ..joyimage.vae import WanVAE
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
@@ -177,28 +178,33 @@ def load_mmdit(
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from the weights in a file or folder, or from the bundled tiny ones.
 
-    Weights are read as the host reads them, so that quantised files (fp8 with scales, int8) run on its kernels.
+    Weights are read as the host reads them, so that quantised files (fp8 with scales, int8) run on its kernels; GGUF,
+    which it has none for, stays quantised in layers of our own.
     Raises `CheckpointError`, or `MissingFileError`, saying what the file is instead.
     """
-    config, state = read_mmdit(path)
+    config, state, packed = read_mmdit(path)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = JoyImageModel(model_config(config, state, WEIGHT_DTYPES[weight_dtype], device))
     patchers = comfy.model_patcher
     patcher_class = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=offload)
+    keep_packed(model.diffusion_model, packed)
     model.to(offload)
-    model.load_model_weights(state, assign=patcher.is_dynamic())
+    model.load_model_weights(state | packed_tensors(packed), assign=patcher.is_dynamic())
     # How the host makes another of it: for torch.compile, LoRA hooks and further GPUs.
     patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype))
     return patcher
 
 
-def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State]:
-    """The MMDiT's sizes and its weights under our names, with what the host keeps beside quantised ones."""
+def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, Packed]]:
+    """The MMDiT's sizes, its weights under our names with what the host keeps beside quantised ones, and apart from
+    them the quantised ones that the host has no kernels for."""
     if path is None:
         network, _, _ = tiny.build()
-        return network.config, network.state_dict()
+        return network.config, network.state_dict(), {}
     source = open_part(path, "mmdit")
+    if any(info.encoding and not host_has(info.format) for info in source.info.values()):
+        return load_packed(source)
     state = read_tensors(source)
     names = next(match.names for match in detect(state) if match.part == "mmdit")
     network = empty_mmdit(source, torch.bfloat16)
@@ -206,7 +212,65 @@ def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State]:
         dict(network.named_parameters()).keys() - names.keys()
     ):  # the host's quantised layers pass over
         raise CheckpointError(f"{path}: {len(missing)} weights are missing: {', '.join(missing[:12])}")
-    return network.config, {ours: state[theirs] for ours, theirs in names.items()}
+    return network.config, {ours: state[theirs] for ours, theirs in names.items()}, {}
+
+
+def host_has(form: str) -> bool:
+    return form.startswith(("float8", "int8"))
+
+
+def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, Packed]]:
+    """A file in blocks, as `read_mmdit`: matrices as they are, the rest in the dtype that they are computed in."""
+    network = fill(empty_mmdit(source, torch.bfloat16, operations), source, None)
+    packed = {
+        f"{name}.weight": module.packed
+        for name, module in network.named_modules()
+        if isinstance(module, operations.Quantisable) and module.packed
+    }
+    return network.config, {k: v for k, v in network.state_dict().items() if k not in packed_tensors(packed)}, packed
+
+
+def packed_tensors(packed: Mapping[str, Packed]) -> State:
+    """What these weights are in a state dict."""
+    scales = {f"{name}_scale": weight.scale for name, weight in packed.items() if weight.scale is not None}
+    return {name: weight.data for name, weight in packed.items()} | scales
+
+
+class PackedLinear(operations.Linear, comfy.ops.CastWeightBiasOp):
+    """A quantised layer in the host's terms: it may stay in main memory until it runs, and take a LoRA's patches."""
+
+    comfy_cast_weights = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = self.packed
+        weight = self.weight.to(x) if packed is None else packed.to(x.device).dense(x.dtype)
+        for patch in self.weight_function:
+            weight = patch(weight)
+        bias = None if self.bias is None else self.bias.to(x)
+        for patch in self.bias_function if bias is not None else ():
+            bias = patch(bias)
+        return nn.functional.linear(x, weight, bias)
+
+    def convert_weight(self, weight: Tensor, **_) -> Tensor:
+        """What the host patches instead of the bytes."""
+        return replace(self.packed, data=weight).dense(torch.bfloat16) if weight.dtype == torch.uint8 else weight
+
+    def set_weight(self, weight: Tensor, return_weight: bool = False, **_) -> Tensor | None:
+        if return_weight:
+            return weight
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        return None
+
+
+def keep_packed(model: nn.Module, packed: Mapping[str, Packed]) -> None:
+    """Put layers for quantised weights into the places of the host's."""
+    for name, weight in packed.items():
+        path = name.removesuffix(".weight")
+        old = model.get_submodule(path)
+        layer = PackedLinear(old.in_features, old.out_features, old.bias is not None, **META)
+        layer.pack(weight)
+        layer.bias = old.bias
+        model.set_submodule(path, layer.eval())
 
 
 def read_tensors(source: Source) -> State:
@@ -299,6 +363,10 @@ def use_host_layers(model: nn.Module) -> None:
     """
     ops = comfy.ops.disable_weight_init
     for name, module in list(model.named_modules()):
+        if getattr(module, "packed", None) is not None:
+            if isinstance(module, operations.Linear):
+                keep_packed(model, {f"{name}.weight": module.packed})
+            continue
         build = HOST_LAYERS.get(type(module).__name__)
         if build is None or name.endswith("visual.pos_embed"):
             continue

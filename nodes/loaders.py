@@ -27,7 +27,7 @@ class Kind:
     sources: str
 
     def choices(self) -> list[str]:
-        return [TINY, *folder_paths.get_filename_list(self.folder), *model_folders()]
+        return [TINY, *folder_paths.get_filename_list(self.folder), *gguf_files(self.folder), *model_folders()]
 
     def path(self, choice: str) -> Path | None:
         """The file or folder of a choice, None for the bundled model. `MissingFileError` says where to get it."""
@@ -72,6 +72,12 @@ def described(path: Path) -> str:
         return str(inspect(path))
     except CheckpointError:
         return ""
+
+
+def gguf_files(folder: str) -> list[str]:
+    """GGUF files in the host's folder, which the host itself does not list."""
+    bases = map(Path, folder_paths.get_folder_paths(folder))
+    return sorted({file.relative_to(base).as_posix() for base in bases for file in base.rglob("*.gguf")})
 
 
 def model_folders() -> list[str]:

@@ -53,7 +53,7 @@ def load_mmdit(
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
     source = open_part(path, "mmdit")
-    return _fill(empty_mmdit(source, dtype or own_dtype(source), operations), source, device)
+    return fill(empty_mmdit(source, dtype or own_dtype(source), operations), source, device)
 
 
 def load_vae(
@@ -64,7 +64,7 @@ def load_vae(
     Its kernels are cut to two dimensions and laid out channels_last, so they are copies, and never stay quantised.
     """
     source = open_part(path, "vae")
-    return _fill(empty_vae(source, dtype or own_dtype(source), operations), source, device)
+    return fill(empty_vae(source, dtype or own_dtype(source), operations), source, device)
 
 
 def load_encoder(
@@ -87,7 +87,7 @@ def load_encoder(
     model = empty_encoder(source, dtype or own_dtype(source))
     tokens = _load_tokenizer(tokenizer, source)
     qwen.fit_control_ids(model.config, tokens)
-    _fill(model, source, device)
+    fill(model, source, device)
     return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
 
 
@@ -217,7 +217,7 @@ def _transform(source: Source, state: State) -> State:
     return TRANSFORMS.get(source.match.part, dict)(state)
 
 
-def _fill(model: Network, source: Source, device: Device) -> Network:
+def fill(model: Network, source: Source, device: Device) -> Network:
     """Give an empty network its weights, each in the dtype that the network has it in."""
     if text := str(compare(model, source)):
         raise CheckpointError(f"{source.path}: does not fit {PARTS[source.match.part]} of its sizes: {text}")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from comfy_client import TINY, Failed, Graph, Rejected
 from PIL import Image
+from quantised_files import fp8_comfy, int8_convrot, write_gguf
 from safetensors.torch import save_file
 
 from joyimage import tiny
@@ -51,6 +52,16 @@ def models(base_directory, networks):
     torch.save({"module": mmdit.state_dict(), "step": 1}, root / "diffusion_models" / "mmdit.pth")
     for name, quantised in (("fp8", fp8_with_scales), ("int8", int8_with_scales)):
         save_file(quantised(mmdit.state_dict()), root / "diffusion_models" / f"mmdit_{name}.safetensors")
+    blocks = {name for name, tensor in mmdit.state_dict().items() if "double_blocks" in name and tensor.ndim == 2}
+    write_gguf(root / "diffusion_models" / "mmdit.gguf", mmdit.state_dict(), blocks, "Q8_0")
+    state = {k: v for k, v in encoder.model.state_dict().items() if k != "lm_head.weight"}
+    matrices = {k for k, tensor in state.items() if k.endswith("weight") and tensor.ndim == 2 and "pos_embed" not in k}
+    quantised = root / "text_encoders" / "quantised"
+    encoder.model.config.save_pretrained(quantised)  # a tiny one cannot be told from its shapes
+    encoder.tokenizer.save_pretrained(quantised)
+    write_gguf(quantised / "encoder.gguf", state, matrices, "Q8_0")
+    fp8_comfy(quantised / "fp8.safetensors", state, matrices)
+    int8_convrot(quantised / "int8.safetensors", state, matrices)
     save_file(vae_state, root / "vae" / "vae.safetensors")
     save_file(mmdit.state_dict(), folder / "transformer" / "diffusion_pytorch_model.safetensors")
     save_file(vae_state, folder / "vae" / "diffusion_pytorch_model.safetensors")
@@ -117,7 +128,7 @@ def test_lists_start_with_the_bundled_model(client, models, node):
     choices = client.options(node, name)
     assert choices[0] == TINY
     assert FOLDER in choices
-    assert {file.name for file in (models / folder).iterdir()} <= set(choices)
+    assert {file.name for file in (models / folder).iterdir() if file.is_file()} <= set(choices)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +145,21 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
 
 
 @pytest.mark.parametrize(
-    "model, options",
-    [("mmdit_fp8.safetensors", {}), ("mmdit_int8.safetensors", {}), (TINY, {"weight_dtype": "fp8_e4m3fn"})],
-    ids=["fp8 file", "int8 file", "fp8 by choice"],
+    "files",
+    [
+        {"model": "mmdit_fp8.safetensors"},
+        {"model": "mmdit_int8.safetensors"},
+        {"model": "mmdit.gguf"},
+        {"weight_dtype": "fp8_e4m3fn"},
+        {"encoder": "quantised/fp8.safetensors"},
+        {"encoder": "quantised/int8.safetensors"},
+        {"encoder": "quantised/encoder.gguf"},
+    ],
+    ids=["fp8", "int8", "GGUF", "fp8 by choice", "fp8 encoder", "int8 encoder", "GGUF encoder"],
 )
-def test_quantised_weights_run_near_the_full_ones(client, models, model, options):
+def test_quantised_weights_run_near_the_full_ones(client, models, files):
     """The result moves, by less than a tenth of its spread."""
-    full, quantised = text_to_image(client), text_to_image(client, model, **options)
+    full, quantised = text_to_image(client), text_to_image(client, **files)
     assert 0 < (quantised - full).std() < 0.1 * full.std()
 
 
