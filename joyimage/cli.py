@@ -1,4 +1,4 @@
-"""The command line: `joyimage edit | generate | ask | rewrite | inspect | plan | demo`."""
+"""The command line: `joyimage edit | generate | ask | rewrite | inspect | convert | plan | demo`."""
 
 from __future__ import annotations
 
