@@ -31,7 +31,8 @@ MMDIT_VECTORS = 14  # of the hidden size per token: 12.1 with prompts of one len
 DECODER_VECTORS = 16  # of the decoder's hidden size per token: 14.1 without pictures
 VISION_VECTORS = 42  # of the vision tower's hidden size per patch: 40.3 with the pixels that come in
 VAE_VECTORS = 6  # of the VAE's first width per pixel: 4.1 to encode, 3.6 to decode; the rest is for the convolutions
-VAE_COARSE_VECTORS = 0.75  # of these, what tiles do not make smaller: 0.53
+VAE_COARSE_VECTORS = 0.75  # of the layers that never run in tiles: 0.53
+VAE_KEPT_VECTORS = 0.1  # of what comes out of them and of the whole picture, beside a tile: 0.094
 UNPACKING_COPIES = 4  # of the float32 chunk in which a quantised weight becomes floating point
 VAE_HALO = 56  # pixels that a tile reads beyond its own on each side, when decoding
 TILES = (None, 1024, 512, 256)  # pixels; from the fastest to the smallest
@@ -198,9 +199,11 @@ def encoder_activations(config: Any, pixels: int, text_tokens: int, itemsize: in
 
 def vae_activations(config: WanVAEConfig, pixels: int, itemsize: int, tile: int | None = None) -> int:
     """Bytes to encode or decode a picture, whole or in tiles of `tile` x `tile` pixels."""
-    whole = VAE_VECTORS * pixels
-    piece = math.inf if tile is None else VAE_VECTORS * (tile + 2 * VAE_HALO) ** 2 + VAE_COARSE_VECTORS * pixels
-    return int(min(whole, piece) * config.base_dim * itemsize)
+    vectors = VAE_VECTORS * pixels
+    if tile is not None:
+        in_tiles = VAE_VECTORS * (tile + 2 * VAE_HALO) ** 2 + VAE_KEPT_VECTORS * pixels
+        vectors = min(vectors, max(in_tiles, VAE_COARSE_VECTORS * pixels))
+    return int(vectors * config.base_dim * itemsize)
 
 
 def unpacking(network: nn.Module, itemsize: int) -> int:

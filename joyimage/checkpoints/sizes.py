@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from .. import operations
 from ..operations import Quantisable
 from ..quantised import Packed
 from .folders import open_part
-from .load import EMPTY, own_dtype
+from .load import EMPTY, empty_mmdit, own_dtype
 from .weights import TensorInfo
+
+BUILD = EMPTY | {"mmdit": partial(empty_mmdit, operations=operations)}  # whose layers can be quantised
 
 
 def empty_part(path: str | Path, part: str, dtype: torch.dtype | None = None) -> nn.Module:
@@ -20,7 +24,7 @@ def empty_part(path: str | Path, part: str, dtype: torch.dtype | None = None) ->
     `dtype` and errors as for `load_mmdit`. Weights that stay quantised have the bytes of the file.
     """
     source = open_part(path, part)
-    network = EMPTY[part](source, dtype or own_dtype(source))
+    network = BUILD[part](source, dtype or own_dtype(source))
     for name, info in source.info.items():
         _pack(network, name, info)
     return network.requires_grad_(False)
