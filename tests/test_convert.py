@@ -295,6 +295,7 @@ def test_a_byte_that_changes_on_the_disk_is_found(tmp_path):
         (("{model}", "{out}/a.safetensors"), "holds .*; give a folder for the output"),
         (("{other}", "{out}/a.safetensors"), "holds no weights of JoyImage"),
         (("{partial}", "{out}/a.safetensors"), "would not load: 1 missing: proj_out.bias"),
+        (("{integers}", "{out}/a.safetensors"), "would not load: proj_out.weight is int8 without scale"),
         (("{vae}", "{out}/a.gguf", "--format", "gguf:Q8_0"), "a VAE is not quantised"),
         (("{out}/none", "{out}/a.safetensors"), "no such file or folder"),
     ],
@@ -307,6 +308,9 @@ def test_what_cannot_be_is_refused_in_one_line(bf16_file, model_folder, tmp_path
         "model": model_folder,
         "vae": model_folder / "vae" / "vae.safetensors",
         "other": save(tmp_path / "other.safetensors", {"a.weight": torch.ones(2)}),
+        "integers": save(
+            tmp_path / "integers.safetensors", state | {"proj_out.weight": state["proj_out.weight"].char()}
+        ),
         "partial": save(tmp_path / "partial.safetensors", {k: v for k, v in state.items() if k != "proj_out.bias"}),
     }
     assert main(["convert", "--quiet", *(argument.format(**places) for argument in arguments)]) == 2
@@ -321,6 +325,13 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path):
         pytest.raises(JoyImageError, match="its disk has"),
         Writer(tmp_path / "a.safetensors", entries, {}, "safetensors"),
     ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_header_that_cannot_be_written_leaves_nothing(tmp_path):
+    writer = Writer(tmp_path / "a.gguf", [Entry("a", "no type", (2,), 8)], {"general.architecture": "wan"}, "gguf")
+    with pytest.raises(KeyError), writer:
         pass
     assert not list(tmp_path.iterdir())
 

@@ -179,6 +179,11 @@ def make_plan(source: Source, format: Format, layout: str) -> Plan:
     part = source.match.part
     if difference := str(compare(EMPTY[part](source, torch.bfloat16), source)):
         raise CheckpointError(f"{source.path}: would not load: {difference}")
+    whole = [name for name, info in source.info.items() if not (info.encoding or info.dtype.is_floating_point)]
+    if whole:
+        raise CheckpointError(
+            f"{source.path}: would not load: {whole[0]} is {source.info[whole[0]].format} without scale"
+        )
     if part == "vae" and (format.recipes or format.file_type == "gguf"):
         format = SAME
     if format is SAME and GGUF_KEY in source.weights.metadata and part != "vae":

@@ -56,7 +56,11 @@ class Writer:
         if free < needed + SPARE_BYTES:
             raise JoyImageError(f"{self.path}: would take {needed:,} bytes, its disk has {free:,} left; make room")
         self.file = self.partial.open("w+b")
-        self.offsets = self.write_header(self.file, list(self.entries.values()), self.metadata)
+        try:
+            self.offsets = self.write_header(self.file, list(self.entries.values()), self.metadata)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
