@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import migration
 from .compare import Compare
 from .conditioning import EncodePrompt
 from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
@@ -31,5 +32,8 @@ NODES = [
 
 
 class JoyImageExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        await migration.register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -1,0 +1,99 @@
+"""The graphs in `workflows/` in the editor's own page, in both of its renderers."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("playwright", reason="no Playwright to open pages with: pip install playwright")
+
+from tools.workflows import load
+from tools.workflows import page as editor
+from tools.workflows.graphs import EXAMPLE, WORKFLOWS
+
+NAMES = [workflow.name for workflow in WORKFLOWS]
+# comfy-cli sends the bbox input's default where the editor sends nothing.
+BBOX_UNASKED = pytest.param("Move an object", marks=pytest.mark.xfail(strict=True, reason="bbox has a default"))
+ERRORS = '[data-testid="error-overlay"], [role=dialog], [role=alert]'
+BOXES = """() => {
+  const box = item => ({title: item.title, left: item.boundingRect[0], top: item.boundingRect[1],
+    right: item.boundingRect[0] + item.boundingRect[2], bottom: item.boundingRect[1] + item.boundingRect[3]});
+  return {nodes: app.graph.nodes.map(box), groups: app.graph.groups.map(box)};
+}"""
+SETTLED = 1.0  # seconds after which the page has looked for what is missing
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes 2.0"])
+def page(request, client, base_directory):
+    if editor.CHROMIUM is None:
+        pytest.skip("no Chromium to open pages with: apt-get install chromium")
+    Image.new("RGB", (64, 48), "green").save(base_directory / "input" / EXAMPLE)
+    with editor.open_page(f"http://{client.address}", request.param) as page:
+        editor.open_workflow(page, {**load("Tiny - try me"), "nodes": [], "links": []})
+        page.wait_for_timeout(2 * SETTLED * editor.SECONDS)  # what the first graph, ComfyUI's own, has to say
+        yield page
+
+
+def complaints(page, workflow: dict) -> list[str]:
+    """What the page shows or logs against a workflow that it opens."""
+    found: list[str] = []
+
+    def on_console(message) -> None:
+        if message.type == "error":
+            found.append(message.text)
+
+    def on_error(error) -> None:
+        found.append(str(error))
+
+    page.on("console", on_console)
+    page.on("pageerror", on_error)
+    editor.open_workflow(page, workflow)
+    page.wait_for_timeout(SETTLED * editor.SECONDS)
+    page.remove_listener("console", on_console)
+    page.remove_listener("pageerror", on_error)
+    return found + page.locator(ERRORS).all_inner_texts()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opens_without_complaint_and_tidy(page, name):
+    assert complaints(page, load(name)) == []
+    boxes = page.evaluate(BOXES)
+    for a, b in combinations(boxes["nodes"], 2):
+        apart = a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
+        assert apart, f"{a['title']} and {b['title']} overlap"
+    for node in boxes["nodes"]:
+        if node["title"] != name:  # the note stands on its own
+            assert any(encloses(group, node) for group in boxes["groups"]), f"{node['title']} sticks out of its group"
+
+
+def encloses(group: dict, node: dict) -> bool:
+    starts = group["left"] <= node["left"] and group["top"] <= node["top"]
+    return starts and node["right"] <= group["right"] and node["bottom"] <= group["bottom"]
+
+
+@pytest.mark.parametrize("name", [BBOX_UNASKED if name == "Move an object" else name for name in NAMES])
+def test_page_and_converter_agree(client, page, name):
+    """What the page posts is what comfy-cli makes of the file."""
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    workflow = load(name)
+    editor.open_workflow(page, workflow)
+    converted = convert_ui_to_api(workflow, client.get("/object_info"))
+    assert bare(editor.prompt(page)) == bare(converted)
+
+
+def bare(prompt: dict) -> dict:
+    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"type": "JoyImageNoSuchNode"}, "JoyImageNoSuchNode"), ({"widgets_values": ["absent.png", "image"]}, "edia")],
+)
+def test_something_missing_is_noticed(page, change, message):
+    workflow = load("Edit an image")
+    node = next(node for node in workflow["nodes"] if node["type"] == "LoadImage")
+    node.update(change)
+    assert message in str(complaints(page, workflow))

@@ -1,0 +1,39 @@
+"""`python -m tools.workflows`: writes workflows/*.json, and with --thumbnails their pictures.
+
+It asks a running ComfyUI with this pack what the nodes look like; for the thumbnails, which it takes from the editor's
+page, it needs Chromium and Playwright (`pip install playwright`), and example.png in ComfyUI's input folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import urllib.request
+
+from . import FOLDER
+from .build import build
+from .graphs import WORKFLOWS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.workflows", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="address of ComfyUI (%(default)s)")
+    parser.add_argument("--thumbnails", action="store_true", help="take the pictures as well")
+    options = parser.parse_args()
+    with urllib.request.urlopen(f"{options.server}/object_info") as reply:
+        object_info = json.load(reply)
+    files = {}
+    for workflow in WORKFLOWS:
+        files[workflow.name] = build(workflow, object_info)
+        text = json.dumps(files[workflow.name], indent=1, ensure_ascii=False)
+        (FOLDER / f"{workflow.name}.json").write_text(text + "\n", encoding="utf-8")
+    if options.thumbnails:
+        from .thumbnails import save  # here: the files alone need no browser
+
+        save(files, options.server, FOLDER)
+
+
+if __name__ == "__main__":
+    main()
