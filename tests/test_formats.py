@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -373,6 +374,17 @@ def test_truncated_gguf_is_refused(mmdit, tmp_path, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(CheckpointError, match="truncated"):
         load_mmdit(path)
+
+
+def test_empty_tensors_with_endless_sides_are_refused(tmp_path):
+    """Their elements are none and their strides overflow."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header)
+    dims = struct.pack("<QcIQQIQ", 1, b"a", 2, 0, 2**63, 0, 0)
+    (tmp_path / "b").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + dims + bytes(64))
+    for name in "ab":
+        with pytest.raises(CheckpointError, match="a has the shape|a of shape"):
+            inspect(tmp_path / name)
 
 
 # --- memory ---

@@ -16,8 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quantised_files import fp8_comfy, int8_convrot, write_gguf
+from safetensors.torch import save_file
 from torch import nn
 
+from joyimage import lora
 from joyimage.checkpoints import inspect, load_mmdit
 from joyimage.config import MMDiTConfig
 from joyimage.errors import CheckpointError
@@ -47,11 +49,24 @@ def shards(folder: Path, tensors: State) -> Path:
     return index
 
 
+def lora_file(folder: Path, tensors: State) -> Path:
+    """Rank 2, with alphas, for two layers."""
+    factors = {}
+    for name in matrices(tensors)[:2]:
+        layer, (rows, columns) = f"diffusion_model.{name.removesuffix('.weight')}", tensors[name].shape
+        factors[f"{layer}.lora_down.weight"] = torch.ones(2, columns)
+        factors[f"{layer}.lora_up.weight"] = torch.ones(rows, 2)
+        factors[f"{layer}.alpha"] = torch.tensor(2.0)
+    save_file(factors, folder / "a")
+    return folder / "a"
+
+
 WRITERS: dict[str, Callable[[Path, State], Path]] = {
     "safetensors fp8": lambda folder, tensors: fp8_comfy(folder / "a", tensors, matrices(tensors)),
     "safetensors int8": lambda folder, tensors: int8_convrot(folder / "a", tensors, matrices(tensors)),
     "gguf": lambda folder, tensors: write_gguf(folder / "a", tensors, matrices(tensors), "Q8_0"),
     "index.json": shards,
+    "lora": lora_file,
 }
 
 
@@ -98,7 +113,7 @@ def test_mutated_files_give_our_errors_or_load(original, mutations):
     limit = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + ALLOWED_BYTES, limit[1]))
     try:
-        for use in (inspect, load_mmdit):
+        for use in (inspect, load_mmdit, lora.read):
             try:
                 use(path)
             except CheckpointError as error:

@@ -7,6 +7,7 @@ file. A further format is one more row of `FORMATS`.
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -210,7 +211,7 @@ def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
         raise ValueError(f"the entry of {name} is malformed") from None
     if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
         raise ValueError(f"{name} has the unknown dtype {dtype!r}")
-    if not integers:
+    if not integers or math.prod(n or 1 for n in shape) >= 2**63:  # an empty tensor can have sides that no stride fits
         raise ValueError(f"{name} has the shape {shape} and the offsets {begin}, {end}")
     info = TensorInfo(tuple(shape), SAFETENSORS_DTYPES[dtype])
     if end - begin != info.nbytes:

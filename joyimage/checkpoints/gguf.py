@@ -170,6 +170,8 @@ def _describe(entry: Entry, original: Any) -> tuple[TensorInfo, int, int]:
     """A tensor with its number of bytes and of rows in the file."""
     elements, columns = math.prod(entry.shape), entry.shape[-1] if entry.shape else 1
     shape = entry.shape
+    if not elements:
+        raise ValueError(f"{entry.name} of shape {shape} is empty")
     if original is not None:
         shape = tuple(original) if isinstance(original, list) else ()
         if not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) != elements:
@@ -180,7 +182,7 @@ def _describe(entry: Entry, original: Any) -> tuple[TensorInfo, int, int]:
     if entry.type not in ENCODINGS:
         raise ValueError(f"{entry.name} has the unknown type {entry.type}")
     encoding = ENCODINGS[entry.type]
-    if not elements or columns % encoding.block:
+    if columns % encoding.block:
         raise ValueError(f"{entry.name} has rows of {columns} weights, which are no blocks of {encoding.block}")
     info = TensorInfo(shape, torch.uint8, encoding)
     return info, info.nbytes, elements // columns
