@@ -10,6 +10,7 @@ import torch
 from live_memory import LiveMemory
 from PIL import Image
 from quantised_files import fp8_scale_weight
+from safetensors.torch import save_file
 from torch import nn
 
 from joyimage import JoyImage, JoyImageError, memory, operations, quantised, tiny
@@ -211,14 +212,14 @@ def plain(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("packed", [False, True], ids=["float32", "fp8"])
 def test_streamed_blocks_move_to_pinned_memory_once(packed):
     model = network(packed)
-    expected, before = velocity(model), storages(model.double_blocks.parameters())
+    expected, first = velocity(model), list(model.double_blocks.parameters())
     pinned = Pinned(2**24, plain, chunk=2**16)
     for _ in range(2):
         part = worker(model, pinned)
         part.enter(placement(model, 2))
         assert torch.equal(velocity(model), expected)
         part.leave()
-        assert not storages(model.double_blocks.parameters()) & before
+        assert not storages(model.double_blocks.parameters()) & storages(first)
         weights = memory.size_of(model.double_blocks.modules())
         assert weights <= pinned.total < weights + 2 * 2**16
     assert torch.equal(velocity(model), expected)
@@ -226,14 +227,14 @@ def test_streamed_blocks_move_to_pinned_memory_once(packed):
 
 def test_pinned_memory_has_a_limit():
     model = network()
-    expected, before = velocity(model), storages(model.double_blocks.parameters())
+    expected, first = velocity(model), list(model.double_blocks.parameters())
     pinned = Pinned(3 * 2**16, plain, chunk=2**16)
     part = worker(model, pinned)
     part.enter(placement(model, 2))
     assert torch.equal(velocity(model), expected)
     part.leave()
     assert pinned.total == 3 * 2**16
-    assert storages(model.double_blocks.parameters()) & before  # the others stay where they were
+    assert storages(model.double_blocks.parameters()) & storages(first)  # the others stay where they were
 
 
 def test_a_system_that_gives_no_pinned_memory_is_asked_once():
@@ -291,6 +292,25 @@ def test_parts_stay_on_the_device_only_if_all_fit_in_at_once(picture):
         model.memory.leave()
         assert storages(model.mmdit.parameters()) == home
     assert present == {"14MB": False, "200MB": True}
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["hooked", "merged"])
+@pytest.mark.parametrize("budget", ["14MB", "200MB"])
+def test_loras_come_and_go_as_without_a_budget(picture, tmp_path, budget, merge):
+    layer = "diffusion_model.double_blocks.1.attn.img_attn_qkv"
+    file = tmp_path / "lora.safetensors"
+    save_file({f"{layer}.lora_down.weight": draw(4, 128), f"{layer}.lora_up.weight": draw(384, 4, seed=2)}, file)
+    results = []
+    for given in (None, budget):
+        model = JoyImage.load("tiny", device="cpu", memory=given)
+        model.mmdit.double_blocks[1].img_mod.modulate_table.fill_(0.3)  # so that the block counts
+        model.edit(picture, "Hat", **EDIT)
+        model.set_loras(file, merge=merge)
+        with_lora = model.edit(picture, "Hat", **EDIT)
+        model.set_loras()
+        results.append((with_lora, model.edit(picture, "Hat", **EDIT)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert not torch.equal(*results[1])
 
 
 def test_a_memory_that_can_not_work_is_refused_with_one_that_can():
@@ -362,8 +382,6 @@ def test_a_plan_of_files_is_that_of_the_loaded_model(tmp_path):
 
 
 def save(folder, **networks) -> None:
-    from safetensors.torch import save_file
-
     for name, part in networks.items():
         (folder / name).mkdir()
         state = {key: value.contiguous() for key, value in part.state_dict().items()}
