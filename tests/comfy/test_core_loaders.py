@@ -18,7 +18,7 @@ from joyimage.mmdit import MMDiT
 BOUNDS = {
     "bf16": 1e-5,
     "fp8": 1e-5,
-    "int8": 2e-2,  # ComfyUI rounds activations to 8 bits as well
+    "int8": 1e-2,  # ComfyUI rounds activations to 8 bits as well
     "vae": 1e-4,
 }
 
