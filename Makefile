@@ -4,9 +4,9 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
-OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py
+OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py
 
-.PHONY: demo test bench format clean
+.PHONY: web demo test bench format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -16,6 +16,16 @@ test: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(OLD_TESTS)
+	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
+
+# What checks the widgets; they need none of it to run.
+web: node_modules
+	npm run --silent lint
+	npm run --silent types
+
+node_modules: package.json
+	npm install --silent --no-package-lock --no-audit --no-fund
+	touch $@
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m tools.bench

@@ -16,7 +16,7 @@ class Compare(io.ComfyNode):
             search_aliases=["before after", "image compare", "slider", "difference"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("before", tooltip="The picture as it was. A single one is held against each of a batch."),
+                io.Image.Input("before", tooltip="The picture as it was. A single one goes with each of a batch."),
                 io.Image.Input("after", tooltip="The picture as it is now; of a batch, choose one below the pictures."),
             ],
             outputs=[],

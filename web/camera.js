@@ -3,13 +3,14 @@ import { subject } from "./pictures.js";
 import { assign, button, choices, clamp, drag, follow, html, keys, mount, remember, set, svg, value } from "./shared.js";
 import {
   SNAP, ZOOMS, arc, at, card, cone, depth, pointIn, project, scene, sentence, snapped, wrapped, yawOf,
-} from "./space.js"; // prettier-ignore
+} from "./space.js";
 import { t } from "./text.js";
 
 const HEIGHT = 470; // pixels of the graph
+const RISE = 0.72; // radius of the arc of pitch, inside the ring, so that its handle does not hide the ring's
 const SPEED = 0.6; // degrees per unit of the drawing
 const PERSPECTIVE = 3.2; // the distance from which the camera's view is drawn, in heights of the card
-const DIRECTIONS = { front: 0, "front right": 45, right: 90, "rear right": 135, rear: 180, "rear left": -135, left: -90, "front left": -45 }; // prettier-ignore
+const DIRECTIONS = { front: 0, "front right": 45, right: 90, "rear right": 135, rear: 180, "rear left": -135, left: -90, "front left": -45 };
 const HEIGHTS = { low: -30, eye: 0, high: 45 };
 const NEARNESS = /** @type {const} */ (["out", "unchanged", "in"]);
 /** @type {Record<string, [number, number]>} */
@@ -63,23 +64,23 @@ export function cameraView(node) {
   const element = html(
     "div", {}, html("div", { class: "joyimage-around" }, stage, toggle), hint,
     directions.element, html("div", { class: "joyimage-pair" }, heights.element, zooms.element), text,
-  ); // prettier-ignore
+  );
 
   /** @param {Camera} camera */
   function draw({ yaw, pitch, zoom }) {
     const distance = ZOOMS[zoom];
     const place = at(yaw, pitch, distance);
-    set(marks.rise, { d: arc((angle) => at(yaw, angle), -90, 90) });
-    const [middle, end] = [{ x: 0, y: 0 }, project(place)];
-    set(marks.ray, { d: `M${middle.x} ${middle.y}L${end.x} ${end.y}` });
+    set(marks.rise, { d: arc((angle) => at(yaw, angle, RISE), -90, 90) });
+    const end = project(place);
+    set(marks.ray, { d: `M0 0L${end.x} ${end.y}` });
     set(marks.cone, { d: cone(yaw, pitch, distance) });
     move(marks.yaw, project(at(yaw, 0)));
-    move(marks.pitch, project(at(yaw, pitch)));
-    move(marks.zoom, project(at(yaw, pitch, distance / 2)));
+    move(marks.pitch, project(at(yaw, pitch, RISE)));
+    move(marks.zoom, end);
     (depth(place) < 0 ? behind : before).append(marks.ray, marks.cone, marks.zoom);
     const closer = ZOOMS.unchanged / distance;
     seenCard.style.transform =
-      `perspective(${PERSPECTIVE * 100}cqh) scale(${closer}) rotateX(${-pitch}deg) rotateY(${-yaw}deg)`; // prettier-ignore
+      `perspective(${PERSPECTIVE * 100}cqh) scale(${closer}) rotateX(${-pitch}deg) rotateY(${-yaw}deg)`;
     directions.mark((angle) => wrapped(yaw) === angle);
     heights.mark((angle) => pitch === angle);
     zooms.mark((option) => zoom === option);
@@ -133,7 +134,7 @@ export function cameraView(node) {
       picture.show(source);
     }
     draw(now);
-  }); // prettier-ignore
+  });
   return mount(node, "view", element, HEIGHT);
 }
 
@@ -147,7 +148,7 @@ export const move = (mark, { x, y }) => set(mark, { cx: x.toFixed(2), cy: y.toFi
 function nearest({ yaw, pitch }, point) {
   /** @param {keyof typeof ZOOMS} zoom */
   const away = (zoom) => {
-    const { x, y } = project(at(yaw, pitch, ZOOMS[zoom] / 2));
+    const { x, y } = project(at(yaw, pitch, ZOOMS[zoom]));
     return Math.hypot(x - point.x, y - point.y);
   };
   return NEARNESS.reduce((best, zoom) => (away(zoom) < away(best) ? zoom : best));

@@ -63,7 +63,7 @@ export function compareView(node) {
     row.mark((page) => page === 0);
     element.replaceChildren(stage, ...(count > 1 ? [row.element] : []));
     show(pictures, 0);
-  }); // prettier-ignore
+  });
   divide(split);
   return mount(node, "view", element, HEIGHT);
 }

@@ -70,6 +70,6 @@ export function dialView(node) {
       const chosen = SIDES[i] === view;
       set(element, { "aria-checked": String(chosen), tabindex: chosen ? 0 : -1 });
     });
-  }); // prettier-ignore
+  });
   return mount(node, "dial", html("div", {}, stage), HEIGHT);
 }

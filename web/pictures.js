@@ -6,7 +6,7 @@ import { app } from "../../scripts/app.js";
 /** @typedef {import("./types").SavedImage} SavedImage */
 /** @typedef {{node: GraphNode, slot: number}} Origin */
 
-const SUBGRAPH_INPUT = -10; // the frontend's id for the node that stands for a subgraph's inputs
+const SUBGRAPH_INPUT = "-10"; // the id of the node that stands for a subgraph's inputs; a number or a text, by version
 
 /** @param {SavedImage} image */
 export const address = ({ filename, subfolder, type }) =>
@@ -25,7 +25,7 @@ function everywhere(graph) {
 export function origin(node, input) {
   const link = node.graph.getLink(node.inputs[input]?.link);
   if (!link) return null;
-  if (link.origin_id === SUBGRAPH_INPUT) {
+  if (String(link.origin_id) === SUBGRAPH_INPUT) {
     const outside = everywhere(app.rootGraph).find((candidate) => candidate.subgraph === node.graph);
     return outside ? origin(outside, link.origin_slot) : null;
   }

@@ -10,8 +10,9 @@ const SVG = "http://www.w3.org/2000/svg";
 const FOLLOW = 100; // milliseconds between two looks at what a widget depends on
 
 /**
- * @param {Element} node
- * @param {Record<string, unknown>} attributes
+ * @template {Element} E
+ * @param {E} node
+ * @param {Record<string, unknown>} attributes null, undefined and false remove one
  */
 export function set(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -22,10 +23,10 @@ export function set(node, attributes) {
 }
 
 /**
- * @param {string} tag
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
  * @param {Record<string, unknown>} [attributes]
  * @param {...(Node | string)} children
- * @returns {HTMLElement}
  */
 export function html(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -34,15 +35,15 @@ export function html(tag, attributes = {}, ...children) {
 }
 
 /**
- * @param {string} tag
+ * @template {keyof SVGElementTagNameMap} K
+ * @param {K} tag
  * @param {Record<string, unknown>} [attributes]
  * @param {...(Node | string)} children
- * @returns {SVGElement}
  */
 export function svg(tag, attributes = {}, ...children) {
   const node = document.createElementNS(SVG, tag);
   set(node, attributes).append(...children);
-  return /** @type {SVGElement} */ (node);
+  return node;
 }
 
 /** @param {number} value @param {number} low @param {number} high */
@@ -57,7 +58,7 @@ export function within(event, element) {
 
 /**
  * Follow the main button from press to release, or to Escape.
- * @param {HTMLElement | SVGElement} element
+ * @param {HTMLElement} element
  * @param {(event: PointerEvent) => {move: (event: PointerEvent) => void, cancel: () => void, end?: () => void} | null} begin
  *   called at the press; null if nothing is to be dragged there
  */
@@ -100,7 +101,7 @@ export function drag(element, begin) {
 
 /**
  * Handle keys by name ("ArrowLeft", "Delete") and keep them from the graph, which has its own use for them.
- * @param {HTMLElement | SVGElement} element
+ * @param {GlobalEventHandlers} element
  * @param {(key: string, event: KeyboardEvent) => boolean} handle whether the key was of use
  */
 export function keys(element, handle) {

@@ -71,10 +71,3 @@ export interface App {
   };
   registerExtension(extension: object): void;
 }
-
-declare module "*/scripts/app.js" {
-  export const app: App;
-}
-declare module "*/scripts/api.js" {
-  export const api: { apiURL(route: string): string };
-}

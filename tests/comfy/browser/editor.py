@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_client import Client
 
-SETTLE = 250  # milliseconds: the widgets look around every 100, and undo's steps are 50 apart
+SETTLE = 150  # milliseconds: the widgets look around every 100, and undo takes its steps 50 apart
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "version": 0.4, "nodes": [], "links": [], "groups": [], "extra": {}}
 ADD = """([type, x, y, widgets]) => {
     const node = LiteGraph.createNode(type);

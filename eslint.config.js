@@ -1,0 +1,8 @@
+import js from "@eslint/js";
+
+const browser = ["document", "window", "Image", "ResizeObserver", "AbortController", "URL", "URLSearchParams"];
+
+export default [
+  js.configs.recommended,
+  { files: ["web/**/*.js"], languageOptions: { globals: Object.fromEntries(browser.map((name) => [name, "readonly"])) } },
+];

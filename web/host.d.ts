@@ -1,0 +1,7 @@
+/** The frontend's own modules, which lie beside the pack's when both are served. */
+declare module "*/scripts/app.js" {
+  export const app: import("./types").App;
+}
+declare module "*/scripts/api.js" {
+  export const api: { apiURL(route: string): string };
+}
