@@ -82,11 +82,11 @@ def replace_layers(
 ) -> None:
     """Replace the layers of a model that was built from `torch.nn` by those of `operations`, in place.
 
-    Parameters move over as they are. Layers whose names end in one of `kept` stay.
+    Parameters move over as they are. Quantised layers stay, and those whose names end in one of `kept`.
     """
     for name, module in list(model.named_modules()):
         make = build.get(type(module).__name__)
-        if make is None or name.endswith(kept):
+        if make is None or getattr(module, "packed", None) or name.endswith(kept):
             continue
         layer = make(operations, module)
         layer.weight = module.weight

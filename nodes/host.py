@@ -361,19 +361,9 @@ def use_host_layers(model: nn.Module) -> None:
     The parameters move over as they are. What transformers asks for its device stays as it is, to be loaded always:
     the vision tower's patch embedding, the first parameter and so "the model's", and its position embedding; 14 MB.
     """
-    ops = comfy.ops.disable_weight_init
-    for name, module in list(model.named_modules()):
-        if getattr(module, "packed", None) is not None:
-            if isinstance(module, operations.Linear):
-                keep_packed(model, {f"{name}.weight": module.packed})
-            continue
-        build = HOST_LAYERS.get(type(module).__name__)
-        if build is None or name.endswith("visual.pos_embed"):
-            continue
-        layer = build(ops, module)
-        layer.weight = module.weight
-        layer.bias = getattr(module, "bias", None)
-        model.set_submodule(name, layer.eval())
+    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, operations.Linear))
+    keep_packed(model, {f"{name}.weight": module.packed for name, module in linear if module.packed})
+    operations.replace_layers(model, comfy.ops.disable_weight_init, ("visual.pos_embed",), HOST_LAYERS)
 
 
 META = {"device": "meta"}
