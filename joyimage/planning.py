@@ -65,7 +65,7 @@ class Plan:
         height, width = self.size
         row = "{:<9}{:>10}{:>10}{:>13}{:>10}{:>10}  {}".format
         lines = [
-            f"{height}x{width} pixels, {self.references} references, in {show(self.budget)}",
+            f"{height}x{width} pixels, references: {self.references}, in {show(self.budget)}",
             row("", "weights", "on device", "activations", "peak", "streamed", "where"),
             *(
                 row(

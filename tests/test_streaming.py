@@ -406,7 +406,7 @@ def test_plan_prints_what_will_be_where(capsys, monkeypatch):
     command = ["plan", "--memory", "32MB", "--device", "cpu", "--size", "64x64", "--references", "2"]
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert "64x64 pixels, 2 references, in 32.00 MB" in text and "expected peak" in text
+    assert "64x64 pixels, references: 2, in 32.00 MB" in text and "expected peak" in text
     assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [part["name"] for part in report["parts"]] == ["encoder", "mmdit", "vae"]
