@@ -44,7 +44,7 @@ export function cameraView(node) {
   };
   const behind = svg("g");
   const before = svg("g");
-  drawing.append(marks.rise, behind, picture.element, before, marks.yaw, marks.pitch);
+  drawing.append(behind, picture.element, marks.rise, before, marks.yaw, marks.pitch);
 
   const seen = html("img", { alt: "", draggable: "false" });
   const seenCard = html("div", { class: "joyimage-seen-card" }, seen);
