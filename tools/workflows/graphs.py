@@ -21,8 +21,10 @@ VAE_LINE = f"""\
 - [wan_2.1_vae.safetensors]({FILE}/vae/wan_2.1_vae.safetensors)"""
 
 ENCODER_LINES = f"""\
-**models/text_encoders** (17 GB)
-- [qwen3vl_8b_joyimage_edit_bf16.safetensors]({FILE}/text_encoders/qwen3vl_8b_joyimage_edit_bf16.safetensors)"""
+**models/text_encoders** (17 GB, or 10 GB)
+- [qwen3vl_8b_joyimage_edit_bf16.safetensors]({FILE}/text_encoders/qwen3vl_8b_joyimage_edit_bf16.safetensors)
+- or [qwen3vl_8b_joyimage_edit_int8_convrot.safetensors]\
+({FILE}/text_encoders/qwen3vl_8b_joyimage_edit_int8_convrot.safetensors)"""
 
 AFTERWARDS = """\
 Then press **R** and choose the files in the loaders. Parts that do not fit on the graphics card wait in main memory."""
@@ -53,8 +55,9 @@ PLUS_FILES = f"""\
 - joyai_image_edit_plus_bf16.safetensors
 - or joyai_image_edit_plus_int8_convrot.safetensors
 
-**models/text_encoders** (17 GB)
+**models/text_encoders** (17 GB, or 10 GB)
 - qwen3vl_8b_joyimage_edit_plus_bf16.safetensors
+- or qwen3vl_8b_joyimage_edit_plus_int8_convrot.safetensors
 
 {VAE_LINE}
 
