@@ -44,8 +44,9 @@ def photo(base_directory):
 
 
 @pytest.fixture
-def shipped(client, photo):
+def shipped(client, photo, monkeypatch, tmp_path):
     """A shipped graph by its name, as comfy-cli makes a prompt of it, with small settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where comfy-cli makes a folder when it is imported
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     def convert(name: str) -> Graph:

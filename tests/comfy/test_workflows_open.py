@@ -74,8 +74,9 @@ def encloses(group: dict, node: dict) -> bool:
 
 
 @pytest.mark.parametrize("name", [BBOX_UNASKED if name == "Move an object" else name for name in NAMES])
-def test_page_and_converter_agree(client, page, name):
+def test_page_and_converter_agree(client, page, name, monkeypatch, tmp_path):
     """What the page posts is what comfy-cli makes of the file."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where comfy-cli makes a folder when it is imported
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     workflow = load(name)
