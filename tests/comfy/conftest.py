@@ -92,7 +92,8 @@ def serve(comfyui):
         options += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK, *more]
         with log.open("wb") as sink:
             command = [comfyui.python, "-s", "main.py", *options]
-            server = subprocess.Popen(command, cwd=comfyui.path, stdout=sink, stderr=subprocess.STDOUT)
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny networks: more threads only wait for each other
+            server = subprocess.Popen(command, cwd=comfyui.path, env=one_thread, stdout=sink, stderr=subprocess.STDOUT)
         try:
             yield connect(server, port, base, log)
         finally:

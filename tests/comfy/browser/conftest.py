@@ -42,9 +42,9 @@ def website(request, serve, make_base):
         yield client
 
 
-@pytest.fixture(scope="session", params=[False, True], ids=["classic", "nodes2"])
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
 def session(request, website):
-    """The page of one renderer, for all tests in it."""
+    """The page of one renderer, for a module's tests: Playwright cannot be open twice, and others open it too."""
     pytest.importorskip("playwright.sync_api", reason=NO_BROWSER)
     from playwright.sync_api import sync_playwright
 
