@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy_client import TINY, Failed, Graph, Rejected
 from PIL import Image
-from quantised_files import fp8_comfy, int8_convrot, write_gguf
+from quantised_files import fp8_comfy, fp8_plain, fp8_rows, int8_convrot, write_gguf
 from safetensors.torch import save_file
 
 from joyimage import tiny
@@ -54,6 +54,8 @@ def models(base_directory, networks):
         save_file(quantised(mmdit.state_dict()), root / "diffusion_models" / f"mmdit_{name}.safetensors")
     blocks = {name for name, tensor in mmdit.state_dict().items() if "double_blocks" in name and tensor.ndim == 2}
     write_gguf(root / "diffusion_models" / "mmdit.gguf", mmdit.state_dict(), blocks, "Q8_0")
+    for write in (fp8_plain, fp8_rows, int8_convrot):
+        write(root / "diffusion_models" / f"{write.__name__}.safetensors", mmdit.state_dict(), blocks)
     state = {k: v for k, v in encoder.model.state_dict().items() if k != "lm_head.weight"}
     matrices = {k for k, tensor in state.items() if k.endswith("weight") and tensor.ndim == 2 and "pos_embed" not in k}
     quantised = root / "text_encoders" / "quantised"
@@ -150,12 +152,15 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
         {"model": "mmdit_fp8.safetensors"},
         {"model": "mmdit_int8.safetensors"},
         {"model": "mmdit.gguf"},
+        {"model": "fp8_plain.safetensors"},
+        {"model": "fp8_rows.safetensors"},
+        {"model": "int8_convrot.safetensors"},
         {"weight_dtype": "fp8_e4m3fn"},
         {"encoder": "quantised/fp8.safetensors"},
         {"encoder": "quantised/int8.safetensors"},
         {"encoder": "quantised/encoder.gguf"},
     ],
-    ids=["fp8", "int8", "GGUF", "fp8 by choice", "fp8 encoder", "int8 encoder", "GGUF encoder"],
+    ids=lambda files: next(iter(files.values())),
 )
 def test_quantised_weights_run_near_the_full_ones(client, models, files):
     """The result moves, by less than a tenth of its spread."""
