@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
 OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py
 
-.PHONY: web demo test bench format clean
+.PHONY: web demo test test-browser bench format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -14,9 +14,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore=tests/comfy/browser
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
+
+# The widgets by hand, in two frontends and both renderers: six minutes, with ComfyUI and Chromium.
+test-browser: $(VENV)/.tested
+	$(BIN)/pytest tests/comfy/browser
 
 # What checks the widgets; they need none of it to run.
 web: node_modules

@@ -61,10 +61,11 @@ class MoveObject(io.ComfyNode):
                     tooltip="Painted over the place where the object is to go; the box is drawn around it. "
                     "Comes before bbox and the drawn box.",
                 ),
-                # io.BoundingBox.Input brings a default box, which converters post as if it were connected
-                io.Custom("BOUNDING_BOX").Input(
+                io.BoundingBox.Input(
                     "bbox",
                     optional=True,
+                    socketless=False,
+                    force_input=True,
                     tooltip="The place where the object is to go, as from Locate; of several the first. "
                     "Comes before the drawn box.",
                 ),
