@@ -9,6 +9,7 @@ from ..joyimage.batches import from_batch, to_batch
 from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions
 from .inputs import check, object_input
 
+NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
 ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
 
@@ -66,6 +67,7 @@ class MoveObject(io.ComfyNode):
                     optional=True,
                     socketless=False,
                     force_input=True,
+                    default=NO_BOX,
                     tooltip="The place where the object is to go, as from Locate; of several the first. "
                     "Comes before the drawn box.",
                 ),
@@ -82,7 +84,7 @@ class MoveObject(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, object, box="", mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
         problem = check(spatial.move_object, object)
-        if problem is True and mask == bbox == NOT_CONNECTED:
+        if problem is True and mask == NOT_CONNECTED and bbox in (NOT_CONNECTED, NO_BOX):
             problem = check(box_from_json, box, ANY_SIDE, ANY_SIDE)
         return problem
 
@@ -91,7 +93,7 @@ class MoveObject(io.ComfyNode):
         pictures = from_batch(image)
         if mask is not None:
             area = box_from_mask(mask, *pictures[0].size)
-        elif bbox is not None:
+        elif bbox not in (None, NO_BOX):
             area = box_from_regions(bbox, *pictures[0].size)
         else:
             area = box_from_json(box, *pictures[0].size)

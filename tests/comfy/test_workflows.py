@@ -25,8 +25,6 @@ NAMES = [workflow.name for workflow in WORKFLOWS]
 REBUILD = "start ComfyUI with this pack and run python -m tools.workflows"
 # What makes them fast; everything else stays as it is shipped.
 SMALL = {"base_size": "256", "steps": 2, "max_new_tokens": 12}
-# comfy-cli sends the bbox input's default where the editor sends nothing, and it comes before the drawn box.
-BBOX_UNASKED = pytest.param("Move an object", marks=pytest.mark.xfail(strict=True, reason="bbox has a default"))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +164,7 @@ def test_has_a_small_thumbnail(name):
     assert file.stat().st_size < 60_000
 
 
-@pytest.mark.parametrize("name", [BBOX_UNASKED if name == "Move an object" else name for name in EXPECTED])
+@pytest.mark.parametrize("name", EXPECTED)
 def test_makes_the_librarys_pictures(client, library, photo, shipped, name):
     graph = shipped(name)
     assert_makes(client, graph, library, EXPECTED[name](library, graph, photo))
