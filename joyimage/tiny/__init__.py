@@ -17,6 +17,7 @@ from ..encoder import Encoder
 from ..mmdit import MMDiT
 from ..vae import WanVAE
 
+BASE_SIZE = 64  # side in pixels of the squares that it makes
 CONTROL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
