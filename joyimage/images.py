@@ -24,7 +24,8 @@ from .errors import JoyImageError, MissingFileError
 
 Size = tuple[int, int]
 
-BASE_SIZES = (256, 512, 768, 1024)
+BASE_SIZES = (64, 256, 512, 768, 1024)
+NATIVE_BASE_SIZE = 1024  # of the published models
 MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
 PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
 
@@ -35,15 +36,18 @@ WHITE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 655
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def buckets(base_size: int = 1024) -> list[Size]:
+def buckets(base_size: int = NATIVE_BASE_SIZE) -> list[Size]:
     """The (height, width) pairs that references are cropped to, by ascending height, then width.
 
     Made at 256 as the original's `bucket.py` does and scaled by `base_size / 256`: sides in steps of 16, areas of at
-    most 256 x 256, sides at most 4 : 1. At 1024 these are Diffusers' 49 pairs.
+    most 256 x 256, sides at most 4 : 1. At 1024 these are Diffusers' 49 pairs. At 64, the bundled model's, there is
+    only the square, as it knows no other shape.
     Raises `JoyImageError` if `base_size` is not one of `BASE_SIZES`.
     """
     if base_size not in BASE_SIZES:
         raise JoyImageError(f"base size {base_size} is not one of {', '.join(map(str, BASE_SIZES))}")
+    if base_size == 64:
+        return [(64, 64)]
     scale = base_size // 256
     return sorted((h * scale, w * scale) for h, w in _staircase() if max(h, w) <= 4 * min(h, w))
 
@@ -59,7 +63,7 @@ def _staircase() -> Iterator[Size]:
             height -= 16
 
 
-def best_bucket(height: int, width: int, base_size: int = 1024) -> Size:
+def best_bucket(height: int, width: int, base_size: int = NATIVE_BASE_SIZE) -> Size:
     """The bucket whose height / width is nearest to the picture's; of two equally near, the lower one.
 
     A difference of ratios, as in the original, favours wide buckets a little over a difference of their logarithms.
