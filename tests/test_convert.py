@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from joyimage import tiny
-from joyimage.checkpoints import convert, find_parts, inspect, load_encoder, load_mmdit, load_vae
+from joyimage.checkpoints import base_size, convert, find_parts, inspect, load_encoder, load_mmdit, load_vae
+from joyimage.checkpoints.folders import BASE_SIZE_KEY
 from joyimage.checkpoints.write import Entry, Writer
 from joyimage.cli import main
 from joyimage.config import MMDiTConfig
@@ -245,6 +246,20 @@ def test_what_shapes_do_not_tell_travels_in_the_header(mmdit, tmp_path):
         convert(folder, tmp_path / name, format=form)
         loaded = load_mmdit(tmp_path / name).config
         assert (loaded.rope_dims, loaded.theta) == ((32, 48, 48), 500)
+
+
+@pytest.mark.parametrize("form", [None, "fp8", "gguf:Q8_0"])
+def test_the_base_size_travels_in_the_header(mmdit, bf16_file, tmp_path, form):
+    marked = save(tmp_path / "marked.safetensors", mmdit.state_dict(), {BASE_SIZE_KEY: "64"})
+    output = tmp_path / f"out.{'gguf' if form == 'gguf:Q8_0' else 'safetensors'}"
+    convert(marked, output, format=form)
+    assert (base_size(output, "mmdit"), base_size(bf16_file, "mmdit")) == (64, 1024)
+
+
+def test_a_base_size_that_is_none_is_named(mmdit, tmp_path):
+    marked = save(tmp_path / "marked.safetensors", mmdit.state_dict(), {BASE_SIZE_KEY: "big"})
+    with pytest.raises(CheckpointError, match=r"marked\.safetensors: .* is 'big', which is not one of 64, 256"):
+        base_size(marked, "mmdit")
 
 
 # --- safety ---

@@ -5,7 +5,7 @@
 """
 
 from .convert import Written, convert
-from .folders import find_parts
+from .folders import base_size, find_parts
 from .load import load_encoder, load_mmdit, load_vae
 from .report import PartReport, Report, inspect
 
@@ -13,6 +13,7 @@ __all__ = [
     "PartReport",
     "Report",
     "Written",
+    "base_size",
     "convert",
     "find_parts",
     "inspect",

@@ -23,7 +23,7 @@ from ..errors import CheckpointError, JoyImageError
 from . import qwen
 from .companions import METADATA
 from .files import existing
-from .folders import Source, find_parts, open_part
+from .folders import BASE_SIZE_KEY, Source, find_parts, open_part
 from .layouts import PARTS
 from .load import EMPTY, QUANTISED_DTYPE, compare
 from .quantise import SAME, SAME_GGUF, Format, Recipe, format_of, restored
@@ -159,7 +159,10 @@ class Plan:
 
     def _metadata(self, config: Mapping[str, Any] | None) -> dict[str, str]:
         """The source's own, with what layers are quantised as, where ComfyUI looks for it, and the configuration."""
-        added = {"config": json.dumps(config)} if config else {}
+        own = self.source.weights.metadata
+        added = {BASE_SIZE_KEY: own[BASE_SIZE_KEY]} if BASE_SIZE_KEY in own else {}
+        if config:
+            added["config"] = json.dumps(config)
         if self.file_type == "gguf":
             return {GGUF_KEY: ARCHITECTURES[self.source.match.part], **added}
         layers = {
@@ -169,7 +172,6 @@ class Plan:
         }
         if layers:
             added[METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
-        own = self.source.weights.metadata
         kept = {} if GGUF_KEY in own else {k: v for k, v in own.items() if k not in ("config", METADATA)}
         return kept | ({"format": "pt"} | added if added else {})  # transformers refuses metadata without a format
 

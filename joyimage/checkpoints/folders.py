@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError, MissingFileError
+from ..images import BASE_SIZES, NATIVE_BASE_SIZE
 from ..quantised import Packed
 from .files import existing, open_weights, read_json, weight_units
 from .layouts import PARTS, Match, describe, detect
@@ -18,6 +19,8 @@ from .weights import TensorInfo, Weights, parse_json
 
 # GGUF converters flatten what has five axes: of these kernels the last three, here after (out, in)
 KERNELS = {"img_in.weight": (1, 2, 2), "model.visual.patch_embed.proj.weight": (2, 16, 16)}
+# In a file's header: the base size of a model that was trained for another one than the published models.
+BASE_SIZE_KEY = "joyimage.base_size"
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets
 
 
@@ -63,6 +66,19 @@ def open_part(path: str | Path, part: str) -> Source:
     if found is None:
         raise CheckpointError(f"{path}: this looks like {describe(weights)}, not {PARTS[part]}; give another file")
     return found
+
+
+def base_size(path: str | Path, part: str) -> int:
+    """The base size that a part was trained for, from its file's header: 1024 where that says nothing.
+
+    Raises `CheckpointError` for one that is not among `BASE_SIZES`; other errors as for `open_part`.
+    """
+    source = open_part(path, part)
+    found = source.weights.metadata.get(BASE_SIZE_KEY, str(NATIVE_BASE_SIZE))
+    if found not in map(str, BASE_SIZES):
+        sizes = ", ".join(map(str, BASE_SIZES))
+        raise CheckpointError(f"{source.path}: {BASE_SIZE_KEY} in its header is {found!r}, which is not one of {sizes}")
+    return int(found)
 
 
 def sources(path: Path, weights: Weights) -> list[Source]:
