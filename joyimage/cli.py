@@ -109,7 +109,8 @@ def _sampling_options() -> argparse.ArgumentParser:
     options.add_argument("-o", "--output", type=Path, help="PNG file, or a folder for several pictures")
     options.add_argument("-n", "--negative-prompt", help="what to stay away from")
     options.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, multiples of 16")
-    options.add_argument("--base-size", type=int, help="size class: 256, 512, 768 or 1024 (1024; tiny: 256)")
+    options.add_argument("--base-size", type=_base_size, default="auto", metavar="N",
+                         help="64, 256, 512, 768 or 1024 (auto: the model's own, 1024 or tiny's 64)")  # fmt: skip
     options.add_argument("--steps", type=int, default=40, help="denoising steps (40)")
     options.add_argument("-g", "--guidance-scale", type=float, default=4.0, help="1 or less turns guidance off (4)")
     options.add_argument("--rescale", type=float, default=1.0, help="guidance rescaling, 0 to 1 (1)")
@@ -203,7 +204,7 @@ def run_edit(options) -> None:
         pictures,
         instructions,
         size=options.size,
-        base_size=None if options.exact else _base_size(options),
+        base_size=None if options.exact else options.base_size,
         progress=not options.quiet,
         **parameters,
     )
@@ -216,7 +217,7 @@ def run_generate(options) -> None:
     model = _load(options)
     started = time.perf_counter()
     results = model.generate(
-        options.prompt, size=options.size, base_size=_base_size(options), progress=not options.quiet, **parameters
+        options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
     )
     _save(options, results, paths, options.prompt, [[]], parameters, time.perf_counter() - started)
 
@@ -350,10 +351,6 @@ def _model_name(options) -> str | None:
     return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
 
 
-def _base_size(options) -> int:
-    return options.base_size or (256 if _model_name(options) == "tiny" else 1024)
-
-
 def _load(options):
     import torch  # after the options are checked: it takes a second, and --help should not
 
@@ -432,6 +429,12 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 1024x768")
     return int(height), int(width)
+
+
+def _base_size(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pixels, such as 512")
+    return text if text == "auto" else int(text)
 
 
 def _lora(text: str) -> tuple[str, float]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from . import checkpoints, lora, rewriting, sampling
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
+from .images import BASE_SIZES, NATIVE_BASE_SIZE, best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
 from .inputs import (
     Source,
     find_parts,
@@ -57,12 +57,23 @@ class Conditioning:
 
 
 class JoyImage:
-    """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures."""
+    """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures.
 
-    def __init__(self, mmdit: MMDiT, vae: WanVAE, encoder: Encoder, memory: Memory | None = None):
+    `base_size` is the one that the weights were trained for, which the methods use by default.
+    """
+
+    def __init__(
+        self,
+        mmdit: MMDiT,
+        vae: WanVAE,
+        encoder: Encoder,
+        memory: Memory | None = None,
+        base_size: int = NATIVE_BASE_SIZE,
+    ):
         self.mmdit = mmdit
         self.vae = vae
         self.encoder = encoder
+        self.base_size = base_size
         self.memory = memory or _memory(mmdit, vae, encoder, mmdit.proj_out.weight.device)
         self._loras = lora.Applied()
 
@@ -97,14 +108,15 @@ class JoyImage:
             from . import tiny  # here: nobody else needs it
 
             networks = tiny.build(home)
-            return cls(*networks, _memory(*networks, device, budget))
+            return cls(*networks, _memory(*networks, device, budget), tiny.BASE_SIZE)
         parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
         networks = (
             checkpoints.load_mmdit(parts["mmdit"], device=home, dtype=dtype),
             checkpoints.load_vae(parts["vae"], device=home, dtype=torch.float32),
             checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), device=home, dtype=dtype),
         )
-        return cls(*networks, _memory(*networks, device, budget))
+        base_size = checkpoints.base_size(parts["mmdit"], "mmdit")
+        return cls(*networks, _memory(*networks, device, budget), base_size)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
         """Use these LoRAs for MMDiT and encoder, each a path or a path with its strength (1), and no others.
@@ -137,7 +149,7 @@ class JoyImage:
         *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
-        base_size: int | None = 1024,
+        base_size: int | str | None = "auto",
         **options,
     ) -> list[Image.Image] | Tensor:
         """Edit pictures by instruction.
@@ -145,9 +157,10 @@ class JoyImage:
         `images` is a picture, a list of up to six for one edit with several references, or a list of lists for a
         batch of edits. Several instructions for one edit's images share the work on the images; otherwise give one
         for all edits or one each. `negative_prompt` is "" by default.
-        Without `size` the result has the size of the last picture's bucket at `base_size` (256, 512, 768 or 1024),
-        and every picture is scaled and cropped to its own. With `base_size=None` pictures keep their sizes, rounded
-        down to multiples of 16. `size` (height, width) is taken as it is; a single picture is fitted to it.
+        Without `size` the result has the size of the last picture's bucket at `base_size` (64, 256, 512, 768, 1024,
+        or "auto" for the model's own), and every picture is scaled and cropped to its own. With `base_size=None`
+        pictures keep their sizes, rounded to multiples of 16. `size` (height, width) is taken as it is; a single
+        picture is fitted to it.
         `options` are those of `sample`, and `count`, `seed` and `output` as in `render`.
         Raises `JoyImageError` for input that cannot be used.
         """
@@ -161,14 +174,14 @@ class JoyImage:
         prompt: str | Sequence[str],
         *,
         size: tuple[int, int] | None = None,
-        base_size: int = 1024,
+        base_size: int | str | None = "auto",
         negative_prompt: str | Sequence[str] | None = None,
         **options,
     ) -> list[Image.Image] | Tensor:
         """Make pictures from text: `edit` without pictures. `size` is (base_size, base_size) by default."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         conditionings = self.condition(
-            [[]] * len(prompts), prompts, negative_prompt=negative_prompt, size=size or (base_size, base_size)
+            [[]] * len(prompts), prompts, negative_prompt=negative_prompt, size=size, base_size=base_size
         )
         return self.render(conditionings, **options)
 
@@ -218,9 +231,10 @@ class JoyImage:
         *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
-        base_size: int | None = 1024,
+        base_size: int | str | None = "auto",
     ) -> list[Conditioning]:
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
+        base_size = self._side(base_size)
         edits, prompts = pair(images, instruction)
         negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
         if len(edits) == len(prompts):
@@ -232,6 +246,15 @@ class JoyImage:
             group_prompts, group_negatives = [prompts[i] for i in members], [negatives[i] for i in members]
             result += self._condition_group(edit, group_prompts, group_negatives, size, base_size)
         return result
+
+    def _side(self, base_size: int | str | None) -> int | None:
+        """A base size with "auto" resolved."""
+        if not isinstance(base_size, str):
+            return base_size
+        if base_size != "auto":
+            sizes = ", ".join(map(str, BASE_SIZES))
+            raise JoyImageError(f'base size {base_size!r} is neither "auto" nor one of the numbers {sizes}, nor None')
+        return self.base_size
 
     def _condition_group(self, pictures, prompts, negatives, size, base_size) -> list[Conditioning]:
         """Conditionings of several prompts on the same pictures, whose encodings are shared."""
@@ -437,8 +460,12 @@ def fit(
     """Scale and crop the pictures of one edit; returns them with the (height, width) of the target.
 
     One picture shares the target's size, as Edit was trained; of several, each has its own bucket and the target
-    that of the last, as Edit-Plus was.
+    that of the last, as Edit-Plus was. Without pictures the target is a square with the side `base_size`.
     """
+    if size is None and not pictures:
+        if base_size is None:
+            raise JoyImageError("there is no picture whose size to keep: give a size, or a base size")
+        size = base_size, base_size
     if size is not None:
         size = check_size(size)
     if size is not None and len(pictures) < 2:

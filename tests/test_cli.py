@@ -88,6 +88,16 @@ def test_spatial_options_write_the_instruction(folder, arguments, prompt):
     assert read_parameters("out.png")["prompt"] == prompt
 
 
+def test_the_base_size_is_the_models_unless_given(folder):
+    command = ["edit", "cup.png", "Remove it.", "-o", "out.png", "--steps", "1", "--quiet", "--device", "cpu"]
+    for more, size in (([], (64, 64)), (["--base-size", "auto"], (64, 64)), (["--base-size", "256"], (288, 224)),
+                       (["--exact"], (80, 64))):  # fmt: skip
+        assert main([*command, *more]) == 0
+        assert Image.open("out.png").size == size
+    assert main(["generate", "a cube", *command[3:]]) == 0
+    assert Image.open("out.png").size == (64, 64)
+
+
 def test_generate_ask_and_rewrite(folder, capsys):
     assert main(["generate", "a cube", "a sphere", *FAST]) == 0
     assert capsys.readouterr().out == "picture.png\npicture-2.png\n"
@@ -166,6 +176,7 @@ BAD = [
     (["edit", "cup.png", "Remove it.", "--steps", "0"], "steps"),
     (["edit", "cup.png", "Remove it.", "--sigmas", "0.2,0.4"], "fall"),
     (["edit", "cup.png", "Remove it.", "--solver", "magic"], "euler, heun"),
+    (["edit", "cup.png", "Remove it.", "--base-size", "300"], "64, 256, 512"),
     (["edit", "cup.png", "Remove it.", "-o", "out.jpg"], "out.png"),
     (["edit", "cup.png", "--move", "cup"], "--box"),
     (["edit", "cup.png", "--move", "cup", "--box", "0,0,500,20"], "80"),
@@ -185,6 +196,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
 def test_bad_input_gives_one_line_and_code_2(folder, capsys, arguments, message):
     fast = FAST if arguments[0] == "edit" else []
+    fast = fast[2:] if "--base-size" in arguments else fast
     fast = [part for part in fast if "--steps" not in arguments or part not in ("--steps", "1")]
     assert main([*arguments, *fast]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if "note:" not in line]
@@ -193,7 +205,8 @@ def test_bad_input_gives_one_line_and_code_2(folder, capsys, arguments, message)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--size", "64"], ["--sigmas", "a,b"], ["--box", "1,2"], ["--guidance-interval", "1"]]
+    "arguments",
+    [["--size", "64"], ["--base-size", "big"], ["--sigmas", "a,b"], ["--box", "1,2"], ["--guidance-interval", "1"]],
 )
 def test_options_that_cannot_be_read_show_the_usage(folder, capsys, arguments):
     with pytest.raises(SystemExit) as stop:

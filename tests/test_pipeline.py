@@ -185,6 +185,20 @@ def test_results_have_the_size_asked_for(model, picture):
     assert model.generate("a cube", size=(48, 32), steps=1)[0].size == (32, 48)
 
 
+def test_the_automatic_base_size_is_the_models(model, picture, monkeypatch):
+    assert model.base_size == tiny.BASE_SIZE == 64
+    assert model.edit(picture, INSTRUCTION, steps=1)[0].size == model.generate("a cube", steps=1)[0].size == (64, 64)
+    assert model.condition(picture, INSTRUCTION)[0].size == (64, 64)
+    assert model.condition(picture, INSTRUCTION, size=(64, 80))[0].size == (64, 80)
+    assert model.generate("a cube", base_size=256, steps=1)[0].size == (256, 256)
+    other = JoyImage(model.mmdit, model.vae, model.encoder)
+    assert other.base_size == 1024
+    monkeypatch.setattr(other, "base_size", 256)
+    assert other.condition(picture, INSTRUCTION)[0].size == (240, 272)
+    with pytest.raises(JoyImageError, match="no picture whose size to keep"):
+        model.generate("a cube", base_size=None)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8000, 6000)])
 def test_tiny_and_huge_pictures_can_be_edited(model, size):
     (edited,) = model.edit(Image.new("RGB", size, "teal"), INSTRUCTION, base_size=256, steps=1)
@@ -253,6 +267,7 @@ BAD = [
     ({"images": "nowhere.png"}, "nowhere.png"),
     ({"size": (100, 64)}, "100"),
     ({"base_size": 300, "size": None}, "256, 512, 768"),
+    ({"base_size": "1024"}, """base size '1024' is neither "auto" nor one of the numbers 64, 256"""),
     ({"steps": 0}, "steps"),
     ({"sigmas": [0.5, 0.7]}, "fall"),
     ({"sigmas": [0.5], "timesteps": [500]}, "sigmas"),
@@ -309,6 +324,7 @@ def diffusers_folder(model, tmp_path_factory):
 
 def test_a_diffusers_folder_gives_the_same_edit(model, picture, diffusers_folder):
     loaded = JoyImage.load(diffusers_folder, device="cpu")
+    assert loaded.base_size == 1024  # nothing there says otherwise
     expected = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
     torch.testing.assert_close(loaded.edit(picture, INSTRUCTION, output="latent", **SMALL), expected, atol=1e-5, rtol=0)
     options = {"temperature": 0, "max_new_tokens": 4}
