@@ -19,7 +19,7 @@ from ..joyimage.pipeline import fit
 from .feedback import caught_warnings, show
 from .inputs import all_pictures, check, encoder_input, images_input, refuse
 
-EXACT = "exact"
+AUTO, EXACT = "auto", "exact"
 EMPTY = "the prompt is empty: say what to make or change"
 LATENT = WanVAEConfig()
 
@@ -73,10 +73,11 @@ class EncodePrompt(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="From Load JoyImage VAE. Needed with images only."),
                 io.Combo.Input(
                     "base_size",
-                    options=[*map(str, BASE_SIZES), EXACT],
-                    default="1024",
+                    options=[AUTO, *map(str, BASE_SIZES), EXACT],
+                    default=AUTO,
                     tooltip="Images are scaled and cropped to the area of a square with this side, in the nearest "
-                    "shape the model was trained on. exact: images keep their size, rounded to multiples of 16.",
+                    "shape the model was trained on. auto: the model's own side, 1024 pixels, or 64 with the bundled "
+                    "model. exact: images keep their size, rounded to multiples of 16.",
                 ),
                 *map(side_input, ("width", "height")),
                 io.Int.Input(
@@ -119,11 +120,11 @@ class EncodePrompt(io.ComfyNode):
         slots = list((images or {}).values())
         count = max(map(len, [prompt, negative_prompt, *slots]))
         pairs = [(pick(prompt, i), pick(negative_prompt, i)) for i in range(count)]
-        size = target_size(width[0], height[0])
+        size, base = target_size(width[0], height[0]), side(base_size[0], encoder[0])
         results, notes = [()] * count, []
         with caught_warnings() as problems:
             for batches, members in groups(slots, count):
-                pictures, fitted_size = fitted(batches, size, base_size[0])
+                pictures, fitted_size = fitted(batches, size, base)
                 conditionings = encode(encoder[0], vae and vae[0], pictures, [pairs[i] for i in members])
                 for i, (positive, negative) in zip(members, conditionings, strict=True):
                     results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
@@ -154,7 +155,14 @@ def target_size(width: int, height: int) -> Size | None:
     return check_size((height, width))
 
 
-def fitted(batches: Sequence[Tensor], size: Size | None, base_size: str) -> tuple[list[Image.Image], Size]:
+def side(choice: str, encoder) -> int | None:
+    """The library's base size for a choice of `base_size`; the encoder knows that of its model."""
+    if choice == AUTO:
+        return encoder.base_size
+    return None if choice == EXACT else int(choice)
+
+
+def fitted(batches: Sequence[Tensor], size: Size | None, base: int | None) -> tuple[list[Image.Image], Size]:
     """The pictures of one edit, scaled and cropped as `JoyImage.edit` does, and the (height, width) of the result."""
     pictures = all_pictures(batches)
     if len(pictures) > MAX_REFERENCES:
@@ -162,11 +170,8 @@ def fitted(batches: Sequence[Tensor], size: Size | None, base_size: str) -> tupl
             f"{len(pictures)} images for one edit; the model takes at most {MAX_REFERENCES}. To edit each image of a "
             "batch on its own, make it a list first: Rebatch Images with batch_size 1"
         )
-    base = None if base_size == EXACT else int(base_size)
-    if not pictures and size is None:
-        if base is None:
-            raise JoyImageError('base_size "exact" takes its size from an image: connect one, or give width and height')
-        size = base, base
+    if not pictures and size is None and base is None:
+        raise JoyImageError('base_size "exact" takes its size from an image: connect one, or give width and height')
     return fit(pictures, size, base)
 
 

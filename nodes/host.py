@@ -318,8 +318,10 @@ class ManagedEncoder(Encoder):
     BYTES = 2**30  # for the activations and cache of 4096 tokens in the published size, 256 KB each
     BYTES_PER_PIXEL = 512  # vision tower, image tokens and their cache
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder, base_size: int):
+        """`base_size` is that of the model which the encoder belongs to."""
         use_host_layers(encoder.model)
+        self.base_size = base_size
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             EncoderModule(encoder.model),
             load_device=comfy.model_management.get_torch_device(),
@@ -381,9 +383,9 @@ def load_encoder(path: Path | None) -> ManagedEncoder:
     Errors as for `load_mmdit`.
     """
     if path is None:
-        return ManagedEncoder(tiny.build()[2])
+        return ManagedEncoder(tiny.build()[2], tiny.BASE_SIZE)
     tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
-    return ManagedEncoder(checkpoints.load_encoder(path, tokenizer))
+    return ManagedEncoder(checkpoints.load_encoder(path, tokenizer), checkpoints.base_size(path, "encoder"))
 
 
 # --- VAE ---

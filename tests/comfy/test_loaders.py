@@ -124,6 +124,15 @@ def text_to_image(client, model: str = TINY, encoder: str = TINY, vae: str = TIN
 PROMPT = {"prompt": "a red cup", "negative_prompt": "", "base_size": "256", "width": 64, "height": 64, "batch_size": 1}
 
 
+@pytest.mark.parametrize(("encoder", "pixels"), [(TINY, 64), (FOLDER, 1024)])
+def test_the_automatic_base_size_is_that_of_the_encoders_model(client, models, encoder, pixels):
+    graph = Graph()
+    inputs = PROMPT | {"base_size": "auto", "width": 0, "height": 0}
+    encoded = graph.add("JoyImageEncodePrompt", encoder=graph.add("JoyImageLoadEncoder", encoder=encoder), **inputs)
+    saved = graph.add("SaveLatent", samples=[encoded[0], 2], filename_prefix="test")
+    assert client.run(graph).latent(saved).shape == (1, 16, 1, pixels // 8, pixels // 8)
+
+
 @pytest.mark.parametrize("node", LOADERS)
 def test_lists_start_with_the_bundled_model(client, models, node):
     name, folder = LOADERS[node]

@@ -100,6 +100,7 @@ def text_of(run, node: list) -> str:
     [
         (["wide.png"], {}, {}),
         (["wide.png"], {"negative_prompt": "blurry"}, {"negative_prompt": "blurry"}),
+        (["wide.png"], {"base_size": "auto"}, {"size": (64, 64)}),
         (["tall.png"], {"base_size": "exact"}, {"base_size": None}),
         (["wide.png"], {"width": 144, "height": 208}, {"size": (208, 144)}),
         (["wide.png", "tall.png"], {}, {}),
@@ -125,6 +126,19 @@ def test_without_an_image_it_is_text_to_image(client, library):
     (latent,) = latents(client.run(graph), saved)
     expected = library.generate(PROMPT, size=(144, 208), steps=STEPS, seed=7, output="latent")
     assert (latent - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize(("inputs", "size"), [({}, (64, 64)), ({"width": 48, "height": 80}, (80, 48))])
+def test_the_automatic_base_size_is_the_models(client, library, inputs, size):
+    graph = Graph()
+    saved = sampled(graph, encode(graph, base_size="auto", **inputs))
+    (latent,) = latents(client.run(graph), saved)
+    expected = library.generate(PROMPT, size=size, steps=STEPS, seed=7, output="latent")
+    assert (latent - expected).abs().max() < 2e-5
+
+
+def test_the_base_sizes_begin_with_the_automatic_one(client):
+    assert client.options("JoyImageEncodePrompt", "base_size") == ["auto", "64", "256", "512", "768", "1024", "exact"]
 
 
 def test_images_of_a_batch_are_references_of_one_edit(client, library, pictures):
