@@ -24,7 +24,7 @@ PACK = "ComfyUI-JoyImage"
 NAMES = [workflow.name for workflow in WORKFLOWS]
 REBUILD = "start ComfyUI with this pack and run python -m tools.workflows"
 # What makes them fast; everything else stays as it is shipped.
-SMALL = {"base_size": "256", "steps": 2, "max_new_tokens": 12}
+SMALL = {"steps": 2, "max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def value(graph: Graph, class_type: str, name: str):
 
 def edit(library: JoyImage, graph: Graph, images, prompt) -> list[Tensor]:
     """The library's latents with the settings of the graph."""
-    options = {"steps": SMALL["steps"], "seed": value(graph, "JoyImageSampler", "seed"), "base_size": 256}
+    options = {"steps": SMALL["steps"], "seed": value(graph, "JoyImageSampler", "seed")}
     options |= {"guidance_scale": value(graph, "JoyImageSampler", "guidance"), "output": "latent"}
     latents = library.edit(images, prompt, **options) if images else library.generate(prompt, **options)
     return list(latents.split(1))

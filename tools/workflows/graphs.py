@@ -89,8 +89,8 @@ def picture(title: str = "Image", room: int = PICTURE) -> Node:
     return Node("LoadImage", {"image": EXAMPLE}, title, room)
 
 
-def encode(prompt: str | Out, images: Sequence[Out] = (), base_size: str = "1024", room: int = 60) -> Node:
-    inputs = {"encoder": Out("encoder"), "prompt": prompt, "base_size": base_size}
+def encode(prompt: str | Out, images: Sequence[Out] = (), room: int = 60) -> Node:
+    inputs = {"encoder": Out("encoder"), "prompt": prompt}
     if images:
         inputs |= {"vae": Out("vae"), **{f"images.image{i}": image for i, image in enumerate(images)}}
     return Node("JoyImageEncodePrompt", inputs, room=room)
@@ -122,7 +122,8 @@ def edit() -> Workflow:
     note = f"""\
 Changes a picture as you say. Choose a picture, write what to change, and press **Run**.
 
-The result has about the area of the base size squared and the picture's own shape. The negative prompt may stay empty.
+The result has about the area of the base size squared and the picture's own shape. With `auto` the base size is the \
+model's own: 1024, or 64 with the tiny model, which makes squares alone. The negative prompt may stay empty.
 
 {EDIT_FILES}"""
     prompt = "Make the dress red, and put a rainbow into the sky."
@@ -298,13 +299,13 @@ too.
 
 {EDIT_FILES}"""
     make = {
-        "encode": encode("A red ball on a green meadow.", base_size="256", room=50),
+        "encode": encode("A red ball on a green meadow.", room=50),
         "sampler": sample(steps=8),
         "decode": decode("sampler"),
         "preview": Node("PreviewImage", {"images": Out("decode")}, room=SMALL_PICTURE),
     }
     change = {
-        "encode_edit": encode("Make the ball blue.", [Out("decode")], base_size="256", room=50),
+        "encode_edit": encode("Make the ball blue.", [Out("decode")], room=50),
         "sampler_edit": sample("encode_edit", steps=8),
         "decode_edit": decode("sampler_edit"),
         "save": save("decode_edit", "tiny", room=SMALL_PICTURE),
