@@ -1,0 +1,1 @@
+"""How the bundled model is made: scenes, the tasks on them, training and evaluation."""
