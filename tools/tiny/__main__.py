@@ -1,0 +1,115 @@
+"""Make the bundled model: `python -m tools.tiny [data|vae|encoder|mmdit|pack]`, all stages in turn without a name."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from joyimage.encoder import Encoder
+from joyimage.mmdit import MMDiT
+from joyimage.vae import WanVAE
+
+from . import data, encoder, mmdit, pack, questions, vae
+
+QUESTIONS = 24_000  # pictures with questions
+STAGES = ("data", "vae", "encoder", "mmdit", "pack")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"one of {', '.join(STAGES)}; all by default")
+    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for data, checkpoints and curves")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of each network instead of the recipe's, for a trial")
+    parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
+    options = parser.parse_args()
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True)
+    run = Run(options)
+    for stage in options.stages or STAGES:
+        getattr(run, stage)()
+
+
+class Run:
+    """The stages; each reads what the ones before it left in the folder."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.folder = options, options.folder
+
+    def recipe(self, module):
+        steps = self.options.steps
+        return replace(module.RECIPE, steps=steps, save_every=max(1, steps // 2)) if steps else module.RECIPE
+
+    def data(self) -> None:
+        data.make(self.folder / "pairs", self.options.seed, size=self.options.pairs)
+
+    def pairs(self, task: str) -> dict:
+        found = data.read(self.folder / "pairs", task)
+        return {k: v if k == "texts" else torch.from_numpy(v) for k, v in found.items()}
+
+    def vae(self) -> None:
+        pictures = [p for task in data.SHARDS for k, p in self.pairs(task).items() if k in ("target", "reference0")]
+        trained = vae.fit(torch.cat(pictures), self.folder, self.recipe(vae), seed=self.options.seed)
+        torch.save(trained.state_dict(), self.folder / "vae.pt")
+
+    def load_vae(self) -> WanVAE:
+        network = vae.build()
+        network.load_state_dict(torch.load(self.folder / "vae.pt", weights_only=True))
+        return network.eval().requires_grad_(False)
+
+    def encoder(self) -> None:
+        count = min(QUESTIONS, 12 * self.options.pairs)
+        asked = questions.make(count, np.random.default_rng([self.options.seed, 99]))
+        network = encoder.build(encoder.build_tokenizer())
+        pairs = {task: self.pairs(task) for task in data.SHARDS}
+        source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
+        network = encoder.fit(network, source, self.folder, self.recipe(encoder), seed=self.options.seed)
+        network.model.save_pretrained(self.folder / "encoder")
+        network.tokenizer.save_pretrained(self.folder / "encoder")
+
+    def load_encoder(self) -> Encoder:
+        network = encoder.build(encoder.build_tokenizer())
+        saved = type(network.model).from_pretrained(self.folder / "encoder", dtype=torch.float32)
+        return Encoder(saved.eval().requires_grad_(False), network.tokenizer)
+
+    def mmdit(self) -> None:
+        groups = self.groups()
+        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit), seed=self.options.seed)
+        torch.save(trained.state_dict(), self.folder / "mmdit.pt")
+
+    def groups(self) -> dict:
+        """Latents and conditions, computed once and kept on disk."""
+        folder = self.folder / "prepared"
+        folder.mkdir(parents=True, exist_ok=True)
+        autoencoder, conditioner = self.load_vae(), self.load_encoder()
+        groups = {}
+        for task in data.SHARDS:
+            file = folder / f"{task}.pt"
+            if not file.exists():
+                torch.save(mmdit.prepare(task, self.pairs(task), autoencoder, conditioner), file)
+                print(f"prepared {task}", flush=True)
+            groups[task] = torch.load(file, weights_only=False)
+        return groups
+
+    def load_mmdit(self) -> MMDiT:
+        network = mmdit.build()
+        network.load_state_dict(torch.load(self.folder / "mmdit.pt", weights_only=True))
+        return network.eval().requires_grad_(False)
+
+    def pack(self) -> None:
+        conditioner = self.load_encoder()
+        networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": conditioner.model}
+        pack.write(networks, conditioner.tokenizer, self.options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Training of the small MMDiT: rectified flow on latents and conditions that are computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from joyimage import prompts as chat
+from joyimage.config import MMDiTConfig
+from joyimage.encoder import Encoder
+from joyimage.mmdit import MMDiT
+from joyimage.vae import WanVAE
+
+from .encoder import SEEN, count_references, pad, run
+from .training import Recipe, train
+
+CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
+RECIPE = Recipe(steps=12000, hold=0.6, average=0.998, save_every=250)
+MICRO_BATCH, MICRO_BATCHES = 24, 3
+DROPPED = 0.1  # of the micro-batches, whose prompt is empty
+WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
+SHIFT = 1.5
+EDITED, EDITED_LAST = 5.0, 0.5  # how much more what changes weighs, at the start and at the end
+# How often a task is drawn.
+SHARES = {
+    "move": 0.24, "rotate": 0.17, "camera": 0.16, "recolour": 0.12, "remove": 0.07, "add": 0.07, "compose": 0.07,
+    "generate": 0.10,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs of one task whose conditions have one length."""
+
+    task: str
+    target: Tensor  # (N, 16, 1, 8, 8)
+    references: tuple[Tensor, ...]
+    changed: Tensor  # (N, 8, 8) share of changed pixels
+    context: Tensor  # (N, L, text_dim)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def build() -> MMDiT:
+    torch.manual_seed(0)
+    mmdit = MMDiT(CONFIG)
+    for name, parameter in mmdit.named_parameters():
+        if "modulate_table" in name:
+            nn.init.zeros_(parameter)
+            parameter.data[:, [2, 5]] = 0.3  # the gates
+        elif name.startswith("proj_out") or "time_proj" in name:
+            nn.init.zeros_(parameter)
+        elif parameter.ndim >= 2:
+            nn.init.xavier_uniform_(parameter.view(parameter.shape[0], -1))
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    return mmdit
+
+
+@torch.inference_mode()
+def latents(vae: WanVAE, images: Tensor, batch: int = 200) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 16, 1, h, w) in half precision."""
+    parts = images.split(batch)
+    return torch.cat([vae.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).half() for part in parts])
+
+
+@torch.inference_mode()
+def contexts(encoder: Encoder, texts: list[str], images: Tensor, batch: int = 200) -> list[tuple[Tensor, Tensor]]:
+    """Conditions of prompts with their images (N, k, H, W, 3), by length: the prompts' indices and (n, L, D)."""
+    count = images.shape[1]
+    grids = [(SEEN // 64, SEEN // 64)] * count
+    opened = {text: chat.opening(chat.CONDITIONING_SYSTEM, count, text) + chat.closing() for text in set(texts)}
+    rows = {text: encoder._ids(pieces, grids) for text, pieces in opened.items()}
+    found: dict[int, list[int]] = {}
+    for i, text in enumerate(texts):
+        found.setdefault(len(rows[text]), []).append(i)
+    groups = []
+    for members in found.values():
+        parts = []
+        for chunk in torch.tensor(members).split(batch):
+            ids = pad([rows[texts[i]] for i in chunk.tolist()], 0)
+            parts.append(run(encoder, ids, images[chunk])[:, encoder._prefix_length :].half())
+        groups.append((torch.tensor(members), torch.cat(parts)))
+    return groups
+
+
+def prepare(task: str, pairs: dict, vae: WanVAE, encoder: Encoder) -> tuple[list[Group], list[Group]]:
+    """What training needs of a task's pairs: groups with their prompts, and groups with the empty prompt."""
+    images = [pairs[f"reference{k}"] for k in range(count_references(pairs))]
+    stacked = torch.stack(images, dim=1) if images else torch.empty(len(pairs["target"]), 0, 1, 1, 3)
+    target, references = latents(vae, pairs["target"]), [latents(vae, image) for image in images]
+
+    def group(index: Tensor, context: Tensor) -> Group:
+        return Group(task, target[index], tuple(r[index] for r in references), pairs["changed"][index], context)
+
+    texts = [str(text) for text in pairs["texts"]]
+    positive = [group(*found) for found in contexts(encoder, texts, stacked)]
+    some = torch.arange(0, len(texts), WITH_NEGATIVES)
+    negative = [group(some[index], c) for index, c in contexts(encoder, [""] * len(some), stacked[some])]
+    return positive, negative
+
+
+def fit(groups: dict[str, tuple[list[Group], list[Group]]], folder: Path, recipe: Recipe = RECIPE, **options) -> MMDiT:
+    mmdit = build()
+    tasks = list(groups)
+    shares = torch.tensor([SHARES[task] for task in tasks])
+
+    def pick(generator: torch.Generator) -> tuple[Group, Tensor]:
+        task = tasks[int(torch.multinomial(shares, 1, generator=generator))]
+        dropped = torch.rand((), generator=generator).item() < DROPPED
+        choices = groups[task][int(dropped)]
+        sizes = torch.tensor([float(len(group)) for group in choices])
+        group = choices[int(torch.multinomial(sizes, 1, generator=generator))]
+        return group, torch.randint(len(group), (MICRO_BATCH,), generator=generator)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        edited = EDITED + (EDITED_LAST - EDITED) * step / recipe.steps
+        total, plain = torch.zeros(()), 0.0
+        for _ in range(MICRO_BATCHES):
+            group, picks = pick(generator)
+            clean = group.target[picks].float()
+            noise = torch.randn(clean.shape, generator=generator)
+            time = torch.randn(len(clean), generator=generator).sigmoid()
+            sigma = SHIFT * time / (1 + (SHIFT - 1) * time)
+            mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
+            references = tuple(reference[picks].bfloat16() for reference in group.references)
+            with torch.autocast("cpu", torch.bfloat16):
+                velocity = mmdit(mixed.bfloat16(), sigma * 1000, group.context[picks].bfloat16(), references)
+            error = (velocity.float() - (noise - clean)).square().mean(1).squeeze(1)  # (B, h, w)
+            share = F.max_pool2d(group.changed[picks].float()[:, None], 3, 1, 1)[:, 0]
+            weight = 1 + edited * (share > 0.05).float()
+            value = (weight * error).sum() / weight.sum()
+            plain += error.detach().mean().item() / MICRO_BATCHES
+            if torch.is_grad_enabled():
+                (value / MICRO_BATCHES).backward()
+            total = total + value.detach() / MICRO_BATCHES
+        return total, {"plain": plain}
+
+    def others(name: str) -> bool:
+        return name.startswith(("img_in", "proj_out", "condition_embedder"))
+
+    mmdit.load_state_dict(train("mmdit", mmdit, loss, recipe, folder, others=others, **options))
+    return mmdit.eval().requires_grad_(False)

@@ -1,0 +1,96 @@
+"""Training of the small Wan VAE: crops first, then whole pictures, objects and edges weighing more than ground."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, WanVAEConfig
+from joyimage.vae import WanVAE
+
+from .training import Recipe, train
+
+CONFIG = WanVAEConfig(base_dim=12)
+RECIPE = Recipe(steps=3600, average=0.995, hold=0.5)
+CROP, CROP_BATCH, BATCH = 32, 48, 24
+CROPS = 0.7  # of the steps
+KL = 2e-4
+OBJECT = 4.0  # how much more what is coloured or an edge weighs
+
+
+def build() -> WanVAE:
+    torch.manual_seed(0)
+    vae = WanVAE(CONFIG)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        vae.conv1.bias[CONFIG.z_dim :] = -5  # log variances: start nearly without noise
+        vae.decoder.head[2].weight *= 0.1
+    return vae.to(memory_format=torch.channels_last)
+
+
+def importance(images: Tensor) -> Tensor:
+    """Weights (B, 1, H, W) of pixels: 1, and more for colours and edges, which are what objects consist of."""
+    saturation = images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
+    edges = (F.max_pool2d(images, 3, 1, 1) + F.max_pool2d(-images, 3, 1, 1)).amax(1, keepdim=True)
+    return 1 + OBJECT * ((saturation > 0.5) | (edges > 0.4)).float()
+
+
+def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, **options) -> WanVAE:
+    """Train on `images` (N, H, W, 3) uint8. The weights' latents have the published model's mean and deviation."""
+    vae = build()
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        whole = step >= CROPS * recipe.steps
+        picks = torch.randint(len(images), (BATCH if whole else CROP_BATCH,), generator=generator)
+        batch = images[picks]
+        if not whole:
+            top, left = (torch.randint(batch.shape[1] - CROP + 1, (2,), generator=generator)).tolist()
+            batch = batch[:, top : top + CROP, left : left + CROP]
+        batch = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # channels_last in memory
+        mean, log_variance = vae.conv1(vae.encoder(batch)).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-20, 10)
+        noise = torch.randn(mean.shape, generator=generator)
+        output = vae.decoder(vae.conv2(mean + (0.5 * log_variance).exp() * noise))
+        weight = importance(batch)
+        weight = weight / weight.mean()
+        error = output - batch
+        absolute, squared = (weight * error.abs()).mean(), (weight * error.square()).mean()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        plain = error.detach().square().mean().item()
+        return absolute + squared + KL * divergence, {"psnr": 10 * math.log10(4 / plain)}
+
+    vae.load_state_dict(train("vae", vae, loss, recipe, folder, **options))
+    return standardise(vae.eval().requires_grad_(False), images[:: max(1, len(images) // 2000)])
+
+
+@torch.no_grad()
+def standardise(vae: WanVAE, images: Tensor) -> WanVAE:
+    """Scale the latents to Wan's published mean and deviation, so that its constants hold for these weights too.
+
+    The two 1x1 convolutions around the latent take up the scale: the pictures stay the same.
+    """
+    batches = (images[i : i + 100].permute(0, 3, 1, 2).float() / 127.5 - 1 for i in range(0, len(images), 100))
+    latents = torch.cat([vae.encode(batch) for batch in batches])  # normalised with the published numbers
+    wanted_mean, wanted_std = torch.tensor(WAN_LATENTS_MEAN), torch.tensor(WAN_LATENTS_STD)
+    raw = latents.squeeze(2) * wanted_std.view(1, -1, 1, 1) + wanted_mean.view(1, -1, 1, 1)
+    mean, std = raw.mean(dim=(0, 2, 3)), raw.std(dim=(0, 2, 3))
+    scale = wanted_std / std
+    z = len(scale)
+    vae.conv1.weight[:z] *= scale.view(-1, 1, 1, 1)
+    vae.conv1.bias[:z] = (vae.conv1.bias[:z] - mean) * scale + wanted_mean
+    vae.conv1.bias[z:] += 2 * scale.log()
+    vae.conv2.bias += vae.conv2.weight[:, :, 0, 0] @ (mean - wanted_mean / scale)
+    vae.conv2.weight /= scale.view(1, -1, 1, 1)
+    return vae
+
+
+def smoke(recipe: Recipe, steps: int) -> Recipe:
+    return replace(recipe, steps=steps, save_every=steps)
