@@ -1,5 +1,6 @@
 /** The red box of Move Object, drawn by hand on the picture. Its value is JSON in fractions of the picture's sides. */
-import { inputNamed, address, origin, pictureOf } from "./pictures.js";
+import { inputNamed, origin } from "./graph.js";
+import { address, pictureOf } from "./pictures.js";
 import { button, clamp, drag, follow, html, keys, mount, set, svg, within } from "./shared.js";
 import { t } from "./text.js";
 

@@ -1,13 +1,15 @@
 /** The view of Camera Control: an orbiting camera to drag. The node's yaw, pitch and zoom are what it shows and sets. */
+import { assign, decided, value } from "./graph.js";
 import { subject } from "./pictures.js";
-import { assign, button, choices, clamp, drag, follow, html, keys, mount, remember, set, svg, value } from "./shared.js";
+import { button, choices, clamp, drag, follow, html, keys, mount, remember, set, shade, svg } from "./shared.js";
 import {
-  SNAP, ZOOMS, arc, at, card, cone, depth, pointIn, project, scene, sentence, snapped, wrapped, yawOf,
+  SNAP, WIDE, ZOOMS, arc, at, card, cone, depth, pointIn, project, scene, sentence, snapped, wrapped, yawOf,
 } from "./space.js";
 import { t } from "./text.js";
 
 const HEIGHT = 470; // pixels of the graph
 const RISE = 0.72; // radius of the arc of pitch, inside the ring, so that its handle does not hide the ring's
+const INPUTS = ["yaw", "pitch", "zoom"];
 const SPEED = 0.6; // degrees per unit of the drawing
 const PERSPECTIVE = 3.2; // the distance from which the camera's view is drawn, in heights of the card
 const DIRECTIONS = { front: 0, "front right": 45, right: 90, "rear right": 135, rear: 180, "rear left": -135, left: -90, "front left": -45 };
@@ -32,7 +34,7 @@ export function cameraView(node) {
     look();
   };
 
-  const { drawing, frame } = scene();
+  const { drawing, frame, near } = scene(WIDE);
   const picture = card();
   const marks = {
     rise: svg("path", { class: "joyimage-rise" }),
@@ -44,7 +46,7 @@ export function cameraView(node) {
   };
   const behind = svg("g");
   const before = svg("g");
-  drawing.append(behind, picture.element, marks.rise, before, marks.yaw, marks.pitch);
+  drawing.append(behind, picture.element, near, marks.rise, before, marks.yaw, marks.pitch);
 
   const seen = html("img", { alt: "", draggable: "false" });
   const seenCard = html("div", { class: "joyimage-seen-card" }, seen);
@@ -128,7 +130,8 @@ export function cameraView(node) {
     return true;
   });
 
-  const look = follow(node, () => ({ ...camera(), source: subject(node) }), ({ source, ...now }) => {
+  const look = follow(node, () => ({ ...camera(), source: subject(node), taken: decided(node, INPUTS) }), ({ source, taken, ...now }) => {
+    shade(element, taken);
     if (seen.getAttribute("src") !== (source ?? null)) {
       set(seen, { src: source });
       picture.show(source);

@@ -1,6 +1,7 @@
 /** The dial of Rotate Object: the eight sides around an object. The node's view is what it shows and sets. */
+import { assign, decided, value } from "./graph.js";
 import { subject } from "./pictures.js";
-import { assign, follow, html, keys, mount, remember, set, svg, value } from "./shared.js";
+import { follow, html, keys, mount, remember, set, shade, svg } from "./shared.js";
 import { t } from "./text.js";
 
 const HEIGHT = 240; // pixels of the graph
@@ -41,6 +42,7 @@ export function dialView(node) {
   const drawing = svg("svg", { viewBox: "-104 -104 208 208" }, middle, picture, ...sides);
   set(drawing, { role: "radiogroup", "aria-label": t("dial") });
   const stage = html("div", { class: "joyimage-stage joyimage-dial" }, drawing);
+  const element = html("div", {}, stage);
 
   /** @param {string} side */
   const choose = (side) => {
@@ -64,12 +66,13 @@ export function dialView(node) {
     });
   });
 
-  const look = follow(node, () => ({ view: value(node, "view"), source: subject(node) }), ({ view, source }) => {
+  const look = follow(node, () => ({ view: value(node, "view"), source: subject(node), taken: decided(node, ["view"]) }), ({ view, source, taken }) => {
+    shade(element, taken);
     set(picture, { href: source });
     sides.forEach((element, i) => {
       const chosen = SIDES[i] === view;
       set(element, { "aria-checked": String(chosen), tabindex: chosen ? 0 : -1 });
     });
   });
-  return mount(node, "dial", html("div", {}, stage), HEIGHT);
+  return mount(node, "dial", element, HEIGHT);
 }

@@ -1,12 +1,14 @@
 /** The view of Camera Orbit: the arc with its views, ends to drag, and the results of a run as a filmstrip. */
 import { move } from "./camera.js";
+import { assign, decided, value } from "./graph.js";
 import { results, subject } from "./pictures.js";
-import { assign, clamp, drag, follow, html, keys, mount, set, svg, value, within } from "./shared.js";
-import { arc, at, card, depth, pointIn, project, scene, snapped, wrapped, yawOf } from "./space.js";
+import { clamp, drag, follow, html, keys, mount, set, shade, svg, within } from "./shared.js";
+import { CLOSE, arc, at, card, depth, nearArc, pointIn, project, scene, snapped, wrapped, yawOf } from "./space.js";
 import { t } from "./text.js";
 
 const HEIGHT = 300; // pixels of the graph
 const FULL = 360;
+const INPUTS = ["yaw_start", "yaw_end", "views", "pitch"];
 
 /** @typedef {{start: number, end: number, views: number, pitch: number}} Orbit */
 
@@ -26,16 +28,16 @@ export function orbitView(node) {
     views: Number(value(node, "views")),
     pitch: clamp(Number(value(node, "pitch")), -90, 90),
   });
-  const { drawing, frame } = scene();
+  const { drawing, frame, near } = scene(CLOSE);
   const picture = card();
-  const path = svg("path", { class: "joyimage-arc" });
+  const [path, nearPath] = [1, 2].map(() => svg("path", { class: "joyimage-arc" }));
   const [back, front] = [svg("g"), svg("g")];
   const ends = {
     start: svg("circle", { r: 8, class: "joyimage-knob joyimage-cool", "data-end": "yaw_start" }),
     end: svg("circle", { r: 8, class: "joyimage-knob joyimage-warm", "data-end": "yaw_end" }),
   };
   for (const [name, end] of Object.entries(ends)) end.append(svg("title", {}, t(`orbit_${name}`)));
-  drawing.append(path, back, picture.element, front, ends.end, ends.start);
+  drawing.append(path, back, picture.element, near, nearPath, front, ends.end, ends.start);
   const shown = html("img", { alt: "", draggable: "false", class: "joyimage-result" });
   const stage = html("div", { class: "joyimage-stage joyimage-space", tabindex: 0, role: "group", "aria-label": t("orbit") });
   stage.append(drawing, shown);
@@ -51,6 +53,7 @@ export function orbitView(node) {
   function draw(now) {
     const { start, end, views, pitch } = now;
     set(path, { d: arc((yaw) => at(yaw, pitch), start, end) });
+    set(nearPath, { d: nearArc((yaw) => at(yaw, pitch), start, end) });
     back.replaceChildren();
     front.replaceChildren();
     yaws(now).forEach((yaw, i) => {
@@ -126,8 +129,9 @@ export function orbitView(node) {
 
   const look = follow(
     node,
-    () => ({ ...orbit(), source: subject(node), made: results(node) }),
-    ({ source, made, ...now }) => {
+    () => ({ ...orbit(), source: subject(node), made: results(node), taken: decided(node, INPUTS) }),
+    ({ source, made, taken, ...now }) => {
+      shade(element, taken);
       picture.show(source);
       if (made.join() !== pictures.join()) {
         pictures = made;

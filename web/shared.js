@@ -5,8 +5,10 @@
  * CSS, so that it stays sharp at every zoom and follows the theme without redrawing.
  */
 import { app } from "../../scripts/app.js";
+import { t } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+const MARGINS = 20; // pixels of the graph that the classic renderer leaves free above and below a widget, together
 const FOLLOW = 100; // milliseconds between two looks at what a widget depends on
 
 /**
@@ -113,6 +115,10 @@ export function keys(element, handle) {
   });
 }
 
+/** Shade a view whose values connected nodes decide, and say which. @param {HTMLElement} element @param {string[]} names */
+export const shade = (element, names) =>
+  set(element, { inert: names.length > 0, "data-connected": names.length ? `${t("connected")} ${names.join(", ")}` : null });
+
 /** @param {string} text @param {() => void} act @param {Record<string, unknown>} [attributes] */
 export function button(text, act, attributes = {}) {
   const node = html("button", { type: "button", class: "joyimage-chip", ...attributes }, text);
@@ -154,8 +160,9 @@ export function remember() {
 export function mount(node, name, element, height, stored) {
   element.classList.add("joyimage");
   element.style.minHeight = `${height}px`; // the one of the two that the new renderer heeds
-  const options = { hideOnZoom: false, serialize: Boolean(stored), getMinHeight: () => height, ...stored };
-  const widget = node.addDOMWidget(name, "JOYIMAGE", element, options);
+  const socketless = Boolean(stored); // one that is linked, as by promotion to a subgraph's node, nobody can draw on
+  const options = { hideOnZoom: false, serialize: Boolean(stored), socketless, getMinHeight: () => height + MARGINS };
+  const widget = node.addDOMWidget(name, "JOYIMAGE", element, { ...options, ...stored });
   widget.serialize = Boolean(stored);
   passOn(element);
   repeat(node, () => takePlace(node, element));
@@ -227,17 +234,4 @@ function repeat(node, act) {
     window.clearInterval(timer);
     onRemoved?.call(this);
   };
-}
-
-/** @param {import("./types").GraphNode} node @param {string} name */
-export const value = (node, name) => node.widgets?.find((widget) => widget.name === name)?.value;
-
-/** Set another widget of the node as its own control would.
- * @param {import("./types").GraphNode} node @param {string} name @param {string | number} to */
-export function assign(node, name, to) {
-  const widget = node.widgets?.find((candidate) => candidate.name === name);
-  if (!widget || widget.value === to) return;
-  widget.value = to;
-  widget.callback?.(to, app.canvas, node);
-  app.canvas.setDirty(true, true);
 }

@@ -4,14 +4,15 @@
  * The model's sources do not say which way positive angles turn. Assumed here, as is usual: positive yaw takes the
  * camera around the scene to the right, as seen in the picture, and positive pitch takes it up.
  */
-import { set, svg } from "./shared.js";
+import { set, svg, within } from "./shared.js";
 
 /** @typedef {{x: number, y: number, z: number}} Place right, up, and towards the viewer of the picture */
 /** @typedef {{x: number, y: number}} Point in the drawing, down is positive */
 
 export const SNAP = 15; // degrees
-export const ZOOMS = { in: 1.15, unchanged: 1.35, out: 1.55 }; // the camera's distance, in radii of the ring
-export const VIEWBOX = "-190 -158 380 316";
+export const ZOOMS = { in: 1.1, unchanged: 1.25, out: 1.4 }; // the camera's distance, in radii of the ring
+export const WIDE = "-156 -148 312 296"; // with room for the camera, and
+export const CLOSE = "-128 -110 256 220"; // for what stays on the ring
 const RADIUS = 106; // of the ring, in the drawing's units
 const TURNED = -24; // degrees by which we look at the scene from the side,
 const RAISED = 24; // and from above
@@ -43,8 +44,8 @@ export function sentence(yaw, pitch, zoom) {
   ].join("\n");
 }
 
-/** @param {number} yaw @param {number} pitch @param {number} [distance] in radii @returns {Place} */
-export function at(yaw, pitch, distance = 1) {
+/** @param {number} yaw @param {number} [pitch] @param {number} [distance] in radii @returns {Place} */
+export function at(yaw, pitch = 0, distance = 1) {
   const [y, p] = [radians(yaw), radians(pitch)];
   return {
     x: distance * Math.sin(y) * Math.cos(p),
@@ -72,11 +73,21 @@ export function yawOf({ x, y }) {
 /** @param {Point[]} points */
 const path = (points) => points.map(({ x, y }, i) => `${i ? "L" : "M"}${x.toFixed(2)} ${y.toFixed(2)}`).join("");
 
-/** The line through places at equal steps from one angle to another.
+/** Places at equal steps from one angle to another.
  * @param {(angle: number) => Place} place @param {number} from @param {number} to */
-export function arc(place, from, to) {
+function along(place, from, to) {
   const steps = Math.max(2, Math.ceil(Math.abs(to - from) / 4));
-  return path(Array.from({ length: steps + 1 }, (_, i) => project(place(from + ((to - from) * i) / steps))));
+  return Array.from({ length: steps + 1 }, (_, i) => place(from + ((to - from) * i) / steps));
+}
+
+/** The line through such places. @type {(...range: Parameters<typeof along>) => string} */
+export const arc = (...range) => path(along(...range).map(project));
+
+/** As `arc`, but only what passes in front of the picture. @type {typeof arc} */
+export function nearArc(...range) {
+  const places = along(...range);
+  const pairs = places.slice(1).map((end, i) => [places[i], end]);
+  return pairs.filter((pair) => pair.every(({ z }) => z >= 0)).map((pair) => path(pair.map(project))).join("");
 }
 
 /** A camera that looks at the middle, as a wire-frame cone. @param {number} yaw @param {number} pitch @param {number} distance */
@@ -132,20 +143,21 @@ export function card() {
 
 /** Where a pointer is in the drawing, at any zoom of the graph. @param {MouseEvent} event @param {Element} frame that fills it */
 export function pointIn(event, frame) {
-  const { left, top, width, height } = frame.getBoundingClientRect();
-  const [x, y, w, h] = VIEWBOX.split(" ").map(Number);
-  return { x: x + (w * (event.clientX - left)) / width, y: y + (h * (event.clientY - top)) / height };
+  const share = within(event, frame);
+  const [x, y, w, h] = ["x", "y", "width", "height"].map((name) => Number(frame.getAttribute(name)));
+  return { x: x + w * share.x, y: y + h * share.y };
 }
 
-/** The empty scene, and the rectangle of it that `pointIn` takes. */
-export function scene() {
-  const [x, y, width, height] = VIEWBOX.split(" ").map(Number);
+/** The empty scene, the rectangle of it that `pointIn` takes, and the part of its ring that goes in front of the picture.
+ * @param {string} viewBox */
+export function scene(viewBox) {
+  const [x, y, width, height] = viewBox.split(" ").map(Number);
   const frame = svg("rect", { x, y, width, height, class: "joyimage-frame" });
-  const ring = svg("path", { class: "joyimage-ring", d: arc((yaw) => at(yaw, 0), -180, 180) });
+  const [ring, near] = [arc, nearArc].map((line) => svg("path", { class: "joyimage-ring", d: line((yaw) => at(yaw), -180, 180) }));
   const ticks = [0, 45, 90, 135, 180, -135, -90, -45].map((yaw) => {
     const { x: cx, y: cy } = project(at(yaw, 0));
     return svg("circle", { cx, cy, r: yaw % 90 ? 1.6 : 2.6, class: "joyimage-tick" });
   });
-  const drawing = svg("svg", { viewBox: VIEWBOX, "aria-hidden": "true" }, frame, ring, ...ticks);
-  return { drawing, frame };
+  const drawing = svg("svg", { viewBox, "aria-hidden": "true" }, frame, ring, ...ticks);
+  return { drawing, frame, near };
 }

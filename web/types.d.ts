@@ -12,13 +12,12 @@ export interface Link {
   origin_id: number | string;
   origin_slot: number;
   target_id: number | string;
+  target_slot: number;
 }
 
 export interface Slot {
   name: string;
   type: string;
-  link?: number | null;
-  links?: number[] | null;
   linkIds?: number[];
 }
 
@@ -26,6 +25,7 @@ export interface Graph {
   id: string;
   nodes: GraphNode[];
   outputs: Slot[];
+  links: Map<number, Link>;
   getNodeById(id: number | string): GraphNode | null;
   getLink(id: number | null | undefined): Link | undefined;
 }
@@ -48,6 +48,7 @@ export interface GraphNode {
   size: [number, number];
   setSize(size: [number, number]): void;
   computeSize(): [number, number];
+  getOutputNodes(slot: number): GraphNode[] | null;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
   onAdded?: (graph: Graph) => void;
   onRemoved?: () => void;

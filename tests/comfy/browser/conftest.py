@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from editor import Editor
+from editor import LOAD, Editor
 from PIL import Image
 
 PICTURE = "picture.png"
@@ -18,7 +18,11 @@ NO_NEWEST = (
     "no second frontend to test with: pip install --no-deps --target ~/comfy/frontend-new comfyui-frontend-package, "
     "or set COMFYUI_NEWEST_FRONTEND"
 )
-LOAD, TIMEOUT = 60_000, 10_000  # milliseconds, for the page and for what happens on it
+TIMEOUT = 10_000  # milliseconds, for what happens on the page
+OURS = "ComfyUI-JoyImage"  # in the addresses of our scripts
+# The frontend warns from its own scripts: name those of ours that were the cause.
+BLAME = f"""const warn = console.warn;
+console.warn = (...words) => warn(...words, ...(Error().stack.match(/{OURS}[^)]*/) ?? []));"""
 FRONTENDS = ("pinned", "newest")
 
 
@@ -48,7 +52,7 @@ def session(request, website):
     pytest.importorskip("playwright.sync_api", reason=NO_BROWSER)
     from playwright.sync_api import sync_playwright
 
-    from tools.workflows.page import CHROMIUM, FLAGS, READY, SETTINGS
+    from tools.workflows.page import CHROMIUM, FLAGS, SETTINGS
 
     if CHROMIUM is None:
         pytest.skip(NO_BROWSER)
@@ -59,18 +63,19 @@ def session(request, website):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(TIMEOUT)
         page.route(lambda url: not url.startswith((server, "data:", "blob:")), lambda route: route.abort())
+        page.add_init_script(BLAME)
         editor = Editor(page, website, nodes_2=request.param)
         page.on("pageerror", lambda error: editor.complaints.append(f"error: {error}"))
         page.on("console", lambda message: note(editor, message))
-        page.goto(server)
-        page.wait_for_function(READY, timeout=LOAD)
+        page.goto(server, timeout=LOAD)
+        editor.opened()
         yield editor
         browser.close()
 
 
 def note(editor: Editor, message) -> None:
     """Keep what our scripts, or calls of ours that the frontend dislikes, write to the console."""
-    if "ComfyUI-JoyImage" in message.location.get("url", "") or "deprecated — use" in message.text:
+    if OURS in message.location.get("url", "") or OURS in message.text:
         editor.complaints.append(f"{message.type}: {message.text}")
 
 

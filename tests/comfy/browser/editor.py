@@ -8,6 +8,9 @@ from typing import Any
 
 from comfy_client import Client
 
+LOAD = 60_000  # milliseconds, for the page
+OPENING = 1000  # milliseconds in which the page restores or makes its first workflow
+PERSISTED = 1500  # milliseconds in which it writes the open workflow to its storage
 SETTLE = 150  # milliseconds: the widgets look around every 100, and undo takes its steps 50 apart
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "version": 0.4, "nodes": [], "links": [], "groups": [], "extra": {}}
 ADD = """([type, x, y, widgets]) => {
@@ -51,6 +54,19 @@ class Editor:
         self.page.evaluate(
             script + "from.connect(slot, to, to.inputs.findIndex(i => i.name === name)) }", [source, slot, target, name]
         )
+
+    def opened(self) -> None:
+        """Wait until the page is up with what it opens by itself."""
+        from tools.workflows.page import READY
+
+        self.page.wait_for_function(READY, timeout=LOAD)
+        self.page.wait_for_function("app.extensionManager.workflow.activeWorkflow?.changeTracker", timeout=LOAD)
+        self.page.wait_for_timeout(OPENING)
+
+    def reload(self) -> None:
+        """The page anew, as with F5."""
+        self.page.reload(timeout=LOAD)
+        self.opened()
 
     def ready(self) -> None:
         """Let undo begin from here."""

@@ -167,6 +167,11 @@ def test_the_renderers_switched_and_the_node_collapsed(editor, move):
     assert box(editor) == near(editor, x=0.4, y=0.4, w=0.4, h=0.4)
 
 
+def test_it_cannot_be_linked_or_promoted_to_where_nobody_could_draw(editor, move):
+    names = editor.page.evaluate("id => app.graph.getNodeById(id).inputs.map(input => input.name)", move)
+    assert "image" in names and "box" not in names
+
+
 def test_wheel_and_middle_button_are_the_graphs(editor, move):
     before = editor.page.evaluate("app.canvas.ds.scale")
     editor.page.mouse.move(*editor.at(FRAME))

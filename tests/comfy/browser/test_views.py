@@ -6,7 +6,7 @@ import json
 
 import pytest
 from conftest import PICTURE
-from editor import Editor
+from editor import LOAD, PERSISTED, Editor
 
 from joyimage import spatial
 
@@ -136,6 +136,42 @@ def test_the_camera_in_a_zoomed_graph(editor, scale):
     assert camera(editor) == (-90, 0, "unchanged")
 
 
+PROMOTE = """([id, name]) => {
+    app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
+    const host = app.graph.nodes.find(node => node.subgraph);
+    const [inner] = host.subgraph.nodes;
+    const slot = inner.inputs.find(input => input.name === name);
+    host.subgraph.addInput(name, String(slot.type)).connect(slot, inner);
+    host.widgets.find(widget => widget.name === name).value = 75;
+}"""
+
+
+def test_a_number_promoted_to_the_subgraphs_node_is_what_the_camera_shows_and_sets(editor):
+    node = put(editor, CAMERA, yaw=30, pitch=15)
+    editor.page.evaluate(PROMOTE, [node, "yaw"])
+    editor.page.evaluate("app.canvas.openSubgraph(app.graph.nodes.find(n => n.subgraph).subgraph)")
+    editor.settle()
+    x, y = editor.page.evaluate("[...app.canvas.graph.nodes[0].pos]")
+    editor.view(1, 300 - x, 100 - y)
+    assert camera(editor) == (75, 15, "unchanged")
+    editor.drag(editor.at('[data-part="yaw"]'), editor.at(".joyimage-tick >> nth=2"))
+    assert camera(editor) == (90, 15, "unchanged")
+
+
+def test_a_view_whose_numbers_come_from_a_connected_node_is_shaded(editor):
+    node = put(editor, CAMERA, yaw=30, pitch=15)
+    view = editor.page.locator(".joyimage:has(.joyimage-sentence)")
+    assert view.get_attribute("data-connected") is None
+    number = editor.add("PrimitiveFloat", 500, 0, value=60)
+    editor.connect(number, 0, node, "yaw")
+    editor.settle()
+    assert view.get_attribute("data-connected") == "Connected: yaw"
+    x, y = editor.at(STAGE, 0.2, 0.85)
+    editor.drag((x, y), (x + 60, y - 60))
+    inputs = editor.inputs(CAMERA)
+    assert (inputs["yaw"], inputs["pitch"]) == ([str(number), 0], 15)
+
+
 def test_the_orbits_ends_are_dragged(editor):
     put(editor, ORBIT, yaw_start=0, yaw_end=180, views=5)
     assert editor.page.locator(".joyimage-view").count() == 5
@@ -168,10 +204,15 @@ def test_the_dial(editor):
     assert editor.inputs(ROTATE)["view"] == "left"
 
 
-def run(editor: Editor) -> None:
-    """Queue the graph with the page's own button, and wait for its end."""
+def queue(editor: Editor) -> int:
+    """Queue the graph with the page's own button; the number of runs before."""
     before = len(editor.client.get("/history"))
     editor.page.get_by_test_id("queue-button").click()
+    return before
+
+
+def finish(editor: Editor, before: int) -> None:
+    """Wait for the end of what was queued."""
     for _ in range(240):
         if len(editor.client.get("/history")) > before:
             break
@@ -181,8 +222,28 @@ def run(editor: Editor) -> None:
     editor.settle()
 
 
+def run(editor: Editor) -> None:
+    finish(editor, queue(editor))
+
+
+def watch_previews(editor: Editor, node: int) -> None:
+    """From now on, note the pictures of a running sampler that the page shows on a node."""
+    script = """id => {
+        const node = app.graph.getNodeById(id);
+        window.previews = new Set();
+        setInterval(() => {
+            const inside = [...document.querySelectorAll(`[data-node-id="${id}"] img`)];
+            const drawn = node.widgets.some(({ name }) => name === "$$canvas-image-preview") ? node.imgs : [];
+            for (const { src, naturalWidth } of [...inside, ...(drawn ?? [])])
+                if (src.startsWith("blob:") && naturalWidth > 0) previews.add(src);
+        }, 10);
+    }"""
+    editor.page.evaluate(script, node)
+
+
 def test_a_whole_job_by_hand(editor, tmp_path):
-    """Load a picture, draw the box, run, and compare before and after."""
+    """Load a picture, draw the box, run, see it come into being, and compare before and after."""
+    steps = 8
     nodes = {
         "picture": editor.add("LoadImage", 0, 0, image=PICTURE),
         "move": editor.add("JoyImageMoveObject", 300, 0, object="red cup"),
@@ -190,7 +251,7 @@ def test_a_whole_job_by_hand(editor, tmp_path):
         "vae": editor.add("JoyImageLoadVAE", 0, 1400, vae=TINY),
         "encoder": editor.add("JoyImageLoadEncoder", 0, 1600, encoder=TINY),
         "encode": editor.add("JoyImageEncodePrompt", 400, 1200, base_size="256"),
-        "sampler": editor.add("JoyImageSampler", 800, 1200, steps=2),
+        "sampler": editor.add("JoyImageSampler", 1050, 0, steps=steps, seed=int(editor.nodes_2)),
         "decode": editor.add("VAEDecode", 1200, 1200),
         "compare": editor.add("JoyImageCompare", 700, 0),
     }
@@ -209,7 +270,14 @@ def test_a_whole_job_by_hand(editor, tmp_path):
     drawn = json.loads(editor.inputs("JoyImageMoveObject")["box"])
     assert drawn["w"] == pytest.approx(0.5, abs=0.01)
     assert editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
-    run(editor)
+    watch_previews(editor, nodes["sampler"])
+    assert editor.page.evaluate("previews.size") == 0
+    before = queue(editor)
+    editor.page.wait_for_function("previews.size > 0", polling=20, timeout=LOAD)
+    assert len(editor.client.get("/history")) == before  # it is seen before the run has ended
+    editor.page.screenshot(path=tmp_path / "preview.png")
+    finish(editor, before)
+    assert 1 < editor.page.evaluate("previews.size") <= steps
     editor.page.wait_for_function("document.querySelectorAll('.joyimage-compare img[src]').length === 2")
     assert not editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
     slider = editor.page.locator(".joyimage-compare")
@@ -218,7 +286,26 @@ def test_a_whole_job_by_hand(editor, tmp_path):
     editor.press("ArrowRight")
     assert slider.get_attribute("aria-valuenow") == "30"
     editor.page.screenshot(path=tmp_path / "job.png")
-    print(tmp_path / "job.png")
+    print(tmp_path)
+
+
+def test_a_reloaded_page_has_its_comparison_back_with_the_next_run(editor):
+    """The pictures of a run are the server's, as those of all nodes; the slider itself starts in the middle."""
+    picture = editor.add("LoadImage", 0, 0, image=PICTURE)
+    invert, compare = editor.add("ImageInvert", 300, 300), editor.add("JoyImageCompare", 300, 0)
+    for source, target, name in ((picture, invert, "image"), (picture, compare, "before"), (invert, compare, "after")):
+        editor.connect(source, 0, target, name)
+    editor.ready()
+    shown = "document.querySelectorAll('.joyimage-compare img[src]').length === 2"
+    run(editor)
+    editor.page.wait_for_function(shown)
+    editor.page.wait_for_timeout(PERSISTED)
+    editor.reload()
+    assert editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
+    run(editor)
+    editor.page.wait_for_function(shown)
+    editor.drag(editor.at(".joyimage-compare"), editor.at(".joyimage-compare", 0.25))
+    assert editor.page.locator(".joyimage-compare").get_attribute("aria-valuenow") == "25"
 
 
 def test_the_orbits_results_are_a_filmstrip(editor):
