@@ -118,4 +118,4 @@ def test_shards_do_not_depend_on_what_else_is_made(tmp_path):
     data.make(tmp_path / "b", 0, {"remove": 1, "add": 1}, size=4, processes=1)
     first, second = (np.load(data.path(tmp_path / name, "remove", 0)) for name in "ab")
     assert all((first[key] == second[key]).all() for key in first.files)
-    assert len(data.read(tmp_path / "a", "remove")["texts"]) == 8
+    assert len(data.read(tmp_path / "a", "remove", 2)["texts"]) == 8

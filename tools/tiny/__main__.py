@@ -52,8 +52,8 @@ class Run:
     def data(self) -> None:
         data.make(self.folder / "pairs", self.options.seed, size=self.options.pairs)
 
-    def pairs(self, task: str) -> dict:
-        found = data.read(self.folder / "pairs", task)
+    def pairs(self, task: str, shards: int | None = None) -> dict:
+        found = data.read(self.folder / "pairs", task, shards)
         return {k: v if k == "texts" else torch.from_numpy(v) for k, v in found.items()}
 
     def vae(self) -> None:
@@ -87,7 +87,7 @@ class Run:
         torch.save(trained.state_dict(), self.folder / "mmdit.pt")
 
     def groups(self) -> dict:
-        """Latents and conditions, computed once and kept on disk."""
+        """Latents and conditions of one half of the pairs, which is enough, computed once and kept on disk."""
         folder = self.folder / "prepared"
         folder.mkdir(parents=True, exist_ok=True)
         autoencoder, conditioner = self.load_vae(), self.load_encoder()
@@ -95,7 +95,9 @@ class Run:
         for task in data.SHARDS:
             file = folder / f"{task}.pt"
             if not file.exists():
-                torch.save(mmdit.prepare(task, self.pairs(task), autoencoder, conditioner), file)
+                torch.save(
+                    mmdit.prepare(task, self.pairs(task, -(-data.SHARDS[task] // 2)), autoencoder, conditioner), file
+                )
                 print(f"prepared {task}", flush=True)
             groups[task] = torch.load(file, weights_only=False)
         return groups

@@ -56,10 +56,10 @@ def columns(pairs: Pairs) -> dict[str, np.ndarray]:
     return {**found, **{f"reference{i}": reference for i, reference in enumerate(pairs.references)}}
 
 
-def read(folder: Path, task: str) -> dict[str, np.ndarray]:
-    """All shards of a task together."""
-    files = sorted(folder.glob(f"{task}-*.npz"))
-    if not files:
-        raise SystemExit(f"{folder} holds no examples of {task}: run `python -m tools.tiny data` first")
+def read(folder: Path, task: str, shards: int | None = None) -> dict[str, np.ndarray]:
+    """The first shards of a task together, by default as many as `SHARDS` says."""
+    files = [path(folder, task, number) for number in range(shards or SHARDS[task])]
+    if missing := [file.name for file in files if not file.exists()]:
+        raise SystemExit(f"{folder} lacks {', '.join(missing)}: run `python -m tools.tiny data` first")
     loaded = [np.load(file) for file in files]
     return {name: np.concatenate([shard[name] for shard in loaded]) for name in loaded[0].files}
