@@ -71,8 +71,8 @@ def test_the_encoder_is_trained_on_what_the_library_feeds_it():
     from PIL import Image
 
     from joyimage import prompts as chat
-    from joyimage.tiny import tokenizer
     from tools.tiny.render import render
+    from tools.tiny.tokens import tokenizer
 
     tokens = tokenizer(["Remove the red cube.", chat.CONDITIONING_SYSTEM] * 2, 300)
     network: Encoder = encoder.build(tokens)

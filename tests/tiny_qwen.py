@@ -6,9 +6,9 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from joyimage import tiny
+from tools.tiny import tokens as training
 
-SPECIAL = list(tiny.CONTROL_TOKENS)
+SPECIAL = list(training.CONTROL_TOKENS)
 UNMARKED = ["<|fim_prefix|>", "<|file_sep|>", "<think>", "</think>"]  # in Qwen's vocabulary, not marked as special
 CORPUS = [
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships",
@@ -18,7 +18,7 @@ CORPUS = [
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """About 340 entries, with byte pairs and all kinds of control tokens."""
-    made = tiny.tokenizer(CORPUS, size=330)
+    made = training.tokenizer(CORPUS, size=330)
     made.add_tokens([AddedToken(token, special=False, normalized=False) for token in UNMARKED])
     return made
 

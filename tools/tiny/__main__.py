@@ -1,4 +1,4 @@
-"""Make the bundled model: `python -m tools.tiny [data|vae|encoder|mmdit|pack]`, all stages in turn without a name."""
+"""Make the bundled model: `python -m tools.tiny [stage …]`, all stages in turn without a name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
 
 from . import data, encoder, mmdit, pack, questions, vae
+from .training import Recipe
 
 QUESTIONS = 24_000  # pictures with questions
-STAGES = ("data", "vae", "encoder", "mmdit", "pack")
+STAGES = ("data", "vae", "encoder", "mmdit", "polish", "pack")
 
 
 def main() -> None:
@@ -45,9 +46,9 @@ class Run:
     def __init__(self, options: argparse.Namespace):
         self.options, self.folder = options, options.folder
 
-    def recipe(self, module):
+    def recipe(self, whole: Recipe) -> Recipe:
         steps = self.options.steps
-        return replace(module.RECIPE, steps=steps, save_every=max(1, steps // 2)) if steps else module.RECIPE
+        return replace(whole, steps=steps, save_every=max(1, steps // 2)) if steps else whole
 
     def data(self) -> None:
         data.make(self.folder / "pairs", self.options.seed, size=self.options.pairs)
@@ -58,7 +59,7 @@ class Run:
 
     def vae(self) -> None:
         pictures = [p for task in data.SHARDS for k, p in self.pairs(task).items() if k in ("target", "reference0")]
-        trained = vae.fit(torch.cat(pictures), self.folder, self.recipe(vae), seed=self.options.seed)
+        trained = vae.fit(torch.cat(pictures), self.folder, self.recipe(vae.RECIPE), seed=self.options.seed)
         torch.save(trained.state_dict(), self.folder / "vae.pt")
 
     def load_vae(self) -> WanVAE:
@@ -66,24 +67,33 @@ class Run:
         network.load_state_dict(torch.load(self.folder / "vae.pt", weights_only=True))
         return network.eval().requires_grad_(False)
 
-    def encoder(self) -> None:
+    def questions(self, network: Encoder, stream: int) -> encoder.Source:
         count = min(QUESTIONS, 12 * self.options.pairs)
-        asked = questions.make(count, np.random.default_rng([self.options.seed, 99]))
-        network = encoder.build(encoder.build_tokenizer())
+        asked = questions.make(count, np.random.default_rng([self.options.seed, stream]))
         pairs = {task: self.pairs(task) for task in data.SHARDS}
-        source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
-        network = encoder.fit(network, source, self.folder, self.recipe(encoder), seed=self.options.seed)
-        network.model.save_pretrained(self.folder / "encoder")
-        network.tokenizer.save_pretrained(self.folder / "encoder")
+        return encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
 
-    def load_encoder(self) -> Encoder:
+    def encoder(self) -> None:
         network = encoder.build(encoder.build_tokenizer())
-        saved = type(network.model).from_pretrained(self.folder / "encoder", dtype=torch.float32)
-        return Encoder(saved.eval().requires_grad_(False), network.tokenizer)
+        source = self.questions(network, 99)
+        encoder.fit(network, source, self.folder, self.recipe(encoder.RECIPE), seed=self.options.seed)
+        torch.save(network.model.state_dict(), self.folder / "encoder.pt")
+
+    def polish(self) -> None:
+        network = self.load_encoder()
+        source = self.questions(network, 98)
+        encoder.polish(network, source, self.folder, self.recipe(encoder.POLISH), seed=self.options.seed)
+        torch.save(network.model.state_dict(), self.folder / "polished.pt")
+
+    def load_encoder(self, name: str = "encoder") -> Encoder:
+        network = encoder.build(encoder.build_tokenizer())
+        network.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
+        network.model.eval().requires_grad_(False)
+        return network
 
     def mmdit(self) -> None:
         groups = self.groups()
-        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit), seed=self.options.seed)
+        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit.RECIPE), seed=self.options.seed)
         torch.save(trained.state_dict(), self.folder / "mmdit.pt")
 
     def groups(self) -> dict:
@@ -108,7 +118,7 @@ class Run:
         return network.eval().requires_grad_(False)
 
     def pack(self) -> None:
-        conditioner = self.load_encoder()
+        conditioner = self.load_encoder("polished")
         networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": conditioner.model}
         pack.write(networks, conditioner.tokenizer, self.options.output)
 

@@ -19,7 +19,7 @@ from .encoder import SEEN, count_references, pad, run
 from .training import Recipe, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
-RECIPE = Recipe(steps=12000, hold=0.6, average=0.998, save_every=250)
+RECIPE = Recipe(steps=10000, hold=0.6, average=0.998, save_every=250)
 MICRO_BATCH, MICRO_BATCHES = 24, 3
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
 WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
