@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=run_inspect)
     _add_convert(commands, common)
     _add_plan(commands, [common, weights])
-    demo = commands.add_parser("demo", parents=[common], help="edit the bundled photograph with the bundled model")
+    demo = commands.add_parser("demo", parents=[common], help="edit three bundled pictures with the bundled model")
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
     demo.set_defaults(run=run_demo)
     return parser

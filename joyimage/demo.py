@@ -1,48 +1,112 @@
-"""`joyimage demo`: one spatial edit of a bundled photograph with the bundled model."""
+"""`joyimage demo`: three spatial edits of bundled pictures and one question, with the bundled model."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 import time
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from . import spatial
-from .images import load, save_png, side_by_side
+from .images import load, save_png
 from .pipeline import JoyImage
 
-OBJECT = "space shuttle"
-BOX = (20, 300, 180, 500)  # pixels of the photograph
-OPTIONS = {"base_size": 256, "steps": 8, "seed": 0}
+STEPS = 40
+SCALE = 4  # of the 64-pixel pictures on the contact sheet
+MARGIN, WORDS = 16, 330  # pixels: around everything, and for the text beside the pictures
 
 
-def photograph() -> Image.Image:
-    """Astronaut Eileen Collins, NASA, 1998; public domain. 512 x 512."""
-    with resources.as_file(resources.files(__package__) / "assets" / "astronaut.jpg") as path:
+@dataclass(frozen=True)
+class Example:
+    """One edit: a picture in `assets/`, what to do to it, and the box (left, top, right, bottom) to draw first."""
+
+    name: str
+    instruction: str
+    box: tuple[int, int, int, int] | None = None
+
+    def picture(self) -> Image.Image:
+        picture = asset(f"{self.name}.png")
+        return spatial.draw_box(picture, self.box) if self.box else picture
+
+
+EXAMPLES = (
+    Example("move", spatial.move_object("red cube"), (38, 11, 56, 30)),
+    Example("rotate", spatial.rotate_object("green car", "left")),
+    Example("camera", spatial.camera(60, 0, "out")),
+)
+ASKED, QUESTION = "rotate.png", "What color is the car?"
+
+
+def asset(name: str) -> Image.Image:
+    """A picture of the folder `assets/`, by its file name."""
+    with resources.as_file(resources.files(__package__) / "assets" / name) as path:
         return load(path)
 
 
 def run(folder: Path, *, quiet: bool = False, as_json: bool = False) -> None:
-    """Edit the photograph and write `input.png`, `output.png` and `side-by-side.png` into `folder`."""
+    """Write each edit's input and output, and `contact-sheet.png` with all of them, into `folder`."""
     started = time.perf_counter()
-    picture = photograph()
-    boxed = spatial.draw_box(picture, BOX)
-    instruction = spatial.move_object(OBJECT)
-    (edited,) = JoyImage.load("tiny").edit(boxed, instruction, progress=not quiet, **OPTIONS)
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = side_by_side([picture, boxed, edited], ["input", instruction, "output of the tiny model"])
-    paths = {}
-    for name, image in (("input", boxed), ("output", edited), ("side-by-side", sheet)):
-        paths[name] = str((folder / f"{name}.png").resolve())
-        save_png(image, Path(paths[name]), {"prompt": instruction, "model": "tiny", **OPTIONS})
+    model = JoyImage.load("tiny")
+    paths: dict[str, str] = {}
+
+    def keep(name: str, image: Image.Image, **parameters) -> None:
+        path = (folder / f"{name}.png").resolve()
+        save_png(image, path, {"model": "tiny", **parameters})
+        paths[name] = str(path)
+
+    rows = []
+    for example in EXAMPLES:
+        picture = example.picture()
+        (edited,) = model.edit(picture, example.instruction, steps=STEPS, seed=0, progress=not quiet)
+        keep(f"{example.name}-input", picture)
+        keep(f"{example.name}-output", edited, prompt=example.instruction, steps=STEPS, seed=0)
+        rows.append((example.instruction, picture, edited))
+    answer = model.ask(asset(ASKED), QUESTION, temperature=0)
+    keep("contact-sheet", contact_sheet(rows, (asset(ASKED), QUESTION, answer)))
     seconds = time.perf_counter() - started
     if as_json:
-        print(json.dumps({"instruction": instruction, "seconds": round(seconds, 3), **paths}, indent=2))
+        print(json.dumps({"question": QUESTION, "answer": answer, "seconds": round(seconds, 3), **paths}, indent=2))
         return
-    print(f"instruction  {instruction}")
-    for name, path in paths.items():
-        print(f"{name:<12} {path}")
-    print(f"took         {seconds:.1f} s")
-    print("The tiny model's weights are random, so its output is noise; every step on the way to it is the real one.")
+    for example in EXAMPLES:
+        print(f"{example.name:<14} {paths[f'{example.name}-output']}")
+    print(f"{'question':<14} {QUESTION} {answer}")
+    print(f"{'contact sheet':<14} {paths['contact-sheet']}")
+    print(f"{'took':<14} {seconds:.1f} s")
+    print("The tiny model knows small pictures of coloured solids only; real photographs take the real weights.")
+
+
+def contact_sheet(
+    edits: list[tuple[str, Image.Image, Image.Image]], asked: tuple[Image.Image, str, str]
+) -> Image.Image:
+    """A row for each edit (instruction, input, output), and one for a picture, a question and its answer."""
+    side = max(edits[0][1].size) * SCALE
+    columns = (MARGIN, MARGIN + WORDS, MARGIN + WORDS + side + 3 * MARGIN)
+    width, top = columns[2] + side + MARGIN, 3 * MARGIN
+    sheet = Image.new("RGB", (width, top + (len(edits) + 1) * (side + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    head, body = ImageFont.load_default(20), ImageFont.load_default(17)
+    for x, title in zip(columns, ("instruction", "input", "output"), strict=True):
+        draw.text((x, MARGIN), title, fill="gray", font=head)
+    for text, *pictures in edits:
+        _row(sheet, draw, top, text, pictures, columns, side, body)
+        top += side + MARGIN
+    picture, question, answer = asked
+    _row(sheet, draw, top, question, [picture], columns, side, body)
+    draw.text((columns[2], top + side // 2), answer, fill="black", font=ImageFont.load_default(32), anchor="lm")
+    return sheet
+
+
+def _row(sheet, draw, top: int, text: str, pictures: list[Image.Image], columns, side: int, font) -> None:
+    wrapped = "\n".join(textwrap.fill(line, 36) for line in text.splitlines())
+    draw.multiline_text((columns[0], top + side // 2), wrapped, fill="black", font=font, anchor="lm", spacing=6)
+    for x, picture in zip(columns[1:], pictures, strict=False):
+        sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (x, top))
+    y, left = top + side // 2, columns[1] + side + MARGIN // 2
+    right = columns[2] - MARGIN // 2
+    draw.line((left, y, right - 6, y), fill="gray", width=4)
+    draw.polygon([(right, y), (right - 12, y - 8), (right - 12, y + 8)], fill="gray")

@@ -200,7 +200,7 @@ def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, Packed]
     """The MMDiT's sizes, its weights under our names with what the host keeps beside quantised ones, and apart from
     them the quantised ones that the host has no kernels for."""
     if path is None:
-        network, _, _ = tiny.build()
+        network = tiny.mmdit()
         return network.config, network.state_dict(), {}
     source = open_part(path, "mmdit")
     if any(info.encoding and not host_has(info.format) for info in source.info.values()):
@@ -383,7 +383,7 @@ def load_encoder(path: Path | None) -> ManagedEncoder:
     Errors as for `load_mmdit`.
     """
     if path is None:
-        return ManagedEncoder(tiny.build()[2], tiny.BASE_SIZE)
+        return ManagedEncoder(tiny.encoder(), tiny.BASE_SIZE)
     tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
     return ManagedEncoder(checkpoints.load_encoder(path, tokenizer), checkpoints.base_size(path, "encoder"))
 
@@ -448,7 +448,7 @@ def smallest_wan_vae() -> State:
 
 def load_vae(path: Path | None) -> ImageVAE:
     """A VAE from the Wan 2.1 weights in a file or folder, or from the bundled tiny ones. Errors as for `load_mmdit`."""
-    return ImageVAE(tiny.build()[1] if path is None else checkpoints.load_vae(path))
+    return ImageVAE(tiny.vae() if path is None else checkpoints.load_vae(path))
 
 
 # --- sampling ---

@@ -103,7 +103,7 @@ class LoadMMDiT(io.ComfyNode):
                     "model",
                     options=MMDIT.choices(),
                     tooltip="A file in models/diffusion_models, or a model's folder in models/diffusers. "
-                    "The bundled tiny model shows that everything runs; its pictures are not useful.",
+                    "The bundled tiny model, to try everything with, knows small pictures of coloured solids alone.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

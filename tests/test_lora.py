@@ -316,8 +316,8 @@ def test_a_mutated_file_is_read_or_refused(network, small_file, tmp_path, change
 @pytest.fixture
 def both_parts(tmp_path) -> str:
     """A LoRA for the bundled model's MMDiT and encoder."""
-    layers = {f"diffusion_model.double_blocks.{i}.img_mlp.net.2": (128, 512) for i in range(4)}
-    layers["text_encoder.model.language_model.layers.1.mlp.up_proj"] = 256, 128
+    layers = {f"diffusion_model.double_blocks.{i}.img_mlp.net.2": (160, 640) for i in range(4)}
+    layers["text_encoder.model.language_model.layers.1.mlp.up_proj"] = 384, 128
     tensors = {}
     for seed, (name, (out, into)) in enumerate(layers.items()):
         tensors |= {

@@ -124,7 +124,7 @@ def test_encoder_activations_are_as_estimated(texts, images):
     encoder: Encoder = tiny.build("cpu")[2]
     pictures = [Image.new("RGB", (256, 256))] * images
     measured = peak(encoder.model, lambda: encoder.encode(texts, pictures))
-    tokens = sum(map(len, texts)) + 300 * len(texts)  # the template takes 300 of the tiny model's byte tokens
+    tokens = sum(len(encoder.tokenizer(text).input_ids) + 50 for text in texts)  # the template takes 40
     config = encoder.backbone.config
     assert measured <= memory.encoder_activations(config, images * 256 * 256, tokens, 4) <= 6 * measured
 

@@ -14,10 +14,10 @@ from einops import rearrange
 from PIL import Image
 
 from joyimage import JoyImage, JoyImageError, tiny
-from joyimage.demo import photograph
 from joyimage.images import cover, to_tensor
 from joyimage.vae import WanVAE
 from tools import oracle
+from tools.photograph import photograph
 
 INSTRUCTION = "Remove the space shuttle."
 
@@ -139,6 +139,11 @@ def test_text_to_image_equals_diffusers(model, monkeypatch):
 SMALL = {"size": (64, 80), "steps": 2}
 
 
+def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """To 1e-5 of the largest value: float32 sums in another order."""
+    torch.testing.assert_close(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
+
+
 def test_same_seed_gives_the_same_bytes(model, picture):
     first, second, other = (model.edit(picture, INSTRUCTION, seed=seed, **SMALL)[0].tobytes() for seed in (7, 7, 8))
     assert first == second != other
@@ -149,7 +154,7 @@ def test_a_sample_does_not_depend_on_its_batch(model, picture):
     instructions = ["Remove it.", "Paint the wall behind the astronaut in a darker shade of green."]
     together = model.edit(picture, instructions, count=2, seed=3, output="latent", **SMALL)
     alone = [model.edit(picture, text, seed=seed, output="latent", **SMALL) for text in instructions for seed in (3, 4)]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+    assert_same(together, torch.cat(alone))
 
 
 def test_a_batch_of_edits_keeps_its_order(model, picture):
@@ -159,13 +164,13 @@ def test_a_batch_of_edits_keeps_its_order(model, picture):
     together = model.edit(edits, INSTRUCTION, seed=[1, 2, 3], **options)
     for i, edit in enumerate(edits):
         alone = model.edit(edit, INSTRUCTION, seed=i + 1, **options)
-        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
+        assert_same(together[i : i + 1], alone)
 
 
 def test_packed_and_separate_passes_agree(model, picture, monkeypatch):
     packed = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
     monkeypatch.setattr("joyimage.pipeline.PACKED_TOKENS", 0)
-    torch.testing.assert_close(model.edit(picture, INSTRUCTION, output="latent", **SMALL), packed, atol=1e-5, rtol=0)
+    assert_same(model.edit(picture, INSTRUCTION, output="latent", **SMALL), packed)
 
 
 def test_images_are_encoded_once_for_many_instructions(model, picture, monkeypatch):

@@ -18,11 +18,11 @@ from joyimage.checkpoints import load_encoder, load_mmdit, load_vae
 from joyimage.checkpoints.sizes import empty_part
 from joyimage.cli import main
 from joyimage.config import MMDiTConfig
-from joyimage.demo import photograph
 from joyimage.memory import Needs, place
 from joyimage.mmdit import MMDiT
 from joyimage.planning import plan, plan_model
 from joyimage.streaming import Memory, Pinned, Streamer, Worker, with_tiles
+from tools.photograph import photograph
 
 CPU = torch.device("cpu")
 BLOCKS = 8
@@ -299,7 +299,7 @@ def test_parts_stay_on_the_device_only_if_all_fit_in_at_once(picture):
 def test_loras_come_and_go_as_without_a_budget(picture, tmp_path, budget, merge):
     layer = "diffusion_model.double_blocks.1.attn.img_attn_qkv"
     file = tmp_path / "lora.safetensors"
-    save_file({f"{layer}.lora_down.weight": draw(4, 128), f"{layer}.lora_up.weight": draw(384, 4, seed=2)}, file)
+    save_file({f"{layer}.lora_down.weight": draw(4, 160), f"{layer}.lora_up.weight": draw(480, 4, seed=2)}, file)
     results = []
     for given in (None, budget):
         model = JoyImage.load("tiny", device="cpu", memory=given)
@@ -314,7 +314,7 @@ def test_loras_come_and_go_as_without_a_budget(picture, tmp_path, budget, merge)
 
 
 def test_a_memory_that_can_not_work_is_refused_with_one_that_can():
-    with pytest.raises(JoyImageError, match=r"a memory of 1\.00 MB is too small: the vae needs at least") as error:
+    with pytest.raises(JoyImageError, match=r"a memory of 1\.00 MB is too small: the encoder needs at least") as error:
         JoyImage.load("tiny", device="cpu", memory="1MB")
     JoyImage.load("tiny", device="cpu", memory=re.search(r"at least ([\d.]+ MB)", str(error.value))[1])
 

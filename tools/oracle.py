@@ -11,13 +11,14 @@ from .processor import processor
 def pipeline(transformer: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer, plus: bool = False):
     """The Edit pipeline, or Edit-Plus, with the published scheduler settings and no progress bar."""
     kind = JoyImageEditPlusPipeline if plus else JoyImageEditPipeline
+    vision = text_encoder.config.vision_config
     made = kind(
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.5),
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=transformer,
-        processor=processor(tokenizer),
+        processor=processor(tokenizer, vision.patch_size, vision.temporal_patch_size),
     )
     # Diffusers drops 34 tokens, which the system's turn has with the published tokenizer.
     system = made.prompt_template_encode["multiple_images"].split("{}")[0] + "<|im_start|>"

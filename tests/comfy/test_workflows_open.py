@@ -15,7 +15,8 @@ from tools.workflows.graphs import EXAMPLE, WORKFLOWS
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 # comfy-cli sends the bbox input's default where the editor sends nothing.
-BBOX_UNASKED = pytest.param("Move an object", marks=pytest.mark.xfail(strict=True, reason="bbox has a default"))
+UNASKED = pytest.mark.xfail(strict=True, reason="bbox has a default")
+BOXED = ("Tiny - try me", "Move an object")
 ERRORS = '[data-testid="error-overlay"], [role=dialog], [role=alert]'
 BOXES = """() => {
   const box = item => ({title: item.title, left: item.boundingRect[0], top: item.boundingRect[1],
@@ -73,7 +74,7 @@ def encloses(group: dict, node: dict) -> bool:
     return starts and node["right"] <= group["right"] and node["bottom"] <= group["bottom"]
 
 
-@pytest.mark.parametrize("name", [BBOX_UNASKED if name == "Move an object" else name for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=UNASKED) if name in BOXED else name for name in NAMES])
 def test_page_and_converter_agree(client, page, name, monkeypatch, tmp_path):
     """What the page posts is what comfy-cli makes of the file."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where comfy-cli makes a folder when it is imported

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from joyimage import tiny
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.encoder import Encoder
 from joyimage.mmdit import MMDiT
 from joyimage.sampling import guide
 from joyimage.vae import WanVAE
 from tools.oracle import pipeline
+from tools.photograph import photograph
+from tools.tiny.tokens import tokenizer
 
 from .measure import Run
 
@@ -114,7 +115,7 @@ def picture_tensor(machine: Machine) -> Tensor:
 
 
 def qwen(machine: Machine) -> tuple[nn.Module, object]:
-    tokens = tiny.tokenizer()
+    tokens = tokenizer()
     ids = tokens.get_vocab()
     text = {"vocab_size": 151936, "rope_theta": 5e6, "pad_token_id": ids["<|endoftext|>"], **machine.text}
     head = text["head_dim"]
@@ -131,21 +132,19 @@ def qwen(machine: Machine) -> tuple[nn.Module, object]:
     return build(machine, lambda: Qwen3VLForConditionalGeneration(config)), tokens
 
 
-def photograph() -> Image.Image:
-    from joyimage.demo import photograph
-
+def megapixel() -> Image.Image:
     return photograph().resize((1024, 1024), Image.Resampling.BILINEAR)
 
 
 def conditioning_ours(machine: Machine) -> Run:
-    encoder, image = Encoder(*qwen(machine)), photograph()
+    encoder, image = Encoder(*qwen(machine)), megapixel()
     return lambda: encoder.encode(PROMPTS, [image])
 
 
 def conditioning_diffusers(machine: Machine) -> Run:
     model, tokens = qwen(machine)
     oracle = pipeline(None, None, model, tokens)
-    image = photograph()
+    image = megapixel()
 
     def run():
         with torch.inference_mode():

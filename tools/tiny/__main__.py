@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from joyimage.encoder import Encoder
 from joyimage.mmdit import MMDiT
@@ -17,10 +18,10 @@ from . import data, encoder, mmdit, pack, questions, vae
 from .training import Recipe
 
 QUESTIONS = 24_000  # pictures with questions
-STAGES = ("data", "vae", "encoder", "mmdit", "polish", "pack")
+STAGES = ("data", "vae", "encoder", "mmdit", "pack")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"one of {', '.join(STAGES)}; all by default")
     parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for data, checkpoints and curves")
@@ -29,15 +30,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True)
     run = Run(options)
-    for stage in options.stages or STAGES:
-        getattr(run, stage)()
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        for stage in options.stages or STAGES:
+            getattr(run, stage)()
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class Run:
@@ -67,27 +72,24 @@ class Run:
         network.load_state_dict(torch.load(self.folder / "vae.pt", weights_only=True))
         return network.eval().requires_grad_(False)
 
-    def questions(self, network: Encoder, stream: int) -> encoder.Source:
-        count = min(QUESTIONS, 12 * self.options.pairs)
-        asked = questions.make(count, np.random.default_rng([self.options.seed, stream]))
-        pairs = {task: self.pairs(task) for task in data.SHARDS}
-        return encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        folder = self.folder / "tokenizer"
+        if not folder.exists():
+            encoder.build_tokenizer().save_pretrained(folder)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
     def encoder(self) -> None:
-        network = encoder.build(encoder.build_tokenizer())
-        source = self.questions(network, 99)
+        count = min(QUESTIONS, 12 * self.options.pairs)
+        asked = questions.make(count, np.random.default_rng([self.options.seed, 99]))
+        network = encoder.build(self.tokenizer())
+        pairs = {task: self.pairs(task) for task in data.SHARDS}
+        source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
         encoder.fit(network, source, self.folder, self.recipe(encoder.RECIPE), seed=self.options.seed)
         torch.save(network.model.state_dict(), self.folder / "encoder.pt")
 
-    def polish(self) -> None:
-        network = self.load_encoder()
-        source = self.questions(network, 98)
-        encoder.polish(network, source, self.folder, self.recipe(encoder.POLISH), seed=self.options.seed)
-        torch.save(network.model.state_dict(), self.folder / "polished.pt")
-
-    def load_encoder(self, name: str = "encoder") -> Encoder:
-        network = encoder.build(encoder.build_tokenizer())
-        network.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
+    def load_encoder(self) -> Encoder:
+        network = encoder.build(self.tokenizer())
+        network.model.load_state_dict(torch.load(self.folder / "encoder.pt", weights_only=True))
         network.model.eval().requires_grad_(False)
         return network
 
@@ -118,7 +120,7 @@ class Run:
         return network.eval().requires_grad_(False)
 
     def pack(self) -> None:
-        conditioner = self.load_encoder("polished")
+        conditioner = self.load_encoder()
         networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": conditioner.model}
         pack.write(networks, conditioner.tokenizer, self.options.output)
 

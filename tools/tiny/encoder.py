@@ -2,12 +2,10 @@
 
 The second makes the conditions useful to the MMDiT: from what the last token of a prompt holds, one linear layer has to
 tell, for each cell of an 8x8 grid, how much of it changes and what its mean colour will be. The layer is then dropped.
-After the MMDiT has learned from these conditions, `polish` goes on with the questions alone and holds the conditions.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +24,8 @@ from .tokens import tokenizer
 from .training import Recipe, train
 
 RECIPE = Recipe(steps=2400, matrix_rate=0.01, other_rate=1.5e-3, average=0.995, hold=0.5, save_every=200)
-POLISH = Recipe(steps=1800, matrix_rate=0.006, other_rate=1e-3, average=0.995, hold=0.4, save_every=200)
-HELD = 20.0  # how much the polished conditions' squared distance from those the MMDiT knows weighs
 # How often a kind of question is drawn: what takes two objects, or a box, is harder than a name.
 SHARES = {"locate": 3.0, "view": 2.0, "count": 2.0}
-POLISH_SHARES = {"locate": 1.5, "relation": 4.0, "nearer": 4.0, "shape": 3.0, "bigger": 2.0, "describe": 2.0}
 BATCH = 32
 GRID = 8
 VOCABULARY = 1024
@@ -190,9 +185,9 @@ class Source:
                 done[text] = self.encoder._ids(pieces, grids)
         return [done[text] for text in texts]
 
-    def questions(self, generator: torch.Generator, shares: dict[str, float] = SHARES) -> Batch:
+    def questions(self, generator: torch.Generator) -> Batch:
         names = list(self.kinds)
-        weights = torch.tensor([shares.get(name, 1.0) for name in names])
+        weights = torch.tensor([SHARES.get(name, 1.0) for name in names])
         chosen = torch.multinomial(weights, BATCH, replacement=True, generator=generator).tolist()
         picks = []
         for kind in chosen:
@@ -258,25 +253,3 @@ def answering(encoder: Encoder, batch: Batch) -> tuple[Tensor, float]:
     logits = model.lm_head(model.model.language_model.norm(hidden[asked].float()))
     right = (logits.argmax(-1) == wanted[asked]).float().mean().item()
     return F.cross_entropy(logits.float(), wanted[asked]), right
-
-
-def polish(encoder: Encoder, source: Source, folder: Path, recipe: Recipe = POLISH, **options) -> Encoder:
-    """Train on more questions; the conditions stay what they are, so that the MMDiT need not be trained again."""
-    known = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer)
-    model = encoder.model.train().requires_grad_(True)
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        answers, right = answering(encoder, source.questions(generator, POLISH_SHARES))
-        batch, _, _ = source.conditions(generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = run(encoder, batch.ids, batch.images).float()
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            wanted = run(known, batch.ids, batch.images).float()
-        used = torch.arange(hidden.shape[1]) >= encoder._prefix_length
-        used = used & (torch.arange(hidden.shape[1]) < batch.lengths[:, None])
-        moved = (hidden - wanted)[used].square().mean() / wanted[used].square().mean()
-        return answers + HELD * moved, {"answers": answers.item(), "right": right, "moved": moved.item()}
-
-    model.load_state_dict(train("polish", model, loss, recipe, folder, others=others, **options))
-    model.eval().requires_grad_(False)
-    return encoder

@@ -19,8 +19,8 @@ from .encoder import SEEN, count_references, pad, run
 from .training import Recipe, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
-RECIPE = Recipe(steps=10000, hold=0.6, average=0.998, save_every=250)
-MICRO_BATCH, MICRO_BATCHES = 24, 3
+RECIPE = Recipe(steps=8000, hold=0.6, average=0.998, save_every=250, half=True)
+MICRO_BATCH, MICRO_BATCHES = 36, 2
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
 WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
 SHIFT = 1.5
@@ -48,7 +48,7 @@ class Group:
 
 def build() -> MMDiT:
     torch.manual_seed(0)
-    mmdit = MMDiT(CONFIG)
+    mmdit = MMDiT(CONFIG, attention=attention)
     for name, parameter in mmdit.named_parameters():
         if "modulate_table" in name:
             nn.init.zeros_(parameter)
@@ -60,6 +60,12 @@ def build() -> MMDiT:
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
     return mmdit
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The library's, step by step: in bf16 the backward pass of the fused one is seven times slower on a CPU."""
+    weights = (q * q.shape[-1] ** -0.5 @ k.mT).float().softmax(-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 
 @torch.inference_mode()

@@ -26,6 +26,7 @@ class Recipe:
     average: float = 0.998  # of the exponential moving average of the weights
     save_every: int = 500
     weight_decay: float = 0.0
+    half: bool = False  # Muon's iteration in bf16: four times faster on a CPU, and exact enough
 
     def rate(self, step: int) -> float:
         """The factor of both learning rates."""
@@ -42,9 +43,15 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        half: bool = False,
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = torch.bfloat16 if half else torch.float32
 
     @torch.no_grad()
     def step(self):
@@ -64,7 +71,7 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
             updates.append(p.grad.lerp(state["momentum"], group["momentum"]).reshape(rows, columns))
-        orthogonal = newton_schulz(torch.stack(updates)) * max(1.0, rows / columns) ** 0.5
+        orthogonal = newton_schulz(torch.stack(updates).to(self.dtype)) * max(1.0, rows / columns) ** 0.5
         for p, update in zip(parameters, orthogonal, strict=True):
             p.mul_(1 - group["lr"] * group["weight_decay"])
             p.add_(update.view(p.shape), alpha=-group["lr"])
@@ -89,7 +96,7 @@ def optimisers(network: nn.Module, recipe: Recipe, others: Callable[[str], bool]
         if parameter.requires_grad:
             (rest if parameter.ndim < 2 or "table" in name or others(name) else hidden).append(parameter)
     return [
-        Muon(hidden, recipe.matrix_rate, weight_decay=recipe.weight_decay),
+        Muon(hidden, recipe.matrix_rate, weight_decay=recipe.weight_decay, half=recipe.half),
         torch.optim.AdamW(rest, recipe.other_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

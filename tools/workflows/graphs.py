@@ -30,7 +30,8 @@ AFTERWARDS = """\
 Then press **R** and choose the files in the loaders. Parts that do not fit on the graphics card wait in main memory."""
 
 TINY_LINES = """\
-The loaders stand on **tiny (bundled)**, so that this graph runs at once on any computer. Its pictures are of no use."""
+The loaders stand on **tiny (bundled)**, so that this graph runs at once on any computer. That small model knows \
+pictures of coloured solids alone: what it makes of a photograph is of no use."""
 
 EDIT_FILES = f"""\
 ### For real pictures
@@ -65,8 +66,8 @@ PLUS_FILES = f"""\
 
 ENCODER_FILES = f"""\
 ### For real answers
-The loader stands on **tiny (bundled)**, so that this graph runs at once on any computer. It answers nonsense. \
-Download from [Comfy-Org/JoyAI-Image-Edit]({EDIT}):
+The loader stands on **tiny (bundled)**, so that this graph runs at once on any computer. That small \
+model knows pictures of coloured solids alone. Download from [Comfy-Org/JoyAI-Image-Edit]({EDIT}):
 
 {ENCODER_LINES}
 
@@ -259,7 +260,7 @@ Moves an object with no box drawn by hand: Locate finds the place that you descr
 there.
 
 Describe the place as you would to a person: "the empty table next to the cup". Locate shows on its face the box it \
-has found. The tiny model cannot find anything: Locate then stops with what it answered."""
+has found. The tiny model knows coloured solids alone and finds nothing of use here."""
     place = {"encoder": Out("encoder"), "image": Out("image"), "object": "the empty meadow to the left of the girl"}
     inputs = {"image": Out("image"), "object": "girl in the pink dress", "bbox": Out("locate", "bbox")}
     nodes = {
@@ -291,26 +292,42 @@ Words that are to be written in the picture stand in double quotes.
 
 def tiny() -> Workflow:
     note = f"""\
-Press **Run**. This graph needs no download and no picture: it makes a small picture from text and edits it, with the \
-tiny model that comes with the pack. It takes seconds on any computer and shows that everything works.
+Press **Run**. This graph needs no download and no picture: the tiny model that comes with the pack makes a small \
+picture from text, moves its object into the red box, and answers a question. It takes seconds on any computer.
 
-The pictures of the tiny model are of no use. The other graphs show what the real one can do; this one runs with it \
-too.
+Then drag the box elsewhere and run again. The tiny model was trained on drawn scenes of cubes, spheres, cones, \
+cylinders and cars in eight colours; its pictures have 64 pixels a side. The other graphs are for the real model; \
+this one runs with it too.
 
 {EDIT_FILES}"""
     make = {
-        "encode": encode("A red ball on a green meadow.", room=50),
-        "sampler": sample(steps=8),
+        "encode": encode("A yellow cone on plain slate ground.", room=50),
+        "sampler": sample(steps=20),
         "decode": decode("sampler"),
         "preview": Node("PreviewImage", {"images": Out("decode")}, room=SMALL_PICTURE),
     }
+    box = {"image": Out("decode"), "object": "yellow cone", "box": '{"x": 0.6, "y": 0.24, "w": 0.28, "h": 0.46}'}
     change = {
-        "encode_edit": encode("Make the ball blue.", [Out("decode")], room=50),
-        "sampler_edit": sample("encode_edit", steps=8),
+        "instruction": by_hand("JoyImageMoveObject", box),
+        "encode_edit": encode(Out("instruction", "instruction"), [Out("instruction", "image")], room=50),
+        "sampler_edit": sample("encode_edit", steps=20),
+    }
+    asked = {
+        "encoder": Out("encoder"),
+        "images.image0": Out("decode_edit"),
+        "question": "What color is the cone?",
+    }
+    show = {
         "decode_edit": decode("sampler_edit"),
         "save": save("decode_edit", "tiny", room=SMALL_PICTURE),
+        "ask": Node("JoyImageAsk", asked, room=120),
     }
-    groups = [models(), Group("Make a picture", make, 400), Group("Edit it", change, 400)]
+    groups = [
+        models(),
+        Group("Make a picture", make, 400),
+        Group("Move an object", change, 400),
+        Group("Result", show, 400),
+    ]
     return Workflow("Tiny - try me", note, groups)
 
 

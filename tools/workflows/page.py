@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -39,7 +39,7 @@ def open_page(
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        page.route(lambda url: not url.startswith((server, "data:", "blob:")), Route.abort)
+        page.route(lambda url: not url.startswith((server, "data:", "blob:")), lambda route: route.abort())
         page.goto(server)
         page.wait_for_function(READY, timeout=60 * SECONDS)
         yield page
