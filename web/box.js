@@ -1,6 +1,6 @@
 /** The red box of Move Object, drawn by hand on the picture. Its value is JSON in fractions of the picture's sides. */
 import { inputNamed, origin } from "./graph.js";
-import { address, pictureOf } from "./pictures.js";
+import { address, located, pictureOf } from "./pictures.js";
 import { button, clamp, drag, follow, html, keys, mount, set, svg, within } from "./shared.js";
 import { t } from "./text.js";
 
@@ -81,14 +81,17 @@ export function boxWidget(node, name) {
   const veil = svg("path", { class: "joyimage-veil", "fill-rule": "evenodd" });
   const outline = svg("rect", { class: "joyimage-outline" });
   const body = svg("rect", { class: "joyimage-body" });
+  const ghost = svg("rect", { class: "joyimage-ghost" }, svg("title", {}, t("box_ghost")));
   const grips = HANDLES.map((handle) => svg("rect", { class: "joyimage-grip", "data-handle": handle }));
-  drawing.append(frame, veil, outline, body, ...grips);
+  drawing.append(frame, veil, ghost, outline, body, ...grips);
 
   let text = "";
   let size = { width: NEUTRAL, height: NEUTRAL };
   let known = false; // whether `size` is a picture's
   /** @type {string | undefined} */
   let ran; // the picture of the last run
+  /** @type {Box | null} */
+  let found = null; // the object that Locate found on the picture
 
   /** @param {Box | null} box */
   function change(box) {
@@ -101,14 +104,15 @@ export function boxWidget(node, name) {
     set(drawing, { viewBox: `0 0 ${width} ${height}` });
     set(frame, { width, height });
     const box = read(text);
+    set(ghost, found ? scaled(found) : { width: 0, height: 0 });
     element.classList.toggle("joyimage-none", !box);
     set(clear, { disabled: !box });
     status.textContent = box ? describe(box) : t("box_none");
     if (!box) return;
-    const [x, y, w, h] = [box.x * width, box.y * height, box.w * width, box.h * height];
+    const { x, y, width: w, height: h } = scaled(box);
     const line = Math.min(Math.max(THINNEST, Math.round(LINE * Math.min(width, height))), w, h);
     set(outline, { x: x + line / 2, y: y + line / 2, width: w - line, height: h - line, "stroke-width": line });
-    set(body, { x, y, width: w, height: h });
+    set(body, scaled(box));
     set(veil, { d: `M0 0H${width}V${height}H0ZM${x} ${y}h${w}v${h}h${-w}Z` });
     const grip = GRIP * scale();
     grips.forEach((element, i) => {
@@ -119,6 +123,14 @@ export function boxWidget(node, name) {
       set(element, { x: left, y: top, width: grip, height: grip, rx: grip / 4, "stroke-width": grip / 7 });
     });
   }
+
+  /** In pixels of the picture. @param {Box} box */
+  const scaled = ({ x, y, w, h }) => ({
+    x: x * size.width,
+    y: y * size.height,
+    width: w * size.width,
+    height: h * size.height,
+  });
 
   /** Pixels of the picture in a pixel of the graph. */
   const scale = () =>
@@ -136,13 +148,15 @@ export function boxWidget(node, name) {
     const [start, before, kept] = [within(press, frame), read(text), text];
     const handle = /** @type {Element} */ (press.target).getAttribute("data-handle");
     const grabbed = press.target === body;
+    const taken = press.target === ghost ? found : null;
     return {
       move(event) {
         const here = within(event, frame);
         const by = { x: here.x - start.x, y: here.y - start.y };
         if (before && handle) change(resized(before, handle, by));
         else if (before && grabbed) change(moved(before, by));
-        else if (Math.hypot(by.x * size.width, by.y * size.height) > CLICK * scale()) change(between(start, here));
+        else if (Math.hypot(by.x * size.width, by.y * size.height) > CLICK * scale())
+          change(taken ? moved(taken, by) : between(start, here));
       },
       cancel() {
         text = kept;
@@ -177,9 +191,10 @@ export function boxWidget(node, name) {
     if (output?.source?.length) ran = address(output.source[0]);
   };
 
-  follow(node, situation, ({ picture, blank, replaced }) => {
+  follow(node, situation, ({ picture, blank, replaced, said }) => {
+    found = read(said.slice(said.lastIndexOf("{")));
     element.classList.toggle("joyimage-replaced", replaced);
-    hint.textContent = t(replaced ? "box_replaced" : "box_empty");
+    hint.textContent = t(replaced ? "box_replaced" : found ? "box_ghost" : "box_empty");
     if (picture) set(image, { src: picture });
     else {
       image.removeAttribute("src");
@@ -198,6 +213,7 @@ export function boxWidget(node, name) {
     return {
       picture: pictureOf(source) ?? (source ? ran : undefined),
       blank: width > 0 && height > 0 ? { width, height } : null, // the source says how large its pictures will be
+      said: located(source),
       replaced: ["mask", "bbox"].some((input) => origin(node, inputNamed(node, input)) !== null),
     };
   }

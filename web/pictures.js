@@ -11,13 +11,23 @@ import { inputNamed, origin, targets } from "./graph.js";
 export const address = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 
+/** What a node's last run gave to show. @param {GraphNode} node */
+const outputs = (node) =>
+  app.nodeOutputs[node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`];
+
+/** What Locate said of the picture that comes out of a node: the last box found on it.
+ * @param {Origin | null} source @returns {string} "what: {box}", or nothing */
+export function located(source) {
+  const found = source ? targets(source.node, source.slot).filter(({ type }) => type === "JoyImageLocate") : [];
+  return found.flatMap((node) => outputs(node)?.text?.[0] ?? []).at(-1) ?? "";
+}
+
 /** The addresses of the pictures that a node shows: those of its last run, or of the file it loads.
  * @param {GraphNode} node @returns {string[]} */
 export function shown(node) {
   const file = node.type === "LoadImage" && node.widgets?.find(({ name }) => name === "image")?.value;
   if (typeof file === "string" && file) return [loaded(file)];
-  const key = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
-  const images = app.nodeOutputs[key]?.images;
+  const images = outputs(node)?.images;
   if (images?.length) return images.map(address);
   return (node.imgs ?? []).map((image) => image.src);
 }

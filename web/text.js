@@ -6,6 +6,7 @@ const WORDS = {
   en: {
     box: "Red box: drag to draw, arrow keys move it, Shift and arrow keys resize it, Delete clears it",
     box_empty: "Drag a box where the object is to go",
+    box_ghost: "Drag the outlined object, or a new box, to where it is to go",
     box_none: "No box yet",
     box_replaced: "A connected mask or bbox is used in place of the drawn box",
     connected: "Connected:",
@@ -46,6 +47,7 @@ const WORDS = {
   zh: {
     box: "红框：拖动绘制，方向键移动，Shift 加方向键调整大小，Delete 清除",
     box_empty: "在物体要去的位置拖出一个框",
+    box_ghost: "把虚线标出的物体拖到要去的位置，或另外拖出一个框",
     box_none: "尚未绘制",
     box_replaced: "已连接 mask 或 bbox，将代替手绘的框",
     connected: "已连接：",
@@ -86,6 +88,7 @@ const WORDS = {
   ja: {
     box: "赤枠：ドラッグで描画、矢印キーで移動、Shift＋矢印キーでサイズ変更、Delete で消去",
     box_empty: "物体の移動先に枠をドラッグしてください",
+    box_ghost: "点線の物体を移動先へドラッグするか、新しい枠をドラッグしてください",
     box_none: "枠なし",
     box_replaced: "接続された mask または bbox が枠の代わりに使われます",
     connected: "接続済み：",
@@ -126,6 +129,7 @@ const WORDS = {
   ko: {
     box: "빨간 상자: 드래그로 그리기, 화살표 키로 이동, Shift+화살표 키로 크기 조절, Delete로 지우기",
     box_empty: "물체가 갈 자리에 상자를 그리세요",
+    box_ghost: "점선으로 표시된 물체를 갈 자리로 끌거나 새 상자를 그리세요",
     box_none: "상자 없음",
     box_replaced: "연결된 mask 또는 bbox가 그린 상자 대신 사용됩니다",
     connected: "연결됨:",

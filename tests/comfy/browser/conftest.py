@@ -10,7 +10,9 @@ import pytest
 from editor import LOAD, Editor
 from PIL import Image
 
-PICTURE = "picture.png"
+from joyimage.demo import asset
+
+PICTURE, SCENE = "picture.png", "scene.png"  # the latter is one of those that the bundled model knows
 NEWEST = Path(os.environ.get("COMFYUI_NEWEST_FRONTEND") or "~/comfy/frontend-new").expanduser()
 STATIC = NEWEST / "comfyui_frontend_package" / "static"
 NO_BROWSER = "no browser to test with: pip install playwright, and install Chromium"
@@ -39,6 +41,7 @@ def website(request, serve, make_base):
     if request.param == "newest" and not STATIC.is_dir():
         pytest.skip(NO_NEWEST)
     base = make_base()
+    asset("move.png").save(base / "input" / SCENE)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC).save(base / "input" / PICTURE)
     options = ["--front-end-root", str(STATIC)] if request.param == "newest" else []

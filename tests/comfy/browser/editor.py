@@ -81,6 +81,11 @@ class Editor:
         """What the page would post to run its graph."""
         return json.loads(self.page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)"))
 
+    def inputs_of(self, node: int) -> dict[str, Any]:
+        """A node's inputs in the page's graph, posted or not."""
+        script = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.value]))"
+        return self.page.evaluate(script, node)
+
     def inputs(self, kind: str) -> dict[str, Any]:
         """The inputs, as they would be posted, of the one node of a class."""
         [found] = [node["inputs"] for node in self.prompt().values() if node["class_type"] == kind]
@@ -105,3 +110,22 @@ class Editor:
         for key in keys:
             self.page.keyboard.press(key)
             self.settle()
+
+    def queue(self) -> int:
+        """Queue the graph with the page's own button; the number of runs before."""
+        before = len(self.client.get("/history"))
+        self.page.get_by_test_id("queue-button").click()
+        return before
+
+    def finish(self, before: int) -> None:
+        """Wait for the end of what was queued."""
+        for _ in range(240):
+            if len(self.client.get("/history")) > before:
+                break
+            self.settle()
+        [*_, last] = self.client.get("/history").values()
+        assert last["status"]["status_str"] == "success", last["status"]
+        self.settle()
+
+    def run(self) -> None:
+        self.finish(self.queue())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import PICTURE
+from comfy_client import TINY
+from conftest import PICTURE, SCENE
 from editor import Editor
 
 FRAME, STAGE, BODY = ".joyimage-box .joyimage-frame", ".joyimage-box", ".joyimage-box .joyimage-body"
@@ -207,3 +208,28 @@ def test_without_a_picture_the_canvas_has_the_sources_shape(editor):
     assert frame["width"] / frame["height"] == pytest.approx(2, abs=0.02)
     draw(editor, (0.5, 0.5), (1, 1))
     assert box(editor) == near(editor, x=0.5, y=0.5, w=0.5, h=0.5)
+
+
+def test_a_located_object_is_dragged_to_its_place(editor):
+    """The outline of what Locate found on the same picture: dragged, it leaves a box of its size."""
+    ghost = f"{STAGE} .joyimage-ghost"
+    picture = editor.add("LoadImage", 0, 0, image=SCENE)
+    node = editor.add(NODE, 400, 0, object="red cube")
+    locate = editor.add("JoyImageLocate", 400, 600, object="red cube")
+    encoder = editor.add("JoyImageLoadEncoder", 0, 600, encoder=TINY)
+    for source, target, name in ((picture, node, "image"), (picture, locate, "image"), (encoder, locate, "encoder")):
+        editor.connect(source, 0, target, name)
+    editor.ready()
+    size = f"document.querySelector('{ghost}').width.baseVal.value"
+    assert editor.page.evaluate(size) == 0
+    editor.run()
+    editor.page.wait_for_function(f"{size} > 5")
+    editor.page.mouse.click(*editor.at(ghost))
+    assert editor.inputs_of(node)["box"] == ""  # a click alone draws nothing
+    frame, outline = (editor.page.locator(selector).bounding_box() for selector in (FRAME, ghost))
+    editor.drag(editor.at(ghost), editor.at(FRAME, 0.7, 0.7))
+    placed = json.loads(editor.inputs_of(node)["box"])
+    assert placed["w"] == pytest.approx(outline["width"] / frame["width"], abs=0.01)
+    assert placed["h"] == pytest.approx(outline["height"] / frame["height"], abs=0.01)
+    assert placed["x"] + placed["w"] / 2 == pytest.approx(0.7, abs=0.01)
+    assert placed["y"] + placed["h"] / 2 == pytest.approx(0.7, abs=0.01)

@@ -206,3 +206,9 @@ def test_the_page_reloaded(editor, widget, node):
     assert comes_to_show(editor, widget, value)
     widget.gestures[1](editor)
     assert editor.inputs(widget.kind) != value
+
+
+@pytest.mark.parametrize("scale", [0.4, 2])
+def test_in_a_zoomed_graph(editor, widget, node, scale):
+    editor.view(scale, 80 - 400 * scale, 20)
+    assert comes_to_show(editor, widget, first_step(editor, widget))

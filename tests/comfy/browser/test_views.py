@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import numpy as np
 import pytest
-from conftest import PICTURE
+from conftest import PICTURE, SCENE
 from editor import LOAD, PERSISTED, Editor
+from PIL import Image
 
 from joyimage import spatial
+from joyimage.demo import EXAMPLES
+from tools.tiny import judge
+from tools.tiny.scenes import COLOUR_NAMES
 
 CAMERA, ORBIT, ROTATE = "JoyImageCamera", "JoyImageOrbit", "JoyImageRotateObject"
 TINY = "tiny (bundled)"
@@ -204,28 +210,6 @@ def test_the_dial(editor):
     assert editor.inputs(ROTATE)["view"] == "left"
 
 
-def queue(editor: Editor) -> int:
-    """Queue the graph with the page's own button; the number of runs before."""
-    before = len(editor.client.get("/history"))
-    editor.page.get_by_test_id("queue-button").click()
-    return before
-
-
-def finish(editor: Editor, before: int) -> None:
-    """Wait for the end of what was queued."""
-    for _ in range(240):
-        if len(editor.client.get("/history")) > before:
-            break
-        editor.settle()
-    [*_, last] = editor.client.get("/history").values()
-    assert last["status"]["status_str"] == "success", last["status"]
-    editor.settle()
-
-
-def run(editor: Editor) -> None:
-    finish(editor, queue(editor))
-
-
 def watch_previews(editor: Editor, node: int) -> None:
     """From now on, note the pictures of a running sampler that the page shows on a node."""
     script = """id => {
@@ -241,16 +225,20 @@ def watch_previews(editor: Editor, node: int) -> None:
     editor.page.evaluate(script, node)
 
 
+def is_red(picture: Image.Image) -> np.ndarray:
+    return judge.segment(np.asarray(picture.convert("RGB"))) == COLOUR_NAMES.index("red")
+
+
 def test_a_whole_job_by_hand(editor, tmp_path):
-    """Load a picture, draw the box, run, see it come into being, and compare before and after."""
-    steps = 8
+    """Load a picture, draw the box, run, see the object come into being there, and compare before and after."""
+    steps = 20
     nodes = {
-        "picture": editor.add("LoadImage", 0, 0, image=PICTURE),
-        "move": editor.add("JoyImageMoveObject", 300, 0, object="red cup"),
+        "picture": editor.add("LoadImage", 0, 0, image=SCENE),
+        "move": editor.add("JoyImageMoveObject", 300, 0, object="red cube"),
         "model": editor.add("JoyImageLoadMMDiT", 0, 1200, model=TINY),
         "vae": editor.add("JoyImageLoadVAE", 0, 1400, vae=TINY),
         "encoder": editor.add("JoyImageLoadEncoder", 0, 1600, encoder=TINY),
-        "encode": editor.add("JoyImageEncodePrompt", 400, 1200, base_size="256"),
+        "encode": editor.add("JoyImageEncodePrompt", 400, 1200),
         "sampler": editor.add("JoyImageSampler", 1050, 0, steps=steps, seed=int(editor.nodes_2)),
         "decode": editor.add("VAEDecode", 1200, 1200),
         "compare": editor.add("JoyImageCompare", 700, 0),
@@ -265,21 +253,25 @@ def test_a_whole_job_by_hand(editor, tmp_path):
         editor.connect(nodes[source], slot, nodes[target], name)
     editor.ready()
     frame = ".joyimage-box .joyimage-frame"
-    editor.page.wait_for_function("document.querySelector('.joyimage-box img').naturalWidth === 320")
-    editor.drag(editor.at(frame, 0.25, 0.25), editor.at(frame, 0.75, 0.75))
+    editor.page.wait_for_function("document.querySelector('.joyimage-box img').naturalWidth === 64")
+    left, top, right, bottom = (side / 64 for side in EXAMPLES[0].box)
+    editor.drag(editor.at(frame, left, top), editor.at(frame, right, bottom))
     drawn = json.loads(editor.inputs("JoyImageMoveObject")["box"])
-    assert drawn["w"] == pytest.approx(0.5, abs=0.01)
+    assert drawn["w"] == pytest.approx(right - left, abs=0.01)
     assert editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
     watch_previews(editor, nodes["sampler"])
     assert editor.page.evaluate("previews.size") == 0
-    before = queue(editor)
+    before = editor.queue()
     editor.page.wait_for_function("previews.size > 0", polling=20, timeout=LOAD)
     assert len(editor.client.get("/history")) == before  # it is seen before the run has ended
     editor.page.screenshot(path=tmp_path / "preview.png")
-    finish(editor, before)
+    editor.finish(before)
     assert 1 < editor.page.evaluate("previews.size") <= steps
     editor.page.wait_for_function("document.querySelectorAll('.joyimage-compare img[src]').length === 2")
     assert not editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
+    after = editor.page.locator(".joyimage-compare img").nth(1).evaluate("image => image.src")
+    rows, columns = np.nonzero(is_red(Image.open(io.BytesIO(editor.page.request.get(after).body()))))
+    assert len(rows) > 100 and left < columns.mean() / 64 < right and top < rows.mean() / 64 < bottom
     slider = editor.page.locator(".joyimage-compare")
     editor.drag(editor.at(".joyimage-compare"), editor.at(".joyimage-compare", 0.25))
     assert slider.get_attribute("aria-valuenow") == "25"
@@ -297,12 +289,12 @@ def test_a_reloaded_page_has_its_comparison_back_with_the_next_run(editor):
         editor.connect(source, 0, target, name)
     editor.ready()
     shown = "document.querySelectorAll('.joyimage-compare img[src]').length === 2"
-    run(editor)
+    editor.run()
     editor.page.wait_for_function(shown)
     editor.page.wait_for_timeout(PERSISTED)
     editor.reload()
     assert editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
-    run(editor)
+    editor.run()
     editor.page.wait_for_function(shown)
     editor.drag(editor.at(".joyimage-compare"), editor.at(".joyimage-compare", 0.25))
     assert editor.page.locator(".joyimage-compare").get_attribute("aria-valuenow") == "25"
@@ -323,7 +315,7 @@ def test_the_orbits_results_are_a_filmstrip(editor):
         editor.connect(source, slot, target, name)
     editor.ready()
     assert not editor.page.locator(".joyimage-film").is_visible()
-    run(editor)
+    editor.run()
     editor.page.wait_for_function("document.querySelectorAll('.joyimage-film img').length === 3")
     editor.drag(editor.at(".joyimage-film", 0.1), editor.at(".joyimage-film", 0.9))
     film = editor.page.locator(".joyimage-film")
