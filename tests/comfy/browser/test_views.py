@@ -269,7 +269,7 @@ def test_a_whole_job_by_hand(editor, tmp_path):
     assert 1 < editor.page.evaluate("previews.size") <= steps
     editor.page.wait_for_function("document.querySelectorAll('.joyimage-compare img[src]').length === 2")
     assert not editor.page.locator(".joyimage-compare .joyimage-hint").is_visible()
-    after = editor.page.locator(".joyimage-compare img").nth(1).evaluate("image => image.src")
+    after = editor.page.get_by_alt_text("after").evaluate("image => image.src")
     rows, columns = np.nonzero(is_red(Image.open(io.BytesIO(editor.page.request.get(after).body()))))
     assert len(rows) > 100 and left < columns.mean() / 64 < right and top < rows.mean() / 64 < bottom
     slider = editor.page.locator(".joyimage-compare")
