@@ -9,7 +9,6 @@ import json
 import math
 import numbers
 import os
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import JoyImageError, MissingFileError
@@ -242,45 +241,3 @@ def read_parameters(path: str | os.PathLike) -> dict:
         if not isinstance(text, str):
             raise JoyImageError("it carries no parameters")
         return json.loads(text)
-
-
-def side_by_side(images: Sequence[Image.Image], labels: Sequence[str] | None = None) -> Image.Image:
-    """One picture of all `images` in a row on white, scaled to the tallest one's height, a caption under each.
-
-    Captions wrap to their picture's width. Raises `JoyImageError` for no images or another number of labels.
-    """
-    if not images or (labels is not None and len(labels) != len(images)):
-        raise JoyImageError(f"{len(images)} pictures and {len(labels or ())} labels: one label for each, one at least")
-    height = max(image.height for image in images)
-    margin = max(8, height // 32)
-    font = ImageFont.load_default(max(12, height // 24))
-    panels = [_scaled(image, height) for image in images]
-    captions = [_wrapped(label, panel.width, font) for label, panel in zip(labels or (), panels, strict=False)]
-    caption_height = max((_text_height(caption, font) + margin for caption in captions), default=0)
-    sheet_width = margin + sum(panel.width + margin for panel in panels)
-    sheet = Image.new("RGB", (sheet_width, margin + height + margin + caption_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    left = margin
-    for i, panel in enumerate(panels):
-        sheet.paste(panel, (left, margin))
-        if captions:
-            under = (left + panel.width / 2, margin + height + margin)
-            draw.multiline_text(under, captions[i], fill="black", font=font, anchor="ma", align="center")
-        left += panel.width + margin
-    return sheet
-
-
-def _scaled(image: Image.Image, height: int) -> Image.Image:
-    width = max(1, round(image.width * height / image.height))
-    return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _wrapped(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """Break a caption into lines of about nine tenths of `width`, counted in the mean width of its letters."""
-    letters = int(0.9 * width * len(label) / max(1, font.getlength(label)))
-    return "\n".join(textwrap.fill(line, max(1, letters)) for line in label.splitlines())
-
-
-def _text_height(text: str, font: ImageFont.FreeTypeFont) -> int:
-    scratch = ImageDraw.Draw(Image.new("L", (1, 1)))
-    return math.ceil(scratch.multiline_textbbox((0, 0), text, font=font)[3])

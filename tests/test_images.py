@@ -483,38 +483,3 @@ def test_pictures_without_parameters(tmp_path):
         images.read_parameters(tmp_path / "a.png")
     with pytest.raises(MissingFileError):
         images.read_parameters(tmp_path / "b.png")
-
-
-# --- side by side ---
-
-
-def test_side_by_side_scales_to_the_tallest():
-    small, tall = Image.new("RGB", (20, 10), (255, 0, 0)), Image.new("RGB", (50, 100), (0, 0, 255))
-    sheet = images.side_by_side([small, tall])
-    margin = 8
-    assert sheet.size == (margin + 200 + margin + 50 + margin, margin + 100 + margin)
-    pixels = np.asarray(sheet)
-    assert (pixels[8:108, 8:208] == (255, 0, 0)).all()
-    assert (pixels[8:108, 216:266] == (0, 0, 255)).all()
-    assert (pixels[:, :8] == 255).all()
-    assert (pixels[:, 208:216] == 255).all()
-    assert (pixels[108:] == 255).all()
-
-
-@pytest.mark.parametrize("width", [60, 400])
-def test_captions_stay_under_their_picture(width):
-    pictures = [Image.new("RGB", (width, 200), "red")] * 2
-    caption = "Move the space shuttle into the red box and finally remove the red box."
-    sheet = images.side_by_side(pictures, [caption, ""])
-    below = np.asarray(sheet.convert("L"))[208:]
-    dark = np.nonzero((below < 128).any(0))[0]
-    assert len(dark)
-    assert 8 <= dark.min() < dark.max() < 8 + width
-    assert (below[-4:] == 255).all()
-    assert images.side_by_side(pictures).height == 216
-
-
-@pytest.mark.parametrize(("count", "labels"), [(0, None), (0, []), (2, ["one"]), (1, ["one", "two"]), (1, [])])
-def test_side_by_side_wants_a_label_for_each(count, labels):
-    with pytest.raises(JoyImageError, match="one label for each, one at least"):
-        images.side_by_side([Image.new("RGB", (4, 4))] * count, labels)
