@@ -69,11 +69,11 @@ def test_the_camera_turns_the_right_way(edited):
 
 
 def test_guidance_follows_the_words(model, edited):
-    """Without it fewer objects take their colour, or less of each."""
+    """With it, what is to change comes nearer to its new colour."""
     pairs, output = edited("recolour")
     plain = evaluate.outputs(model, evaluate.conditions(model, pairs), guidance_scale=1.0)
     errors = [np.mean((made.astype(float) - pairs.target)[pairs.changed()] ** 2) for made in (output, plain)]
-    assert errors[0] != errors[1]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_questions_are_answered(model):

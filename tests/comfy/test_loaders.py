@@ -113,7 +113,7 @@ def text_to_image(client, model: str = TINY, encoder: str = TINY, vae: str = TIN
         latent=[latent[0], 2],
         seed=3,
         steps=2,
-        guidance=4.0,
+        guidance=1.0,  # more would multiply what differs
     )
     loaded = graph.add("JoyImageLoadVAE", vae=vae)
     pixels = graph.add("VAEDecode", samples=sampler, vae=loaded)
@@ -121,7 +121,14 @@ def text_to_image(client, model: str = TINY, encoder: str = TINY, vae: str = TIN
     return client.run(graph).latent(saved)
 
 
-PROMPT = {"prompt": "a red cup", "negative_prompt": "", "base_size": "256", "width": 64, "height": 64, "batch_size": 1}
+PROMPT = {
+    "prompt": "A yellow cone on plain slate ground.",
+    "negative_prompt": "",
+    "base_size": "256",
+    "width": 64,
+    "height": 64,
+    "batch_size": 1,
+}
 
 
 @pytest.mark.parametrize(("encoder", "pixels"), [(TINY, 64), (FOLDER, 1024)])
@@ -172,9 +179,9 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
     ids=lambda files: next(iter(files.values())),
 )
 def test_quantised_weights_run_near_the_full_ones(client, models, files):
-    """The result moves, by less than a tenth of its spread; more where ComfyUI casts every weight, sensitive or not."""
+    """The result moves, by less than a tenth of its spread."""
     full, quantised = text_to_image(client), text_to_image(client, **files)
-    assert 0 < (quantised - full).std() < (0.15 if "weight_dtype" in files else 0.1) * full.std()
+    assert 0 < (quantised - full).std() < 0.1 * full.std()
 
 
 def test_vae_nodes_tile_without_a_seam(client, noise):
