@@ -34,11 +34,11 @@ class Example:
 
 
 EXAMPLES = (
-    Example("move", spatial.move_object("red cube"), (38, 11, 56, 30)),
-    Example("rotate", spatial.rotate_object("green car", "left")),
+    Example("move", spatial.move_object("pink cylinder"), (27, 6, 43, 28)),
+    Example("rotate", spatial.rotate_object("green car", "front")),
     Example("camera", spatial.camera(60, 0, "out")),
 )
-ASKED, QUESTION = "rotate.png", "What color is the car?"
+ASKED, QUESTION = "rotate.png", "How many objects are there?"
 
 
 def asset(name: str) -> Image.Image:

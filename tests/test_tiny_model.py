@@ -85,6 +85,16 @@ def test_questions_are_answered(model):
         assert sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True)) >= wanted, kind
 
 
+def test_the_evaluation_writes_its_tables_and_sheets(tmp_path, capsys):
+    evaluate.main(f"--count 8 --tasks move camera generate --steps 2 --no-questions --folder {tmp_path}".split())
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (tmp_path / "results.md").read_text() in printed
+    assert {"move / object in the box", "camera / PSNR", "generate / order", "vae / PSNR"} <= set(results["figures"])
+    assert {"move / 1", "camera / 2", "generate / 3"} <= set(results["by number of objects"])
+    assert all((tmp_path / f"{task}.png").exists() for task in ("move", "camera", "generate"))
+
+
 # --- the files ---
 
 
@@ -122,7 +132,7 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "-o", "out", "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["answer"] == "green"
+    assert report["answer"] == "3"
     sheet = Image.open(report["contact-sheet"])
     assert sheet.width > 800 and sheet.height > 1000
     for example in EXAMPLES:

@@ -1,5 +1,7 @@
 """The scenes that the bundled model is trained and judged on: what is drawn, what is asked, and who judges it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from joyimage import spatial
 from joyimage.grounding import parse_boxes
 from tools.tiny import data, judge, questions, render, scenes, tasks
 
-COUNT = 12
+COUNT = 40
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,35 @@ def test_judges_pass_the_truth_and_fail_the_input(pairs):
                 assert unchanged[name].mean() <= 0.35, (task, name)
             else:
                 assert values.min() > 50, (task, name)
+
+
+@pytest.mark.parametrize("opacity", [0.7, 1.0])
+@pytest.mark.parametrize("sides", [1, 4])
+def test_a_red_line_that_was_left_is_seen(pairs, sides, opacity):
+    """Whole, in all scenes; faint, where no red solid lies under it or against it."""
+    made = pairs["move"]
+    red = ((made.after.colour == list(scenes.COLOURS).index("red")) & made.after.present).any(1)
+    output = made.target.astype(np.float32)
+    for picture, (left, top, right, bottom) in zip(output, made.box, strict=True):
+        lines = [np.s_[top : top + 2, left:right], np.s_[bottom - 2 : bottom, left:right]]
+        lines += [np.s_[top:bottom, left : left + 2], np.s_[top:bottom, right - 2 : right]]
+        drawn = np.zeros(picture.shape[:2], dtype=bool)
+        for line in lines[:sides]:
+            drawn[line] = True
+        picture[drawn] += opacity * (np.array([255, 0, 0]) - picture[drawn])
+    gone = judge.move(made, output.round().astype(np.uint8))["box gone"]
+    assert 0 < red.sum() < COUNT and not gone[~red if opacity < 1 else np.full(COUNT, True)].any()
+
+
+def test_a_red_solid_that_is_too_wide_is_no_line(pairs):
+    made = pairs["move"]
+    red = list(scenes.COLOURS).index("red")
+    after = made.after.with_slot(0, colour=np.full(COUNT, red))
+    wide = render.render(after.with_slot(0, size=1.2 * after.size[:, 0])).pixels
+    changed = replace(made, after=after, target=render.render(after).pixels)
+    line = judge.inside(made.box) & ~judge.inside(made.box + np.array([2, 2, -2, -2]))
+    assert ((judge.segment(wide) == red) & (judge.segment(changed.target) != red) & line).any((1, 2)).sum() > COUNT / 2
+    assert judge.move(changed, wide)["box gone"].all()
 
 
 def test_answers_follow_from_the_scene():

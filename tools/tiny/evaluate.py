@@ -25,7 +25,7 @@ from joyimage.pipeline import Conditioning
 from joyimage.vae import WanVAE
 
 from . import judge, questions
-from .scenes import SIZE
+from .scenes import SIZE, SLOTS
 from .tasks import TASKS, Pairs
 
 SEED = 20_000  # of the scenes: no training run comes near it
@@ -33,7 +33,7 @@ COUNT = 200
 STEPS, GUIDANCE = 40, 4.0
 BATCH = 50
 SHEET_ROWS, SCALE = 12, 2
-COMPARED = ("move", "recolour", "rotate")  # what settings are compared on
+COMPARED = ("move", "recolour", "rotate", "generate")  # what settings are compared on
 # The bounds that the model is meant to reach, as fractions and decibels.
 BOUNDS = {
     ("move", "object in the box"): 0.92, ("move", "box gone"): 0.98, ("recolour", "recoloured"): 0.92,
@@ -69,6 +69,15 @@ def means(task: str, pairs: Pairs, output: np.ndarray) -> Results:
     return {(task, name): float(values.mean()) for name, values in judge.verdicts(pairs, output).items()}
 
 
+def by_number(pairs: Pairs, output: np.ndarray) -> Results:
+    """The share of scenes with so many objects in which every judge says yes."""
+    good = np.all([v for v in judge.verdicts(pairs, output).values() if v.dtype == bool], axis=0)
+    number = pairs.before.count
+    if pairs.task == "camera":
+        number = number[pairs.details["yaw"] != 0]  # the others have no direction to judge
+    return {(pairs.task, str(n)): float(good[number == n].mean()) for n in range(1, SLOTS + 1) if (number == n).any()}
+
+
 def vae_quality(vae: WanVAE, pairs: Pairs) -> tuple[Results, np.ndarray]:
     """Of pictures that only went through the VAE, and those pictures."""
     images = torch.from_numpy(pairs.target).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -83,9 +92,12 @@ def vae_quality(vae: WanVAE, pairs: Pairs) -> tuple[Results, np.ndarray]:
     }, pictures
 
 
-def answers(model: JoyImage, count: int) -> Results:
-    """Shares of right answers, each kind of question asked of at most `count` pictures."""
-    exam = questions.make(4 * count, np.random.default_rng([SEED, 77]), test=True)
+def answers(model: JoyImage, count: int, test: bool = True) -> Results:
+    """Shares of right answers, each kind of question asked of at most `count` pictures.
+
+    Without `test` the pictures are as new, but of objects in colours that training showed.
+    """
+    exam = questions.make(4 * count, np.random.default_rng([SEED, 77]), test=test)
     right: dict[str, list[bool]] = {}
     for pixels, asked in zip(exam.pixels, exam.questions, strict=True):
         picture = Image.fromarray(pixels)
@@ -191,14 +203,39 @@ def _shown(key: tuple[str, str], value: float) -> str:
     return f"{value:.1f} dB" if "PSNR" in key[1] else f"{100 * value:.1f} %"
 
 
-def evaluate(model: JoyImage, count: int, folder: Path, tasks=tuple(TASKS), **options) -> tuple[Results, Results]:
+def crowding(numbers: Results) -> str:
+    """Markdown: each task's share of scenes in which all is right, by the number of objects."""
+    tasks, columns = dict.fromkeys(task for task, _ in numbers), [str(n) for n in range(1, SLOTS + 1)]
+    lines = ["| task | " + " | ".join(columns) + " objects |", "| --- |" + " --- |" * len(columns)]
+    for task in tasks:
+        cells = [f"{100 * numbers[task, n]:.0f} %" if (task, n) in numbers else "" for n in columns]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def exam_table(found: Results, familiar: Results) -> str:
+    """Markdown: answers on held-out combinations, and on ones that training showed."""
+    lines = ["| question | held-out combinations | seen ones | bound |", "| --- | --- | --- | --- |"]
+    for key, value in found.items():
+        bound = BOUNDS.get(key)
+        cells = [_shown(key, v) if v is not None else "" for v in (value, familiar[key], bound)]
+        lines.append(f"| {key[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def evaluate(
+    model: JoyImage, count: int, folder: Path, tasks=tuple(TASKS), **options
+) -> tuple[Results, Results, Results]:
+    """The figures, what the VAE alone would reach of them, and shares by the number of objects."""
     found: Results = {}
     ceiling: Results = {}
+    numbers: Results = {}
     for task in tasks:
         began = time.perf_counter()
         pairs = test_pairs(task, count)
         output = outputs(model, conditions(model, pairs), **options)
         found.update(means(task, pairs, output))
+        numbers.update(by_number(pairs, output))
         quality, decoded = vae_quality(model.vae, pairs)
         ceiling.update(means(task, pairs, decoded))
         if task == "move":
@@ -209,10 +246,14 @@ def evaluate(model: JoyImage, count: int, folder: Path, tasks=tuple(TASKS), **op
     untouched = [v for k, v in found.items() if k[1] == "untouched PSNR"]
     if untouched:
         found["all", "untouched PSNR"] = float(np.mean(untouched))
-    return found, ceiling
+    return found, ceiling, numbers
 
 
-def main() -> None:
+def named(found: Results) -> dict[str, float]:
+    return {" / ".join(key): round(value, 4) for key, value in found.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny", help="a folder with weights instead of the bundled ones")
     parser.add_argument("--count", type=int, default=COUNT, help="scenes of each task")
@@ -222,18 +263,20 @@ def main() -> None:
     parser.add_argument("--no-questions", action="store_true")
     parser.add_argument("--compare", type=int, metavar="N", help="also compare settings, on N scenes of three tasks")
     parser.add_argument("--folder", type=Path, default=Path("build/tiny/evaluation"), help="for sheets and results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     model = JoyImage.load(options.model)
-    found, ceiling = evaluate(
+    found, ceiling, numbers = evaluate(
         model, options.count, options.folder, options.tasks, steps=options.steps, guidance_scale=options.guidance
     )
+    text = f"{table(found, ceiling)}\n\n{crowding(numbers)}"
+    results = {"figures": named(found), "by number of objects": named(numbers)}
     if not options.no_questions:
-        found.update(answers(model, options.count))
-    text = table(found, ceiling)
-    results = {"figures": {" / ".join(k): round(v, 4) for k, v in found.items()}}
+        asked, familiar = (answers(model, options.count, test) for test in (True, False))
+        text += f"\n\n{exam_table(asked, familiar)}"
+        results |= {"questions": named(asked), "questions, seen combinations": named(familiar)}
     if options.compare:
         rows = compare(model, options.compare)
-        results["settings"] = {name: {" / ".join(k): round(v, 4) for k, v in row.items()} for name, row in rows}
+        results["settings"] = {name: named(row) for name, row in rows}
         names = list(rows[0][1])
         text += "\n\n| settings | " + " | ".join(" ".join(k) for k in names) + " |\n|" + " --- |" * (len(names) + 1)
         text += "".join(f"\n| {name} | " + " | ".join(_shown(k, row[k]) for k in names) + " |" for name, row in rows)

@@ -15,15 +15,20 @@ from joyimage.spatial import VIEWS
 
 from . import scenes as world
 from .render import PALETTE, render
-from .scenes import KINDS, SIZE, SLOTS
+from .scenes import SIZE, SLOTS
 from .tasks import Pairs
 
 CHROMA = 48  # levels between the largest and the smallest channel from which on a pixel has a colour
 SATURATION = 0.33
 OVERLAP = 0.6  # intersection over union from which on a silhouette is the right one, in the right place
 RED_LEFT = 0.05  # of a box's line that may stay
+BRIGHT_RED = 230  # level of red that the line has and no red solid
 SMALLEST = 30  # pixels of an object that is there
-CROP = 16  # side of the crops by which shapes are told
+CROP = 20  # side of the crops by which shapes are told
+AROUND = 0.4  # of an object's box on each side of it: the white front of a car has no colour
+WHITE = 190  # levels of all channels from which on a pixel is of a car's lit front
+NEIGHBOURS, VOTES = 9, 4
+FARTHEST = 0.99  # quantile of the distances between neighbours
 
 Verdict = dict[str, np.ndarray]
 
@@ -96,12 +101,23 @@ def move(pairs: Pairs, output: np.ndarray) -> Verdict:
     r, g, b = np.moveaxis(output.astype(np.int16), -1, 0)
     red = (r > 150) & (g < 100) & (b < 100)
     differs = np.abs(output.astype(np.int16) - pairs.target.astype(np.int16)).max(-1) > 60
-    left_over = (red & differs & line).sum((1, 2)) / np.maximum(line.sum((1, 2)), 1)
+    left_over = (red & differs & line & ~solids(pairs.after, output)).sum((1, 2)) / np.maximum(line.sum((1, 2)), 1)
     return {
         "object in the box": centred & within & (area >= SMALLEST) & (overlap(found, truth) >= OVERLAP),
         "box gone": left_over < RED_LEFT,
         "untouched PSNR": untouched(pairs, output),
     }
+
+
+def solids(scenes: world.Scenes, output: np.ndarray) -> np.ndarray:
+    """Patches of the scene's own colours, three pixels thick at least and darker than the line: a red cube that has
+    come out too wide is no line that was left."""
+    labels = np.where(output.max(-1) < BRIGHT_RED, segment(output), -1)
+    found = np.zeros(output.shape[:3], dtype=bool)
+    for slot in range(SLOTS):
+        patch = (labels == scenes.colour[:, slot, None, None]) & scenes.present[:, slot, None, None]
+        found |= grown(~grown(~patch)) & patch
+    return found
 
 
 def recolour(pairs: Pairs, output: np.ndarray) -> Verdict:
@@ -166,42 +182,51 @@ def generate(pairs: Pairs, output: np.ndarray) -> Verdict:
         if min(mask.sum() for mask in masks) < SMALLEST:
             present[i] = ordered[i] = False
             continue
-        kinds = [nearest_kind(output[i], mask) for mask in masks]
-        present[i] = kinds == list(pairs.after.kind[i, slots])
+        present[i] = all(
+            looks_like(output[i], mask, pairs.after.kind[i, slot]) for mask, slot in zip(masks, slots, strict=True)
+        )
         wanted = np.argsort([world.middle(pairs.after[i : i + 1], slot)[0, 0] for slot in slots])
         ordered[i] = list(np.argsort([np.nonzero(mask)[1].mean() for mask in masks])) == list(wanted)
     return {"colours and shapes": present, "order": ordered}
 
 
-def nearest_kind(picture: np.ndarray, mask: np.ndarray) -> int:
-    """The kind that most of the seven nearest of many rendered objects have."""
-    crops, kinds = examples()
-    distance = ((crops - crop(picture, mask)) ** 2).sum((1, 2, 3))
-    return int(np.bincount(kinds[np.argsort(distance)[:7]], minlength=len(KINDS)).argmax())
+def looks_like(picture: np.ndarray, mask: np.ndarray, kind: int) -> bool:
+    """Whether enough of the nearest of many rendered objects have this kind, and it is no farther from them than they
+    are from each other: a blob is near to nothing. A car from behind may be a cube."""
+    crops, kinds, farthest = examples()
+    distance = ((crops - crop(picture, mask).ravel()) ** 2).sum(1)
+    nearest = np.argsort(distance)[:NEIGHBOURS]
+    return bool((kinds[nearest] == kind).sum() >= VOTES and distance[nearest[0]] <= farthest)
 
 
 @lru_cache(maxsize=1)
-def examples() -> tuple[np.ndarray, np.ndarray]:
-    """Crops (N, CROP, CROP, 2) of rendered objects, and their kinds (N,)."""
-    drawn = world.draw(4000, np.random.default_rng(7))
-    drawn = replace(drawn, present=np.arange(SLOTS)[None] == np.zeros((len(drawn), 1)))
+def examples() -> tuple[np.ndarray, np.ndarray, float]:
+    """Crops (N, features) of rendered objects, their kinds (N,), and how far apart neighbours of them are at most."""
+    drawn = world.draw(5000, np.random.default_rng(7))
     pictures = render(drawn).pixels
     masks = segment(pictures) == drawn.colour[:, 0, None, None]
     seen = np.flatnonzero(masks.sum((1, 2)) >= SMALLEST)
-    return np.stack([crop(pictures[i], masks[i]) for i in seen]), drawn.kind[seen, 0]
+    crops = np.stack([crop(pictures[i], masks[i]).ravel() for i in seen])
+    squares = (crops**2).sum(1)
+    apart = squares[:, None] + squares - 2 * crops @ crops.T
+    np.fill_diagonal(apart, np.inf)
+    return crops, drawn.kind[seen, 0], float(np.quantile(apart.min(1), FARTHEST))
 
 
 def crop(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An object's silhouette and its light, its box stretched to CROP x CROP by picking pixels."""
+    """An object's silhouette, its light, and what is white: its box and some more, stretched to CROP x CROP."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    y = top + (np.arange(CROP) + 0.5) / CROP * (bottom - top)
-    x = left + (np.arange(CROP) + 0.5) / CROP * (right - left)
-    inside = mask[y.astype(int)[:, None], x.astype(int)].astype(np.float32)
-    light = picture.max(-1)[y.astype(int)[:, None], x.astype(int)].astype(np.float32)
-    brightest = max(float((light * inside).max()), 1.0)
-    # the front of a car is white: what is bright beside the silhouette tells it from a cube
-    return np.stack([inside, 0.7 * light / brightest], axis=-1)
+    at = (np.arange(CROP) + 0.5) / CROP * (1 + 2 * AROUND) - AROUND
+    y = np.floor(top + at * (bottom - top)).astype(int)
+    x = np.floor(left + at * (right - left)).astype(int)
+    good = ((y >= 0) & (y < SIZE))[:, None] & ((x >= 0) & (x < SIZE))
+    y, x = y.clip(0, SIZE - 1)[:, None], x.clip(0, SIZE - 1)
+    shown = picture[y, x].astype(np.float32)
+    inside = mask[y, x] & good
+    light = shown.max(-1) * inside
+    white = (shown.min(-1) > WHITE) & (shown.max(-1) - shown.min(-1) < 16) & good
+    return np.stack([inside, 0.7 * light / max(float(light.max()), 1.0), white], axis=-1).astype(np.float32)
 
 
 JUDGES = {

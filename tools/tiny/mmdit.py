@@ -19,7 +19,7 @@ from .encoder import SEEN, count_references, pad, run
 from .training import Recipe, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
-RECIPE = Recipe(steps=8000, hold=0.6, average=0.998, save_every=250, half=True)
+RECIPE = Recipe(steps=13000, hold=0.6, average=0.998, save_every=250, half=True)
 MICRO_BATCH, MICRO_BATCHES = 36, 2
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
 WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
@@ -27,7 +27,7 @@ SHIFT = 1.5
 EDITED, EDITED_LAST = 5.0, 0.5  # how much more what changes weighs, at the start and at the end
 # How often a task is drawn.
 SHARES = {
-    "move": 0.24, "rotate": 0.17, "camera": 0.16, "recolour": 0.12, "remove": 0.07, "add": 0.07, "compose": 0.07,
+    "move": 0.26, "rotate": 0.16, "camera": 0.15, "recolour": 0.15, "remove": 0.07, "add": 0.05, "compose": 0.06,
     "generate": 0.10,
 }  # fmt: skip
 

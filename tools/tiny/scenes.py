@@ -53,6 +53,10 @@ PROPORTIONS = np.array(  # half extents of each kind for size 1
     [[0.84, 0.84, 0.84], [0.8, 0.8, 0.95], [0.95, 0.95, 1.05], [0.95, 0.95, 0.95], [1.3, 0.76, 0.7]]
 )
 SMALLEST, LARGEST = 0.66, 0.96
+CROWDED = np.array([1.0, 0.92, 0.8, 0.72])  # factors of the sizes where one, two, three or four objects have to fit
+NUMBERS = np.array([0.2, 0.35, 0.25, 0.2])  # shares of scenes with so many objects
+APART = 1.02  # of the sum of two objects' radii, the least distance between their middles
+TRIES = 6  # places that are tried for an object until it stands apart from those before it
 MARGIN = 2  # pixels of the picture's border that objects keep free
 
 
@@ -73,6 +77,11 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.present)
+
+    @property
+    def count(self) -> np.ndarray:
+        """How many objects each has, (N,)."""
+        return self.present.sum(axis=1)
 
     def __getitem__(self, index) -> Scenes:
         return Scenes(**{name: value[index] for name, value in vars(self).items()})
@@ -171,7 +180,7 @@ def middle(scenes: Scenes, slot: int) -> np.ndarray:
 
 
 def valid(scenes: Scenes) -> np.ndarray:
-    """Whether all objects stand apart, lie inside the picture and hide little of each other, (N,)."""
+    """Whether all objects stand apart, lie inside the picture, hide little of each other and differ in colour, (N,)."""
     found, radius = boxes(scenes), scenes.radius
     inside = (found[..., :2] >= MARGIN).all(-1) & (found[..., 2:] <= SIZE - MARGIN).all(-1)
     good = (inside | ~scenes.present).all(axis=1)
@@ -186,27 +195,52 @@ def valid(scenes: Scenes) -> np.ndarray:
                 ),
                 axis=-1,
             )
-            apart = gap > 1.02 * (radius[:, i] + radius[:, j])
+            apart = gap > APART * (radius[:, i] + radius[:, j])
+            good &= ~both | (scenes.colour[:, i] != scenes.colour[:, j])
             good &= ~both | (apart & (shared < 0.2 * np.minimum(area[:, i], area[:, j])))
     return good
 
 
-def draw(count: int, generator: np.random.Generator, *, test: bool = False, kind: int | None = None) -> Scenes:
+def draw(
+    count: int,
+    generator: np.random.Generator,
+    *,
+    test: bool = False,
+    kind: int | None = None,
+    numbers: np.ndarray = NUMBERS,
+) -> Scenes:
     """Random valid scenes. In tests the object of slot 0 is of a held-out combination, else none is.
 
-    The objects of a scene have different colours. `kind` is that of slot 0.
+    The objects of a scene have different colours. `kind` is that of slot 0. Numbers of objects come in the shares
+    `numbers`, though the more there are the fewer arrangements are valid.
     """
     done: list[Scenes] = []
-    missing = count
-    while missing > 0:
-        scenes = _draw_any(max(64, missing * 3), generator, test, kind)
-        scenes = scenes[valid(scenes)][:missing]
-        done.append(scenes)
-        missing -= len(scenes)
-    return concatenate(done)
+    missing = quotas(count, numbers)
+    while missing.any():
+        scenes = _draw_any(missing, generator, test, kind)
+        chosen = within(missing, scenes, valid(scenes))
+        done.append(scenes[chosen])
+        missing = missing - np.bincount(scenes.count[chosen], minlength=SLOTS + 1)[1:]
+    scenes = concatenate(done)
+    return scenes[generator.permutation(count)]
 
 
-def _draw_any(count: int, generator: np.random.Generator, test: bool, kind: int | None) -> Scenes:
+def quotas(count: int, shares: np.ndarray = NUMBERS) -> np.ndarray:
+    """How many of `count` scenes have one, two, three and four objects."""
+    ends = np.round(np.cumsum(shares / shares.sum()) * count).astype(int)
+    return np.diff(ends, prepend=0)
+
+
+def within(missing: np.ndarray, scenes: Scenes, good: np.ndarray) -> np.ndarray:
+    """The indices of the first good scenes of each number of objects, as many as are missing of it."""
+    found = [np.flatnonzero(good & (scenes.count == n))[:some] for n, some in enumerate(missing, start=1)]
+    return np.sort(np.concatenate(found))
+
+
+def _draw_any(missing: np.ndarray, generator: np.random.Generator, test: bool, kind: int | None) -> Scenes:
+    """Some scenes for each number of objects of which `missing` says that there are too few; not all are valid."""
+    number = np.repeat(np.arange(1, SLOTS + 1), np.where(missing > 0, np.maximum(32, 4 * missing), 0))
+    count = len(number)
     combinations = np.array([(c, k) for c in range(len(COLOURS)) for k in range(len(KINDS))])
     kept = held_out(combinations[:, 0], combinations[:, 1])
     seen, unseen = combinations[~kept], combinations[kept]
@@ -216,24 +250,40 @@ def _draw_any(count: int, generator: np.random.Generator, test: bool, kind: int 
     if kind is not None:
         colours = [c for c in range(len(COLOURS)) if held_out(c, kind) == test]
         picks[:, 0] = np.stack([generator.choice(colours, size=count), np.full(count, kind)], axis=1)
-    number = generator.choice([1, 2, 3, 4], p=[0.2, 0.35, 0.25, 0.2], size=count)
-    present = np.arange(SLOTS) < number[:, None]
-    for i in range(1, SLOTS):  # colours that differ: those that do not are taken away
-        present[:, i] &= (picks[:, :i, 0] != picks[:, i : i + 1, 0]).all(axis=1)
-    return Scenes(
-        present=present,
+    for i in range(1, SLOTS):  # colours that differ
+        for _ in range(TRIES):
+            again = (picks[:, :i, 0] == picks[:, i : i + 1, 0]).any(axis=1)
+            picks[again, i] = seen[generator.integers(len(seen), size=again.sum())]
+    size = generator.uniform(SMALLEST, LARGEST, (count, SLOTS)) * CROWDED[number - 1, None]
+    scenes = Scenes(
+        present=np.arange(SLOTS) < number[:, None],
         kind=picks[..., 1],
         colour=picks[..., 0],
-        place=np.stack(
-            [generator.uniform(-1.8, 1.8, (count, SLOTS)), generator.uniform(-1.6, 1.9, (count, SLOTS))], axis=-1
-        ),
-        size=generator.uniform(SMALLEST, LARGEST, (count, SLOTS)),
+        place=places(generator, (count, SLOTS)),
+        size=size,
         yaw=generator.uniform(-180, 180, (count, SLOTS)),
         ground=generator.integers(len(GROUNDS), size=count),
         texture=generator.choice(len(TEXTURES), p=[0.6, 0.2, 0.2], size=count),
         grain=np.stack([generator.uniform(0, 90, count), generator.uniform(0, 1, count)], axis=1),
         camera=np.stack([np.zeros(count), generator.uniform(28, 48, count), np.full(count, DISTANCE)], axis=1),
     )
+    return spread(scenes, generator)
+
+
+def places(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Places on the ground that are mostly in the picture, (*shape, 2)."""
+    return np.stack([generator.uniform(-1.8, 1.8, shape), generator.uniform(-1.6, 1.9, shape)], axis=-1)
+
+
+def spread(scenes: Scenes, generator: np.random.Generator) -> Scenes:
+    """Scenes in which objects that stood in others have been given other places, some times each."""
+    place, radius = scenes.place.copy(), scenes.radius
+    for i in range(1, SLOTS):
+        for _ in range(TRIES):
+            gaps = np.linalg.norm(place[:, :i] - place[:, i : i + 1], axis=-1)
+            again = (gaps < APART * (radius[:, :i] + radius[:, i : i + 1])).any(axis=1)
+            place[again, i] = places(generator, (again.sum(),))
+    return replace(scenes, place=place)
 
 
 def view_yaw(scenes: Scenes, view: np.ndarray) -> np.ndarray:

@@ -13,12 +13,26 @@ from joyimage.spatial import VIEWS, ZOOMS
 
 from . import scenes as world
 from .render import Rendered, mask_boxes, render
-from .scenes import CAR, COLOUR_NAMES, DISTANCE, GROUND_NAMES, KINDS, SIZE, SLOTS, TEXTURES, Scenes
+from .scenes import (
+    CAR,
+    COLOUR_NAMES,
+    CROWDED,
+    DISTANCE,
+    GROUND_NAMES,
+    KINDS,
+    NUMBERS,
+    SIZE,
+    SLOTS,
+    TEXTURES,
+    Scenes,
+)
 
 CHANGED = 14  # levels of 255 from which on a pixel counts as changed
 RELATIONS = {"to the left of": (-1, 0), "to the right of": (1, 0), "in front of": (0, -1), "behind": (0, 1)}
 GAP = 0.3  # between an object that is added and what it is added beside
-ADDED_SIZE, ADDED_YAW = 0.84, 30.0  # what the words do not say must be the same every time
+ADDED_SIZE, ADDED_YAW = 0.84, -60.0  # what the words do not say must be the same every time
+BESIDE = NUMBERS * [0, 1, 1, 1]  # shares of numbers of objects where one stands beside another
+DESCRIBED = NUMBERS * [1, 1, 1, 0]  # and where words alone say what is there
 ELEVATION = 38.0  # of the camera in pictures made from text
 YAWS = tuple(range(-90, 91, 15))
 PITCHES = (-15, 0, 15)
@@ -48,30 +62,37 @@ class Pairs:
         return difference > CHANGED
 
 
-def _collect(count: int, propose: Callable[[int], tuple], share: float) -> tuple:
-    """Call `propose(n)`, which gives (good, Scenes or arrays …), until `count` good ones are there.
+def _collect(
+    count: int,
+    generator: np.random.Generator,
+    propose: Callable[[int, np.ndarray], tuple],
+    numbers: np.ndarray = NUMBERS,
+) -> tuple:
+    """Call `propose(n, shares)`, which gives (good, Scenes, …) of n, until `count` good ones are there.
 
-    `share` guesses how many of the proposed are good.
+    The numbers of objects come in the shares `numbers`, however few of the proposals are good.
     """
-    parts, missing = [], count
-    while missing > 0:
-        good, *values = propose(max(32, int(missing / share)))
-        chosen = np.flatnonzero(good)[:missing]
-        parts.append([value[chosen] for value in values])
-        missing -= len(chosen)
-    columns = zip(*parts, strict=True)
-    return tuple(world.concatenate(c) if isinstance(c[0], Scenes) else np.concatenate(c) for c in map(list, columns))
+    parts, missing = [], world.quotas(count, numbers)
+    while missing.any():
+        good, scenes, *values = propose(int(np.clip(4 * missing.sum(), 128, 8000)), missing)
+        chosen = world.within(missing, scenes, good)
+        parts.append([value[chosen] for value in (scenes, *values)])
+        missing = missing - np.bincount(scenes.count[chosen], minlength=SLOTS + 1)[1:]
+    order = generator.permutation(count)
+    columns = map(list, zip(*parts, strict=True))
+    joined = (world.concatenate(c) if isinstance(c[0], Scenes) else np.concatenate(c) for c in columns)
+    return tuple(values[order] for values in joined)
 
 
 def move(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    def propose(n):
-        before = world.draw(n, generator, test=test)
+    def propose(n, numbers):
+        before = world.draw(n, generator, test=test, numbers=numbers)
         place = np.stack([generator.uniform(-1.8, 1.8, n), generator.uniform(-1.6, 1.9, n)], axis=1)
         after = before.with_slot(0, place=place)
         distance = np.linalg.norm(world.middle(before, 0)[:, :2] - world.middle(after, 0)[:, :2], axis=1)
         return world.valid(after) & (distance > 14), before, after
 
-    before, after = _collect(count, propose, 0.2)
+    before, after = _collect(count, generator, propose)
     rendered, first = render(after), render(before)
     pad = generator.integers(1, 3, size=(count, 4)) * np.array([-1, -1, 1, 1])
     box = np.clip(rendered.box() + pad, 0, SIZE)
@@ -85,10 +106,10 @@ def _draw_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def rotate(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    def propose(n):
-        scenes = world.draw(n, generator, test=False, kind=CAR)
+    def propose(n, numbers):
+        scenes = world.draw(n, generator, test=False, kind=CAR, numbers=numbers)
         if test:  # one half with colours no car had, one with views never asked of that colour
-            unseen = world.draw(n // 2, generator, test=True, kind=CAR)
+            unseen = world.draw(n // 2, generator, test=True, kind=CAR, numbers=numbers)
             scenes = world.concatenate([unseen, scenes[: n - n // 2]])
         view = generator.integers(len(VIEWS), size=n)
         colour = scenes.colour[:, 0]
@@ -99,7 +120,7 @@ def rotate(count: int, generator: np.random.Generator, test: bool = False) -> Pa
         order = generator.permutation(n)
         return ((turn > 30) & good & world.valid(after))[order], scenes[order], after[order], view[order]
 
-    before, after, view = _collect(count, propose, 0.3)
+    before, after, view = _collect(count, generator, propose)
     rendered, first = render(after), render(before)
     texts = [spatial.rotate_object(before.name(i), VIEWS[v]) for i, v in enumerate(view)]
     return Pairs(
@@ -108,8 +129,8 @@ def rotate(count: int, generator: np.random.Generator, test: bool = False) -> Pa
 
 
 def camera(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    def propose(n):
-        before = world.draw(n, generator, test=test)
+    def propose(n, numbers):
+        before = world.draw(n, generator, test=test, numbers=numbers)
         yaw = generator.choice(YAWS, size=n)
         pitch = generator.choice(PITCHES, p=[0.25, 0.5, 0.25], size=n)
         zoom = generator.choice(len(ZOOMS), p=[0.25, 0.25, 0.5], size=n)
@@ -120,7 +141,7 @@ def camera(count: int, generator: np.random.Generator, test: bool = False) -> Pa
         after = replace(before, camera=moved)
         return good & world.valid(after), before, after, yaw, pitch, zoom
 
-    before, after, yaw, pitch, zoom = _collect(count, propose, 0.25)
+    before, after, yaw, pitch, zoom = _collect(count, generator, propose)
     rendered, first = render(after), render(before)
     texts = [spatial.camera(float(y), float(p), ZOOM_NAMES[z]) for y, p, z in zip(yaw, pitch, zoom, strict=True)]
     details = {"yaw": yaw, "pitch": pitch, "zoom": zoom}
@@ -131,8 +152,8 @@ ZOOM_NAMES = np.array(list(world.ZOOM))
 
 
 def recolour(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    def propose(n):
-        scenes = world.draw(n, generator, test=test)
+    def propose(n, numbers):
+        scenes = world.draw(n, generator, test=test, numbers=numbers)
         other = generator.integers(len(COLOUR_NAMES), size=n)
         fresh = (~scenes.present | (scenes.colour != other[:, None])).all(axis=1)
         good = fresh & ~world.held_out(other, scenes.kind[:, 0])
@@ -140,7 +161,7 @@ def recolour(count: int, generator: np.random.Generator, test: bool = False) -> 
         # in tests the result is what was never seen
         return (good, changed, scenes) if test else (good, scenes, changed)
 
-    before, after = _collect(count, propose, 0.4)
+    before, after = _collect(count, generator, propose)
     rendered, first = render(after), render(before)
     texts = [f"Change the color of the {before.name(i)} to {COLOUR_NAMES[after.colour[i, 0]]}." for i in range(count)]
     return Pairs("recolour", texts, [first.pixels], rendered.pixels, before, after, rendered, first)
@@ -154,20 +175,22 @@ def remove(count: int, generator: np.random.Generator, test: bool = False) -> Pa
     return Pairs("remove", texts, [first.pixels], rendered.pixels, before, after, rendered, first)
 
 
-def _beside(n: int, generator: np.random.Generator, test: bool) -> tuple[np.ndarray, Scenes, np.ndarray]:
+def _beside(
+    n: int, numbers: np.ndarray, generator: np.random.Generator, test: bool
+) -> tuple[np.ndarray, Scenes, np.ndarray]:
     """Scenes whose object 0 stands beside object 1, whether they are good, and the relation of each."""
-    scenes = world.draw(n, generator, test=test)
+    scenes = world.draw(n, generator, test=test, numbers=numbers)
     relation = generator.integers(len(RELATIONS), size=n)
     step = np.array(list(RELATIONS.values()), dtype=float)[relation]
-    scenes = scenes.with_slot(0, size=np.full(n, ADDED_SIZE), yaw=np.full(n, ADDED_YAW))
+    scenes = scenes.with_slot(0, size=ADDED_SIZE * CROWDED[scenes.count - 1], yaw=np.full(n, ADDED_YAW))
     radius = scenes.radius
     place = scenes.place[:, 1] + step * (radius[:, :1] + radius[:, 1:2] + GAP)
     scenes = scenes.with_slot(0, place=place)
-    return scenes.present[:, 1] & world.valid(scenes), scenes, relation
+    return world.valid(scenes), scenes, relation
 
 
 def add(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    after, relation = _collect(count, lambda n: _beside(n, generator, test), 0.15)
+    after, relation = _collect(count, generator, lambda *n: _beside(*n, generator, test), BESIDE)
     before = after.with_slot(0, present=False)
     rendered, first = render(after), render(before)
     words = list(RELATIONS)
@@ -178,7 +201,7 @@ def add(count: int, generator: np.random.Generator, test: bool = False) -> Pairs
 
 def compose(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
     """The object comes from a second picture, with the size and yaw it has there."""
-    after, relation = _collect(count, lambda n: _beside(n, generator, test), 0.15)
+    after, relation = _collect(count, generator, lambda *n: _beside(*n, generator, test), BESIDE)
     place = np.stack([generator.uniform(-1, 1, count), generator.uniform(-0.8, 1, count)], axis=1)
     shown = after.with_slot(0, place=place)
     shown = replace(shown, present=np.arange(SLOTS)[None] == np.zeros((count, 1)), ground=shown.ground[::-1])
@@ -196,16 +219,14 @@ def compose(count: int, generator: np.random.Generator, test: bool = False) -> P
 
 
 def generate(count: int, generator: np.random.Generator, test: bool = False) -> Pairs:
-    def propose(n):
-        scenes = world.draw(n, generator, test=test)
-        scenes = replace(
-            scenes,
-            size=np.full_like(scenes.size, ADDED_SIZE),
-            camera=np.tile([0, ELEVATION, DISTANCE], (n, 1)),
-        )
-        return world.valid(scenes) & (scenes.present.sum(1) <= 3), scenes
+    def propose(n, numbers):
+        scenes = world.draw(n, generator, test=test, numbers=numbers)
+        size = np.broadcast_to(ADDED_SIZE * CROWDED[scenes.count - 1, None], scenes.size.shape)
+        yaw = np.full_like(scenes.yaw, ADDED_YAW)
+        scenes = replace(scenes, size=size, yaw=yaw, camera=np.tile([0, ELEVATION, DISTANCE], (n, 1)))
+        return world.valid(scenes), scenes
 
-    (after,) = _collect(count, propose, 0.5)
+    (after,) = _collect(count, generator, propose, DESCRIBED)
     rendered = render(after)
     texts = [describe(after, i) for i in range(count)]
     return Pairs("generate", texts, [], rendered.pixels, after, after, rendered, rendered)

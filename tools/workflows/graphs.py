@@ -293,7 +293,7 @@ Words that are to be written in the picture stand in double quotes.
 def tiny() -> Workflow:
     note = f"""\
 Press **Run**. This graph needs no download and no picture: the tiny model that comes with the pack makes a small \
-picture from text, moves its object into the red box, and answers a question. It takes seconds on any computer.
+picture from text, moves one of its objects into the red box, and answers a question. It takes seconds on any computer.
 
 Then drag the box elsewhere and run again. The tiny model was trained on drawn scenes of cubes, spheres, cones, \
 cylinders and cars in eight colours; its pictures have 64 pixels a side. The other graphs are for the real model; \
@@ -301,12 +301,12 @@ this one runs with it too.
 
 {EDIT_FILES}"""
     make = {
-        "encode": encode("A yellow cone on plain slate ground.", room=50),
+        "encode": encode("A blue sphere and an orange cone on plain slate ground.", room=50),
         "sampler": sample(steps=20),
         "decode": decode("sampler"),
         "preview": Node("PreviewImage", {"images": Out("decode")}, room=SMALL_PICTURE),
     }
-    box = {"image": Out("decode"), "object": "yellow cone", "box": '{"x": 0.6, "y": 0.24, "w": 0.28, "h": 0.46}'}
+    box = {"image": Out("decode"), "object": "blue sphere", "box": '{"x": 0.12, "y": 0.5, "w": 0.34, "h": 0.34}'}
     change = {
         "instruction": by_hand("JoyImageMoveObject", box),
         "encode_edit": encode(Out("instruction", "instruction"), [Out("instruction", "image")], room=50),
@@ -315,7 +315,8 @@ this one runs with it too.
     asked = {
         "encoder": Out("encoder"),
         "images.image0": Out("decode_edit"),
-        "question": "What color is the cone?",
+        "question": "Which is nearer to the camera, the orange cone or the blue sphere?",
+        "temperature": 0.0,
     }
     show = {
         "decode_edit": decode("sampler_edit"),
