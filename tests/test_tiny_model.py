@@ -24,14 +24,15 @@ from tools.tiny import evaluate, judge, pack, questions, samples
 COUNT = 12  # scenes of each task
 # How many of the 12 must succeed; the model card has the shares of 200.
 WANTED = {
-    ("move", "object in the box"): 10,
+    ("move", "object in the box"): 11,
     ("move", "box gone"): 11,
-    ("recolour", "recoloured"): 9,
+    ("recolour", "recoloured"): 11,
     ("remove", "removed"): 11,
     ("rotate", "right view"): 8,
     ("generate", "colours and shapes"): 5,
+    ("generate", "order"): 10,
 }
-UNTOUCHED = 27.0  # dB, mean of what an edit leaves alone
+UNTOUCHED = 33.0  # dB, mean of what an edit leaves alone
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +66,32 @@ def test_the_rest_of_the_picture_stays(edited, task):
 
 def test_the_camera_turns_the_right_way(edited):
     verdict = judge.verdicts(*edited("camera"))
-    assert verdict["yaw direction"].mean() >= 0.8 and verdict["PSNR"].mean() > 19
+    assert verdict["yaw direction"].mean() >= 0.9 and verdict["PSNR"].mean() > 20
 
 
 def test_guidance_follows_the_words(model, edited):
-    """With it, what is to change comes nearer to its new colour."""
-    pairs, output = edited("recolour")
+    """With it, what is to turn comes nearer to its new view."""
+    pairs, output = edited("rotate")
     plain = evaluate.outputs(model, evaluate.conditions(model, pairs), guidance_scale=1.0)
     errors = [np.mean((made.astype(float) - pairs.target)[pairs.changed()] ** 2) for made in (output, plain)]
     assert errors[0] < 0.9 * errors[1]
 
 
-def test_questions_are_answered(model):
-    exam = questions.make(40, np.random.default_rng(evaluate.SEED), test=True)
+# Of the first 12 questions of a kind; colours and shapes it can name only in combinations that training showed.
+ANSWERS = [
+    (True, {"count": 10, "view": 6, "locate": 9}),
+    (False, {"count": 11, "colour": 9, "shape": 9, "view": 9, "nearer": 9, "locate": 9}),
+]
+
+
+@pytest.mark.parametrize(("test", "wanted"), ANSWERS, ids=["held-out", "seen"])
+def test_questions_are_answered(model, test, wanted):
+    exam = questions.make(60, np.random.default_rng(evaluate.SEED), test=test)
     asked = [(picture, q) for picture, some in zip(exam.pixels, exam.questions, strict=True) for q in some]
-    for kind, wanted in (("count", 8), ("colour", 7), ("view", 8), ("locate", 8)):
-        chosen = [(picture, q) for picture, q in asked if q.kind == kind][:10]
+    for kind, number in wanted.items():
+        chosen = [(picture, q) for picture, q in asked if q.kind == kind][:COUNT]
         said = [model.ask(Image.fromarray(picture), q.text, temperature=0) for picture, q in chosen]
-        assert sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True)) >= wanted, kind
+        assert sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True)) >= number, kind
 
 
 def test_the_evaluation_writes_its_tables_and_sheets(tmp_path, capsys):
