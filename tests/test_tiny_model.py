@@ -32,7 +32,8 @@ WANTED = {
     ("generate", "colours and shapes"): 5,
     ("generate", "order"): 10,
 }
-UNTOUCHED = 33.0  # dB, mean of what an edit leaves alone
+# dB, mean of what an edit leaves alone. Steps that are 20 % short still edit, but leave 1 to 3 dB of noise.
+UNTOUCHED = {"move": 35.4, "recolour": 38.0, "remove": 40.0, "rotate": 34.9}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,9 @@ def test_edits_succeed(edited, task, verdict):
     assert judge.verdicts(*edited(task))[verdict].sum() >= WANTED[task, verdict]
 
 
-@pytest.mark.parametrize("task", ["move", "recolour", "remove", "rotate"])
+@pytest.mark.parametrize("task", UNTOUCHED)
 def test_the_rest_of_the_picture_stays(edited, task):
-    assert judge.untouched(*edited(task)).mean() > UNTOUCHED
+    assert judge.untouched(*edited(task)).mean() > UNTOUCHED[task]
 
 
 def test_the_camera_turns_the_right_way(edited):
