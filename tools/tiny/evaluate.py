@@ -189,38 +189,38 @@ def save(image: Image.Image, path: Path) -> None:
     os.replace(partial, path)
 
 
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
 def table(found: Results, ceiling: Results) -> str:
-    """Markdown: each figure, what is the best that the VAE lets through, and the bound."""
-    lines = ["| task | figure | measured | through the VAE alone | bound |", "| --- | --- | --- | --- | --- |"]
-    for key, value in found.items():
-        best, bound = ceiling.get(key), BOUNDS.get(key)
-        cells = [_shown(key, v) if v is not None else "" for v in (value, best, bound)]
-        lines.append(f"| {key[0]} | {key[1]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Each figure, what is the best that the VAE lets through, and the bound."""
+    rows = [
+        [*key, *(_shown(key, v) for v in (value, ceiling.get(key), BOUNDS.get(key)))] for key, value in found.items()
+    ]
+    return markdown(["task", "figure", "measured", "through the VAE alone", "bound"], rows)
 
 
-def _shown(key: tuple[str, str], value: float) -> str:
+def _shown(key: tuple[str, str], value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:.1f} dB" if "PSNR" in key[1] else f"{100 * value:.1f} %"
 
 
 def crowding(numbers: Results) -> str:
-    """Markdown: each task's share of scenes in which all is right, by the number of objects."""
-    tasks, columns = dict.fromkeys(task for task, _ in numbers), [str(n) for n in range(1, SLOTS + 1)]
-    lines = ["| task | " + " | ".join(columns) + " objects |", "| --- |" + " --- |" * len(columns)]
-    for task in tasks:
-        cells = [f"{100 * numbers[task, n]:.0f} %" if (task, n) in numbers else "" for n in columns]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Each task's share of scenes in which all is right, by the number of objects."""
+    columns = [str(n) for n in range(1, SLOTS + 1)]
+    tasks = dict.fromkeys(task for task, _ in numbers)
+    rows = [[task, *(_shown((task, n), numbers.get((task, n))) for n in columns)] for task in tasks]
+    return markdown(["task", *columns[:-1], f"{columns[-1]} objects"], rows)
 
 
 def exam_table(found: Results, familiar: Results) -> str:
-    """Markdown: answers on held-out combinations, and on ones that training showed."""
-    lines = ["| question | held-out combinations | seen ones | bound |", "| --- | --- | --- | --- |"]
-    for key, value in found.items():
-        bound = BOUNDS.get(key)
-        cells = [_shown(key, v) if v is not None else "" for v in (value, familiar[key], bound)]
-        lines.append(f"| {key[1]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Answers on held-out combinations, and on ones that training showed."""
+    rows = [
+        [key[1], *(_shown(key, v) for v in (value, familiar[key], BOUNDS.get(key)))] for key, value in found.items()
+    ]
+    return markdown(["question", "held-out combinations", "seen ones", "bound"], rows)
 
 
 def evaluate(
@@ -278,8 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = compare(model, options.compare)
         results["settings"] = {name: named(row) for name, row in rows}
         names = list(rows[0][1])
-        text += "\n\n| settings | " + " | ".join(" ".join(k) for k in names) + " |\n|" + " --- |" * (len(names) + 1)
-        text += "".join(f"\n| {name} | " + " | ".join(_shown(k, row[k]) for k in names) + " |" for name, row in rows)
+        cells = [[name, *(_shown(k, row[k]) for k in names)] for name, row in rows]
+        text += f"\n\n{markdown(['settings', *map(' '.join, names)], cells)}"
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (options.folder / "results.md").write_text(text + "\n")
