@@ -144,6 +144,33 @@ def test_answers_follow_from_the_scene():
     assert kinds == {ask.__name__.replace("description", "describe") for ask in questions.KINDS_OF_QUESTION}
 
 
+def test_every_object_can_be_asked_about_and_nothing_twice():
+    exam = questions.make(60, np.random.default_rng(5), every_object=True)
+    rendered = render.render(exam.scenes)
+    for i, asked in enumerate(exam.questions):
+        assert len({question.text for question in asked}) == len(asked)
+        located = [q.box for q in asked if q.kind == "locate"]
+        shown = [tuple(rendered.box(slot)[i]) for slot in np.flatnonzero(exam.scenes.present[i])]
+        assert sorted(located) == sorted(shown)
+
+
+def test_relations_follow_from_the_places():
+    exam = questions.make(80, np.random.default_rng(6), every_object=True)
+    seen = set()
+    for i, asked in enumerate(exam.questions):
+        names = {exam.scenes.name(i, slot): exam.scenes.place[i, slot] for slot in range(scenes.SLOTS)}
+        for question in asked:
+            if question.kind == "relation":
+                found = [name for name in names if name in question.text]
+                a, b = sorted(found, key=question.text.index)
+                across, along = names[a] - names[b]
+                side = {"to the left": across < 0, "to the right": across > 0}
+                side |= {"in front of it": along < 0, "behind it": along > 0}
+                assert side[question.answer]
+                seen.add(question.answer)
+    assert len(seen) == 4
+
+
 def test_shards_do_not_depend_on_what_else_is_made(tmp_path):
     data.make(tmp_path / "a", 0, {"remove": 2}, size=4, processes=1)
     data.make(tmp_path / "b", 0, {"remove": 1, "add": 1}, size=4, processes=1)

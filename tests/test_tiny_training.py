@@ -5,11 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
+from joyimage import prompts as chat
+from joyimage import tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.encoder import Encoder
-from tools.tiny import encoder, scenes, training, vae
+from tools.tiny import data, encoder, questions, scenes, training, vae
+from tools.tiny.render import render
+from tools.tiny.tasks import TASKS
+from tools.tiny.tokens import tokenizer
 from tools.tiny.training import Recipe
 
 
@@ -68,12 +75,6 @@ def test_the_vae_takes_wans_latent_statistics_without_changing_its_pictures():
 
 def test_the_encoder_is_trained_on_what_the_library_feeds_it():
     """The fast path of training against `Encoder.encode` with its own image processor."""
-    from PIL import Image
-
-    from joyimage import prompts as chat
-    from tools.tiny.render import render
-    from tools.tiny.tokens import tokenizer
-
     tokens = tokenizer(["Remove the red cube.", chat.CONDITIONING_SYSTEM] * 2, 300)
     network: Encoder = encoder.build(tokens)
     network.model.eval()
@@ -89,5 +90,74 @@ def test_the_encoder_is_trained_on_what_the_library_feeds_it():
     pieces = chat.opening(chat.CONDITIONING_SYSTEM, 2, "Remove the red cube.") + chat.closing()
     ids = torch.tensor([network._ids(pieces, [(4, 4)] * 2)])
     with torch.no_grad():
-        found = encoder.run(network, ids, pixels[None])[0, network._prefix_length :]
+        found = encoder.run(network, encoder.Batch(ids, pixels[None]))[0, network._prefix_length :]
     assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Of an encoder with random weights, and the questions on a few pictures."""
+    made = questions.make(24, np.random.default_rng(0), every_object=True)
+    network = encoder.build(PreTrainedTokenizerFast.from_pretrained(tiny.TOKENIZER))
+    network.model.eval()
+    return encoder.Source(network, torch.from_numpy(made.pixels), made.questions, {})
+
+
+def test_questions_of_one_row_do_not_see_each_other(source):
+    batch = source.questions(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = encoder.run(source.encoder, batch)
+        for row, number in ((0, 1), (0, 3), (5, 2)):
+            own = (batch.segments[row] == 0) | (batch.segments[row] == number)
+            alone = encoder.run(
+                source.encoder, encoder.Batch(batch.ids[row : row + 1, own], batch.images[row : row + 1])
+            )
+            assert (together[row, own] - alone[0]).norm() < 1e-5 * alone.norm()
+
+
+def test_no_answer_is_told_from_combinations_that_are_held_out(source):
+    """Else the encoder learns that there is no green car, and cannot name one."""
+    tokens = source.encoder.tokenizer
+
+    def rules(question: str, answer: str) -> list[str]:
+        text, said = (source.encoder._ids([words]) for words in (question, answer))
+        barred = [source.barred[rule].nonzero()[:, 0].tolist() for rule in source.rules(text, said)]
+        return [" ".join(sorted({tokens.decode([i]).strip() for i in some})) for some in barred]
+
+    assert rules("What shape is the green object?", "cube") == ["car"]
+    assert rules("What color is the car?", "red") == ["green"]
+    assert rules("What color is the cube?", "green") == ["blue red"]
+    assert rules("Which is nearer to the camera, the red car or the blue cone?", "the red car") == ["", "green", "cube"]
+    assert rules("How many objects are there?", "3") == [""]
+    for step in range(20):
+        batch = source.questions(torch.Generator().manual_seed(step))
+        told = batch.labels != encoder.IGNORED
+        assert not source.barred[batch.rules[told], batch.labels[told]].any()
+
+
+def test_a_taught_encoder_comes_nearer_to_its_teachers_conditions(source, tmp_path):
+    teacher, pupil = (encoder.build(source.encoder.tokenizer) for _ in range(2))
+    with torch.no_grad():
+        for parameter in teacher.backbone.parameters():
+            parameter.mul_(1.5)
+    teacher.model.eval().requires_grad_(False)
+    pairs = {task: data.columns(TASKS[task](20, np.random.default_rng(0))) for task in ("remove", "generate")}
+    pairs = {task: {k: v if k == "texts" else torch.from_numpy(v) for k, v in p.items()} for task, p in pairs.items()}
+    asked = [[questions.Question("count", "How many objects are there?", "1")]] * len(source.pixels)
+    taught = encoder.Source(pupil, source.pixels, asked, pairs)
+    recipe = Recipe(steps=12, warm_up=2, matrix_rate=0.01, average=0.5, save_every=12)
+    encoder.fit(pupil, taught, tmp_path, recipe, teacher)
+    lines = [json.loads(line)["away"] for line in (tmp_path / "encoder.log.jsonl").read_text().splitlines()]
+    assert np.mean(lines[-3:]) < 0.8 * np.mean(lines[:3])
+
+
+def test_the_decoder_learns_on_and_leaves_the_latents_as_they_are(tmp_path):
+    network = vae.build().eval().requires_grad_(False)
+    images = torch.from_numpy(render(scenes.draw(40, np.random.default_rng(0))).pixels)
+    batch = images[:8].permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = network.encode(batch)
+    before = (network.decode(latents) - batch).square().mean()
+    vae.refine(network, images, tmp_path, Recipe(steps=12, warm_up=2, average=0.5, save_every=12))
+    assert torch.equal(network.encode(batch), latents)
+    assert (network.decode(latents) - batch).square().mean() < 0.7 * before
+    assert not any(parameter.requires_grad for parameter in network.parameters())

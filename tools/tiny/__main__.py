@@ -17,8 +17,8 @@ from joyimage.vae import WanVAE
 from . import data, encoder, mmdit, pack, questions, vae
 from .training import Recipe
 
-QUESTIONS = 24_000  # pictures with questions
-STAGES = ("data", "vae", "encoder", "mmdit", "pack")
+QUESTIONS = 30_000  # pictures with questions
+STAGES = ("data", "vae", "decoder", "encoder", "mmdit", "pack")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of each network instead of the recipe's, for a trial")
     parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
+    parser.add_argument("--teacher", type=Path, help="an encoder.pt whose conditions the encoder shall learn to give")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
     options = parser.parse_args(arguments)
@@ -62,14 +63,22 @@ class Run:
         found = data.read(self.folder / "pairs", task, shards)
         return {k: v if k == "texts" else torch.from_numpy(v) for k, v in found.items()}
 
+    def pictures(self) -> torch.Tensor:
+        found = [p for task in data.SHARDS for k, p in self.pairs(task).items() if k in ("target", "reference0")]
+        return torch.cat(found)
+
     def vae(self) -> None:
-        pictures = [p for task in data.SHARDS for k, p in self.pairs(task).items() if k in ("target", "reference0")]
-        trained = vae.fit(torch.cat(pictures), self.folder, self.recipe(vae.RECIPE), seed=self.options.seed)
+        trained = vae.fit(self.pictures(), self.folder, self.recipe(vae.RECIPE), seed=self.options.seed)
         torch.save(trained.state_dict(), self.folder / "vae.pt")
 
-    def load_vae(self) -> WanVAE:
+    def decoder(self) -> None:
+        recipe, seed = self.recipe(vae.DECODER), self.options.seed
+        trained = vae.refine(self.load_vae("vae.pt"), self.pictures(), self.folder, recipe, seed=seed)
+        torch.save(trained.state_dict(), self.folder / "refined.pt")
+
+    def load_vae(self, name: str = "refined.pt") -> WanVAE:
         network = vae.build()
-        network.load_state_dict(torch.load(self.folder / "vae.pt", weights_only=True))
+        network.load_state_dict(torch.load(self.folder / name, weights_only=True))
         return network.eval().requires_grad_(False)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -80,16 +89,17 @@ class Run:
 
     def encoder(self) -> None:
         count = min(QUESTIONS, 12 * self.options.pairs)
-        asked = questions.make(count, np.random.default_rng([self.options.seed, 99]))
+        asked = questions.make(count, np.random.default_rng([self.options.seed, 99]), every_object=True)
         network = encoder.build(self.tokenizer())
         pairs = {task: self.pairs(task) for task in data.SHARDS}
         source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
-        encoder.fit(network, source, self.folder, self.recipe(encoder.RECIPE), seed=self.options.seed)
+        teacher = self.load_encoder(self.options.teacher) if self.options.teacher else None
+        encoder.fit(network, source, self.folder, self.recipe(encoder.RECIPE), teacher, seed=self.options.seed)
         torch.save(network.model.state_dict(), self.folder / "encoder.pt")
 
-    def load_encoder(self) -> Encoder:
+    def load_encoder(self, file: Path | None = None) -> Encoder:
         network = encoder.build(self.tokenizer())
-        network.model.load_state_dict(torch.load(self.folder / "encoder.pt", weights_only=True))
+        network.model.load_state_dict(torch.load(file or self.folder / "encoder.pt", weights_only=True))
         network.model.eval().requires_grad_(False)
         return network
 

@@ -14,7 +14,7 @@ from .tasks import TASKS, Pairs
 SHARD = 2000
 # Shards of each task: what is harder to learn gets more.
 SHARDS = {
-    "move": 14, "rotate": 12, "camera": 14, "recolour": 7, "remove": 5, "add": 5, "compose": 5, "generate": 6,
+    "move": 14, "rotate": 24, "camera": 14, "recolour": 7, "remove": 5, "add": 5, "compose": 5, "generate": 24,
 }  # fmt: skip
 
 

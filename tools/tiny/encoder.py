@@ -19,14 +19,17 @@ from joyimage import prompts as chat
 from joyimage.encoder import Encoder
 
 from . import questions as exam
+from .scenes import COLOUR_NAMES, KINDS, held_out
 from .tasks import TASKS
 from .tokens import tokenizer
 from .training import Recipe, train
 
-RECIPE = Recipe(steps=4800, matrix_rate=0.01, other_rate=1.5e-3, average=0.995, hold=0.5, save_every=200, half=True)
+RECIPE = Recipe(steps=5400, matrix_rate=0.01, other_rate=1.5e-3, average=0.995, hold=0.5, save_every=200, half=True)
 # How often a kind of question is drawn: what takes two objects, or a box, is harder than a name.
-SHARES = {"locate": 3.0, "view": 2.0, "count": 2.0, "relation": 3.0, "nearer": 2.0, "shape": 2.0}
-BATCH = 32
+SHARES = {"locate": 1.5, "view": 3.0, "relation": 2.0, "nearer": 1.5, "bigger": 2.0}
+PICTURES, QUESTIONS = 16, 8  # in a batch, and on each
+PROMPTS = 16
+TAUGHT = 10.0  # how much the squared distance from a teacher's conditions weighs, as a share of theirs
 GRID = 8
 VOCABULARY = 1024
 TEXT_SIZE, VISION_SIZE, VISION_HEADS = 128, 128, 16
@@ -117,21 +120,49 @@ def patches(images: Tensor, patch: int = 32, merge: int = 2) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of tokens (B, T), padded on the right, of `images` (B, k, H, W, 3) each, and the tokens to predict."""
+    """Rows of tokens (B, T), padded on the right, of `images` (B, k, H, W, 3) each."""
 
     ids: Tensor
-    labels: Tensor
-    lengths: Tensor
     images: Tensor
 
 
-def run(encoder: Encoder, ids: Tensor, images: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Exams(Batch):
+    """Rows of a picture and several questions on it with their answers.
+
+    `segments` (B, T) are 0 for what a row's questions share, and number its questions from 1 on, which do not see each
+    other; `offsets` (B, T) count the tokens of each. `labels` are the tokens to predict, and `rules` which of `barred`
+    holds for each.
+    """
+
+    segments: Tensor
+    offsets: Tensor
+    labels: Tensor
+    rules: Tensor
+
+
+def run(encoder: Encoder, batch: Batch) -> Tensor:
     """What the last decoder layer gives before the final norm, (B, T, D). All rows have `images` in the same places."""
-    model = encoder.backbone
+    model, ids, images = encoder.backbone, batch.ids, batch.images
     rows, count = len(ids), images.shape[1]
     grids = [(SEEN // 64, SEEN // 64)] * count
-    positions = encoder._positions(ids[0].tolist(), grids)  # the same for all rows
-    positions = torch.cat([torch.arange(ids.shape[1])[None], positions])[:, None].expand(-1, rows, -1)
+    if isinstance(batch, Exams):
+        shared = int((batch.segments[0] == 0).sum())
+        start = encoder._positions(ids[0, :shared].tolist(), grids)  # the same for all rows
+        positions = torch.cat(
+            [
+                start[:, None].expand(-1, rows, -1),
+                (batch.offsets[:, shared:] + start.max() + 1).expand(3, -1, -1),
+            ],
+            dim=-1,
+        )
+        own = batch.segments[:, :, None] == batch.segments[:, None]
+        seen = (own | (batch.segments[:, None] == 0)).tril()
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    else:
+        positions = encoder._positions(ids[0].tolist(), grids)[:, None].expand(-1, rows, -1)
+        mask = torch.ones_like(ids)
+    positions = torch.cat([torch.arange(ids.shape[1]).expand(1, rows, -1), positions])
     vision = {}
     if count:
         flat = images.flatten(0, 1)
@@ -142,7 +173,7 @@ def run(encoder: Encoder, ids: Tensor, images: Tensor) -> Tensor:
     kept = []
     hook = model.language_model.layers[-1].register_forward_hook(lambda _m, _a, output: kept.append(output))
     try:
-        model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False, **vision)
+        model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision)
     finally:
         hook.remove()
     return kept[0]
@@ -153,6 +184,24 @@ def pad(rows: list[list[int]], value: int) -> Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
+def barred(tokens: PreTrainedTokenizerFast) -> tuple[dict[int, int], dict[int, int], Tensor]:
+    """Tokens of colours and of kinds, and for each rule the tokens (rules, vocabulary) that an answer is not told from.
+
+    Training never shows some combinations of colour and kind. That is no reason to believe that there are none: where
+    the answer names the kind of a green object, the kinds that no green object had are left out of the softmax, so
+    that nothing is learned against them. Rule 0 bars nothing, then come one for each colour and one for each kind.
+    """
+    words = {i: tokens.decode([i]).strip() for i in range(len(tokens))}
+    colours = {i: COLOUR_NAMES.index(word) for i, word in words.items() if word in COLOUR_NAMES}
+    kinds = {i: KINDS.index(word) for i, word in words.items() if word in KINDS}
+    table = torch.zeros(1 + len(COLOUR_NAMES) + len(KINDS), len(tokens), dtype=torch.bool)
+    for i, colour in colours.items():
+        for j, kind in kinds.items():
+            if held_out(colour, kind):
+                table[1 + colour, j] = table[1 + len(COLOUR_NAMES) + kind, i] = True
+    return colours, kinds, table
+
+
 class Source:
     """Batches of questions and of conditions, drawn by a generator."""
 
@@ -160,20 +209,17 @@ class Source:
         self.encoder, self.pixels, self.pairs = encoder, pixels, pairs
         ids = encoder._control_ids
         self.end, self.padding = ids[chat.END], ids[chat.END_OF_TEXT]
-        grid = [(SEEN // 64, SEEN // 64)]
-        # By kind, so that each is asked as often as the others.
-        self.kinds: dict[str, list[tuple[int, list[int], int]]] = {}
+        self.colours, self.kinds, self.barred = barred(encoder.tokenizer)
+        opening = encoder._ids(chat.opening(chat.CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
+        self.opening = opening
+        closing = encoder._ids(chat.closing())
         cache: dict[str, list[int]] = {}
-        for i, some in enumerate(asked):
-            for question in some:
-                if question.text not in cache:
-                    pieces = chat.opening(chat.CHAT_SYSTEM, 1, question.text) + chat.closing()
-                    cache[question.text] = encoder._ids(pieces, grid)
-                head = cache[question.text]
-                if question.answer not in cache:
-                    cache[question.answer] = encoder._ids([question.answer])
-                row = head + cache[question.answer] + [self.end]
-                self.kinds.setdefault(question.kind, []).append((i, row, len(head)))
+
+        def encoded(text: str) -> list[int]:
+            return cache.setdefault(text, encoder._ids([text]))
+
+        self.asked = [[(q.kind, encoded(q.text), encoded(q.answer)) for q in some] for some in asked]
+        self.closing = closing
         self.prompts = {task: self._prompts(list(p["texts"]), count_references(p)) for task, p in pairs.items()}
 
     def _prompts(self, texts: list[str], references: int) -> list[list[int]]:
@@ -185,54 +231,96 @@ class Source:
                 done[text] = self.encoder._ids(pieces, grids)
         return [done[text] for text in texts]
 
-    def questions(self, generator: torch.Generator) -> Batch:
-        names = list(self.kinds)
-        weights = torch.tensor([SHARES.get(name, 1.0) for name in names])
-        chosen = torch.multinomial(weights, BATCH, replacement=True, generator=generator).tolist()
-        picks = []
-        for kind in chosen:
-            rows = self.kinds[names[kind]]
-            picks.append(rows[int(torch.randint(len(rows), (), generator=generator))])
-        ids = pad([row for _, row, _ in picks], self.padding)
-        labels = pad([[IGNORED] * head + row[head:] for _, row, head in picks], IGNORED)
-        return Batch(ids, labels, torch.empty(0), self.pixels[[i for i, _, _ in picks]][:, None])
+    def rules(self, text: list[int], answer: list[int]) -> list[int]:
+        """Which rule of `barred` holds for each token of an answer."""
+        found = []
+        for before, token, after in zip([None, *answer], answer, [*answer[1:], None], strict=False):
+            if token in self.kinds:
+                colour = next((self.colours[t] for t in (before, *text) if t in self.colours), None)
+                found.append(0 if colour is None else 1 + colour)
+            elif token in self.colours:
+                kind = next((self.kinds[t] for t in (after, *text) if t in self.kinds), None)
+                found.append(0 if kind is None else 1 + len(COLOUR_NAMES) + kind)
+            else:
+                found.append(0)
+        return found
 
-    def conditions(self, generator: torch.Generator) -> tuple[Batch, Tensor, Tensor]:
-        """A batch of one task's prompts, the changed shares (B, 8, 8) and the mean colours (B, 8, 8, 3)."""
+    def questions(self, generator: torch.Generator) -> Exams:
+        picks = torch.randint(len(self.asked), (PICTURES,), generator=generator).tolist()
+        columns: dict[str, list[list[int]]] = {n: [] for n in ("ids", "segments", "offsets", "labels", "rules")}
+        for pick in picks:
+            some = self.asked[pick]
+            weights = torch.tensor([SHARES.get(kind, 1.0) for kind, _, _ in some])
+            chosen = torch.multinomial(weights, min(QUESTIONS, len(some)), generator=generator).tolist()
+            row = {"ids": list(self.opening), "segments": [0] * len(self.opening)}
+            row |= {"offsets": [0] * len(self.opening), "labels": [IGNORED] * len(self.opening)}
+            row["rules"] = [0] * len(self.opening)
+            for number, index in enumerate(chosen, start=1):
+                _, text, answer = some[index]
+                head = text + self.closing
+                row["ids"] += head + answer + [self.end]
+                row["labels"] += [IGNORED] * len(head) + answer + [self.end]
+                row["rules"] += [0] * len(head) + self.rules(text, answer) + [0]
+                row["segments"] += [number] * (len(head) + len(answer) + 1)
+                row["offsets"] += range(len(head) + len(answer) + 1)
+            for name, values in row.items():
+                columns[name].append(values)
+        fill = {"ids": self.padding, "segments": -1, "offsets": 0, "labels": IGNORED, "rules": 0}
+        padded = {name: pad(rows, fill[name]) for name, rows in columns.items()}
+        return Exams(images=self.pixels[picks][:, None], **padded)
+
+    def conditions(self, generator: torch.Generator) -> tuple[Batch, Tensor, Tensor, Tensor]:
+        """A batch of one task's prompts, their lengths, the changed shares (B, 8, 8), the mean colours (B, 8, 8, 3)."""
         names = list(self.pairs)
         task = names[int(torch.randint(len(names), (), generator=generator))]
         pairs = self.pairs[task]
-        picks = torch.randint(len(pairs["texts"]), (BATCH,), generator=generator)
+        picks = torch.randint(len(pairs["texts"]), (PROMPTS,), generator=generator)
         rows = [self.prompts[task][i] for i in picks.tolist()]
         references = [pairs[f"reference{k}"][picks] for k in range(count_references(pairs))]
-        images = torch.stack(references, dim=1) if references else torch.empty(BATCH, 0, 1, 1, 3)
-        batch = Batch(pad(rows, self.padding), torch.empty(0), torch.tensor([len(r) for r in rows]), images)
-        colours = pairs["target"][picks].float().view(BATCH, GRID, 8, GRID, 8, 3).mean(dim=(2, 4)) / 127.5 - 1
-        return batch, pairs["changed"][picks].float(), colours
+        images = torch.stack(references, dim=1) if references else torch.empty(PROMPTS, 0, 1, 1, 3)
+        lengths = torch.tensor([len(row) for row in rows])
+        colours = pairs["target"][picks].float().view(PROMPTS, GRID, 8, GRID, 8, 3).mean(dim=(2, 4)) / 127.5 - 1
+        return Batch(pad(rows, self.padding), images), lengths, pairs["changed"][picks].float(), colours
 
 
 def count_references(pairs: dict) -> int:
     return sum(name.startswith("reference") for name in pairs)
 
 
-def fit(encoder: Encoder, source: Source, folder: Path, recipe: Recipe = RECIPE, **options) -> Encoder:
-    """Train on questions and conditions in turn; the encoder comes back with the averaged weights."""
+def fit(
+    encoder: Encoder, source: Source, folder: Path, recipe: Recipe = RECIPE, teacher: Encoder | None = None, **options
+) -> Encoder:
+    """Train on questions and conditions at once; the encoder comes back with the averaged weights.
+
+    With a `teacher` it takes its vision tower and embeddings, and learns to give its conditions instead of a forecast,
+    so that an MMDiT that knows them has little to learn anew.
+    """
     model = encoder.model.train()
     model.set_attn_implementation("eager")  # whose backward pass in bf16 is faster on a CPU than the fused one's
-    network = nn.ModuleDict({"model": model, "forecast": Forecast(TEXT_SIZE)})
+    if teacher:
+        encoder.backbone.visual.load_state_dict(teacher.backbone.visual.state_dict())
+        encoder._embedding.load_state_dict(teacher._embedding.state_dict())
+    network = nn.ModuleDict({"model": model} if teacher else {"model": model, "forecast": Forecast(TEXT_SIZE)})
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        answers, right = answering(encoder, source.questions(generator))
-        batch, changed, colours = source.conditions(generator)
+        answers, right = answering(encoder, source.questions(generator), source.barred)
+        batch, lengths, changed, colours = source.conditions(generator)
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = run(encoder, batch.ids, batch.images)
-        last = hidden[torch.arange(len(hidden)), batch.lengths - 1].float()
+            hidden = run(encoder, batch).float()
+        details = {"answers": answers.item(), "right": right}
+        if teacher:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                wanted = run(teacher, batch).float()
+            place = torch.arange(hidden.shape[1])
+            used = (place >= encoder._prefix_length) & (place < lengths[:, None])
+            away = ((hidden - wanted)[used].square().sum(-1) / wanted[used].square().sum(-1)).mean()
+            return answers + TAUGHT * away, {**details, "away": away.item()}
+        last = hidden[torch.arange(len(hidden)), lengths - 1]
         shares, means = network["forecast"](last)
         where = F.binary_cross_entropy_with_logits(shares, changed)
         weight = 0.2 + changed[..., None]
         what = (weight * (means - colours).square()).mean() / weight.mean()
-        details = {"answers": answers.item(), "right": right, "where": where.item(), "what": what.item()}
-        return answers + 2 * where + 4 * what, details
+        return answers + 2 * where + 4 * what, {**details, "where": where.item(), "what": what.item()}
 
     averaged = train("encoder", network, loss, recipe, folder, others=others, **options)
     network.load_state_dict(averaged)
@@ -245,13 +333,14 @@ def others(name: str) -> bool:
     return any(part in name for part in ("embed", "lm_head", "forecast"))
 
 
-def answering(encoder: Encoder, batch: Batch) -> tuple[Tensor, float]:
+def answering(encoder: Encoder, batch: Exams, barred: Tensor) -> tuple[Tensor, float]:
     """The next-token loss on the answers, and the share of right tokens."""
     model = encoder.model
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = run(encoder, batch.ids, batch.images)[:, :-1]
-    wanted = batch.labels[:, 1:]
+        hidden = run(encoder, batch)[:, :-1]
+    wanted, rules = batch.labels[:, 1:], batch.rules[:, 1:]
     asked = wanted != IGNORED
-    logits = model.lm_head(model.model.language_model.norm(hidden[asked].float()))
+    logits = model.lm_head(model.model.language_model.norm(hidden[asked].float())).float()
+    logits = logits.masked_fill(barred[rules[asked]], -torch.inf)
     right = (logits.argmax(-1) == wanted[asked]).float().mean().item()
-    return F.cross_entropy(logits.float(), wanted[asked]), right
+    return F.cross_entropy(logits, wanted[asked]), right

@@ -15,11 +15,11 @@ from joyimage.encoder import Encoder
 from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
 
-from .encoder import SEEN, count_references, pad, run
+from .encoder import SEEN, Batch, count_references, pad, run
 from .training import Recipe, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
-RECIPE = Recipe(steps=13000, hold=0.6, average=0.998, save_every=250, half=True)
+RECIPE = Recipe(steps=28000, hold=0.75, average=0.998, save_every=250, half=True)
 MICRO_BATCH, MICRO_BATCHES = 36, 2
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
 WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
@@ -27,8 +27,8 @@ SHIFT = 1.5
 EDITED, EDITED_LAST = 5.0, 0.5  # how much more what changes weighs, at the start and at the end
 # How often a task is drawn.
 SHARES = {
-    "move": 0.26, "rotate": 0.16, "camera": 0.15, "recolour": 0.15, "remove": 0.07, "add": 0.05, "compose": 0.06,
-    "generate": 0.10,
+    "move": 0.14, "rotate": 0.28, "camera": 0.10, "recolour": 0.07, "remove": 0.04, "add": 0.03, "compose": 0.04,
+    "generate": 0.30,
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def contexts(encoder: Encoder, texts: list[str], images: Tensor, batch: int = 20
         parts = []
         for chunk in torch.tensor(members).split(batch):
             ids = pad([rows[texts[i]] for i in chunk.tolist()], 0)
-            parts.append(run(encoder, ids, images[chunk])[:, encoder._prefix_length :].half())
+            parts.append(run(encoder, Batch(ids, images[chunk]))[:, encoder._prefix_length :].half())
         groups.append((torch.tensor(members), torch.cat(parts)))
     return groups
 

@@ -12,7 +12,7 @@ from joyimage.prompts import DEFAULT_QUESTION
 from joyimage.spatial import VIEWS
 
 from . import scenes as world
-from .render import Rendered, render
+from .render import render
 from .scenes import CAR, COLOUR_NAMES, KINDS, SIZE, Scenes
 from .tasks import describe
 
@@ -38,8 +38,11 @@ class Exam:
     scenes: Scenes
 
 
-def make(count: int, generator: np.random.Generator, test: bool = False) -> Exam:
-    """Pictures with every question that can be asked of them about object 0; in tests of a combination never seen."""
+def make(count: int, generator: np.random.Generator, test: bool = False, every_object: bool = False) -> Exam:
+    """Pictures with every question that can be asked of them about object 0; in tests of a combination never seen.
+
+    With `every_object` the others are asked about too, though nothing twice.
+    """
     half = count // 3
     scenes = world.concatenate(
         [world.draw(half, generator, test=test, kind=CAR), world.draw(count - half, generator, test=test)]
@@ -52,16 +55,20 @@ def make(count: int, generator: np.random.Generator, test: bool = False) -> Exam
     turn = near & (scenes.kind[:, 0] == CAR) & world.valid(turned)
     scenes = scenes.with_slot(0, yaw=np.where(turn, turned.yaw[:, 0], scenes.yaw[:, 0]))
     rendered = render(scenes)
-    facts = Facts(scenes, rendered, generator)
-    return Exam(rendered.pixels, [list(facts.questions(i)) for i in range(count)], scenes)
+    asked: list[dict[str, Question]] = [{} for _ in range(count)]
+    for slot in range(world.SLOTS if every_object else 1):
+        facts = Facts(scenes.starting_with(slot), rendered.box(slot), generator)
+        for i in np.flatnonzero(scenes.present[:, slot]):
+            for question in facts.questions(i):
+                asked[i].setdefault(question.text, question)
+    return Exam(rendered.pixels, [list(some.values()) for some in asked], scenes)
 
 
 class Facts:
-    """What can be asked of each scene."""
+    """What can be asked of each scene, whose objects of slot 0 have these boxes."""
 
-    def __init__(self, scenes: Scenes, rendered: Rendered, generator: np.random.Generator):
-        self.scenes, self.generator = scenes, generator
-        self.boxes = rendered.box()
+    def __init__(self, scenes: Scenes, boxes: np.ndarray, generator: np.random.Generator):
+        self.scenes, self.boxes, self.generator = scenes, boxes, generator
         self.view, self.view_error = world.shown_view(scenes)
         self.middles = np.stack([world.middle(scenes, slot) for slot in range(world.SLOTS)], axis=1)
 
@@ -109,10 +116,15 @@ def relation(facts: Facts, i: int) -> Question | None:
         axis = 1 - axis
     if abs(offset[axis]) < CLEAR_OFFSET:
         return None
-    words = ("to the left of", "to the right of") if axis == 0 else ("in front of", "behind")
-    said = int(facts.generator.integers(2))
-    true = int(offset[axis] > 0)
-    return Question("relation", f"Is the {a} {words[said]} the {b}?", "yes" if said == true else "no")
+    if axis == 0:
+        return Question(
+            "relation",
+            f"Is the {a} to the left or to the right of the {b}?",
+            "to the right" if offset[0] > 0 else "to the left",
+        )
+    return Question(
+        "relation", f"Is the {a} in front of the {b} or behind it?", "behind it" if offset[1] > 0 else "in front of it"
+    )
 
 
 def nearer(facts: Facts, i: int) -> Question | None:

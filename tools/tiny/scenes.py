@@ -111,6 +111,12 @@ class Scenes:
             fields[name][:, slot] = value
         return replace(self, **fields)
 
+    def starting_with(self, slot: int) -> Scenes:
+        """The same scenes with the objects renumbered, so that the one of `slot` comes first."""
+        order = [slot, *(other for other in range(SLOTS) if other != slot)]
+        objects = ("present", "kind", "colour", "place", "size", "yaw")
+        return replace(self, **{name: getattr(self, name)[:, order] for name in objects})
+
 
 def concatenate(parts: list[Scenes]) -> Scenes:
     return Scenes(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})

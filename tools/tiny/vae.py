@@ -17,6 +17,7 @@ from .training import Recipe, train
 
 CONFIG = WanVAEConfig(base_dim=12)
 RECIPE = Recipe(steps=3600, average=0.995, hold=0.5)
+DECODER = Recipe(steps=1200, matrix_rate=0.006, other_rate=6e-4, average=0.995, hold=0.4)
 CROP, CROP_BATCH, BATCH = 32, 48, 24
 CROPS = 0.7  # of the steps
 KL = 2e-4
@@ -59,16 +60,37 @@ def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, **options) -> Wan
         log_variance = log_variance.clamp(-20, 10)
         noise = torch.randn(mean.shape, generator=generator)
         output = vae.decoder(vae.conv2(mean + (0.5 * log_variance).exp() * noise))
-        weight = importance(batch)
-        weight = weight / weight.mean()
-        error = output - batch
-        absolute, squared = (weight * error.abs()).mean(), (weight * error.square()).mean()
+        error, details = difference(output, batch)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        plain = error.detach().square().mean().item()
-        return absolute + squared + KL * divergence, {"psnr": 10 * math.log10(4 / plain)}
+        return error + KL * divergence, details
 
     vae.load_state_dict(train("vae", vae, loss, recipe, folder, **options))
     return standardise(vae.eval().requires_grad_(False), images[:: max(1, len(images) // 2000)])
+
+
+def refine(vae: WanVAE, images: Tensor, folder: Path, recipe: Recipe = DECODER, **options) -> WanVAE:
+    """Train the decoder alone on whole pictures: latents, and what learned from them, stay what they are."""
+    decoder = vae.decoder.requires_grad_(True)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        picks = torch.randint(len(images), (BATCH,), generator=generator)
+        batch = images[picks].permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.no_grad():
+            latent = vae.conv2(vae.conv1(vae.encoder(batch)).chunk(2, dim=1)[0])
+        return difference(decoder(latent), batch)
+
+    decoder.load_state_dict(train("decoder", decoder, loss, recipe, folder, **options))
+    decoder.requires_grad_(False)
+    return vae
+
+
+def difference(output: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """L1 and MSE with `importance`, and the plain PSNR."""
+    weight = importance(wanted)
+    weight = weight / weight.mean()
+    error = output - wanted
+    plain = error.detach().square().mean().item()
+    return (weight * (error.abs() + error.square())).mean(), {"psnr": 10 * math.log10(4 / plain)}
 
 
 @torch.no_grad()
