@@ -35,10 +35,10 @@ class Example:
 
 EXAMPLES = (
     Example("move", spatial.move_object("pink cylinder"), (27, 6, 43, 28)),
-    Example("rotate", spatial.rotate_object("green car", "front")),
+    Example("rotate", spatial.rotate_object("purple car", "right")),
     Example("camera", spatial.camera(60, 0, "out")),
 )
-ASKED, QUESTION = "rotate.png", "How many objects are there?"
+ASKED, QUESTION = "rotate.png", "Which is nearer to the camera, the purple car or the orange cylinder?"
 
 
 def asset(name: str) -> Image.Image:

@@ -28,12 +28,12 @@ WANTED = {
     ("move", "box gone"): 11,
     ("recolour", "recoloured"): 11,
     ("remove", "removed"): 11,
-    ("rotate", "right view"): 8,
-    ("generate", "colours and shapes"): 5,
-    ("generate", "order"): 10,
+    ("rotate", "right view"): 9,
+    ("generate", "colours and shapes"): 9,
+    ("generate", "order"): 11,
 }
 # dB, mean of what an edit leaves alone. Steps that are 20 % short still edit, but leave 1 to 3 dB of noise.
-UNTOUCHED = {"move": 35.4, "recolour": 38.0, "remove": 40.0, "rotate": 34.9}
+UNTOUCHED = {"move": 35.6, "recolour": 38.6, "remove": 40.6, "rotate": 37.0}
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +71,17 @@ def test_the_camera_turns_the_right_way(edited):
 
 
 def test_guidance_follows_the_words(model, edited):
-    """With it, what is to turn comes nearer to its new view."""
-    pairs, output = edited("rotate")
+    """With it, more of the named shapes and colours are there. Edits have become as good without."""
+    pairs, output = edited("generate")
     plain = evaluate.outputs(model, evaluate.conditions(model, pairs), guidance_scale=1.0)
-    errors = [np.mean((made.astype(float) - pairs.target)[pairs.changed()] ** 2) for made in (output, plain)]
-    assert errors[0] < 0.9 * errors[1]
+    right, without = (judge.generate(pairs, made)["colours and shapes"].sum() for made in (output, plain))
+    assert right >= without + 2
 
 
-# Of the first 12 questions of a kind; colours and shapes it can name only in combinations that training showed.
+# Of the first 12 questions of a kind, on combinations of colour and shape that training never showed, and on seen ones.
 ANSWERS = [
-    (True, {"count": 10, "view": 6, "locate": 9}),
-    (False, {"count": 11, "colour": 9, "shape": 9, "view": 9, "nearer": 9, "locate": 9}),
+    (True, {"count": 11, "relation": 11, "nearer": 10, "view": 11, "shape": 10, "colour": 7, "locate": 11}),
+    (False, {"count": 11, "relation": 11, "nearer": 11, "view": 11, "shape": 10, "colour": 11, "locate": 11}),
 ]
 
 
@@ -92,7 +92,8 @@ def test_questions_are_answered(model, test, wanted):
     for kind, number in wanted.items():
         chosen = [(picture, q) for picture, q in asked if q.kind == kind][:COUNT]
         said = [model.ask(Image.fromarray(picture), q.text, temperature=0) for picture, q in chosen]
-        assert sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True)) >= number, kind
+        right = sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True))
+        assert right >= number, f"{kind}: {right} of {len(chosen)}"
 
 
 def test_the_evaluation_writes_its_tables_and_sheets(tmp_path, capsys):
@@ -142,7 +143,7 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "-o", "out", "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["answer"] == "3"
+    assert report["answer"] == "the purple car"
     sheet = Image.open(report["contact-sheet"])
     assert sheet.width > 800 and sheet.height > 1000
     for example in EXAMPLES:
