@@ -362,7 +362,7 @@ def test_the_command_line_takes_loras_with_their_strengths(both_parts, tmp_path,
     command = ["generate", "a cup", "--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu", "-o"]
     loras = {
         "none": [],
-        "one": ["--lora", f"{both_parts}:0.7"],
+        "one": ["--lora", f"{both_parts}:1.5"],
         "two": ["--lora", both_parts, "--lora", f"{both_parts}:-1"],
     }
     for name, options in loras.items():
@@ -370,5 +370,5 @@ def test_the_command_line_takes_loras_with_their_strengths(both_parts, tmp_path,
     pixels = {name: np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in loras}
     assert abs(pixels["two"] - pixels["none"]).max() <= 1  # the two cancel
     assert abs(pixels["one"] - pixels["none"]).max() > 5
-    assert read_parameters(tmp_path / "one.png")["loras"] == [[both_parts, 0.7]]
+    assert read_parameters(tmp_path / "one.png")["loras"] == [[both_parts, 1.5]]
     assert main([*command, str(tmp_path / "x.png"), "--lora", str(tmp_path / "none.png")]) == 2

@@ -20,9 +20,9 @@ from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.images import load
 from tools.photograph import photograph
 
-QUESTION = "Which is bigger, the red cube or the blue cube?"
+QUESTION = "Is the red cube to the left or to the right of the blue cube?"
 STEPS = 1  # conditioning is under test, not the sampler
-PROMPT = "Remove the space shuttle."
+PROMPT = "Remove the red cube."
 BOX = {"x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}
 
 
