@@ -34,7 +34,7 @@ node_modules: package.json
 bench: $(VENV)/.tested
 	$(BIN)/python -m tools.bench
 
-# Train the bundled model anew: two to three hours on two cores. Killed, it goes on from its last checkpoint.
+# Train the bundled model anew: four to five hours on two cores. Killed, it goes on from its last checkpoint.
 tiny: $(VENV)/.installed
 	$(BIN)/python -m tools.tiny --folder build/tiny
 

@@ -51,20 +51,22 @@ class Run:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.folder = options, options.folder
+        trial = options.pairs < data.SHARD  # which two shards of a task are enough for
+        self.shards = {task: min(2, count) if trial else count for task, count in data.SHARDS.items()}
 
     def recipe(self, whole: Recipe) -> Recipe:
         steps = self.options.steps
         return replace(whole, steps=steps, save_every=max(1, steps // 2)) if steps else whole
 
     def data(self) -> None:
-        data.make(self.folder / "pairs", self.options.seed, size=self.options.pairs)
+        data.make(self.folder / "pairs", self.options.seed, self.shards, self.options.pairs)
 
     def pairs(self, task: str, shards: int | None = None) -> dict:
-        found = data.read(self.folder / "pairs", task, shards)
+        found = data.read(self.folder / "pairs", task, shards or self.shards[task])
         return {k: v if k == "texts" else torch.from_numpy(v) for k, v in found.items()}
 
     def pictures(self) -> torch.Tensor:
-        found = [p for task in data.SHARDS for k, p in self.pairs(task).items() if k in ("target", "reference0")]
+        found = [p for task in self.shards for k, p in self.pairs(task).items() if k in ("target", "reference0")]
         return torch.cat(found)
 
     def vae(self) -> None:
@@ -91,7 +93,7 @@ class Run:
         count = min(QUESTIONS, 12 * self.options.pairs)
         asked = questions.make(count, np.random.default_rng([self.options.seed, 99]), every_object=True)
         network = encoder.build(self.tokenizer())
-        pairs = {task: self.pairs(task) for task in data.SHARDS}
+        pairs = {task: self.pairs(task) for task in self.shards}
         source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
         teacher = self.load_encoder(self.options.teacher) if self.options.teacher else None
         encoder.fit(network, source, self.folder, self.recipe(encoder.RECIPE), teacher, seed=self.options.seed)
@@ -114,11 +116,11 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         autoencoder, conditioner = self.load_vae(), self.load_encoder()
         groups = {}
-        for task in data.SHARDS:
+        for task in self.shards:
             file = folder / f"{task}.pt"
             if not file.exists():
                 torch.save(
-                    mmdit.prepare(task, self.pairs(task, -(-data.SHARDS[task] // 2)), autoencoder, conditioner), file
+                    mmdit.prepare(task, self.pairs(task, -(-self.shards[task] // 2)), autoencoder, conditioner), file
                 )
                 print(f"prepared {task}", flush=True)
             groups[task] = torch.load(file, weights_only=False)

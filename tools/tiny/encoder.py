@@ -7,6 +7,7 @@ tell, for each cell of an 8x8 grid, how much of it changes and what its mean col
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -131,12 +132,10 @@ class Exams(Batch):
     """Rows of a picture and several questions on it with their answers.
 
     `segments` (B, T) are 0 for what a row's questions share, and number its questions from 1 on, which do not see each
-    other; `offsets` (B, T) count the tokens of each. `labels` are the tokens to predict, and `rules` which of `barred`
-    holds for each.
+    other. `labels` (B, T) are the tokens to predict, and `rules` (B, T) which of `barred` holds for each.
     """
 
     segments: Tensor
-    offsets: Tensor
     labels: Tensor
     rules: Tensor
 
@@ -147,17 +146,12 @@ def run(encoder: Encoder, batch: Batch) -> Tensor:
     rows, count = len(ids), images.shape[1]
     grids = [(SEEN // 64, SEEN // 64)] * count
     if isinstance(batch, Exams):
+        own = (batch.segments[:, :, None] == batch.segments[:, None]).tril()
+        seen = own | (batch.segments[:, None] == 0).expand_as(own).tril()
         shared = int((batch.segments[0] == 0).sum())
-        start = encoder._positions(ids[0, :shared].tolist(), grids)  # the same for all rows
-        positions = torch.cat(
-            [
-                start[:, None].expand(-1, rows, -1),
-                (batch.offsets[:, shared:] + start.max() + 1).expand(3, -1, -1),
-            ],
-            dim=-1,
-        )
-        own = batch.segments[:, :, None] == batch.segments[:, None]
-        seen = (own | (batch.segments[:, None] == 0)).tril()
+        opening = encoder._positions(ids[0, :shared].tolist(), grids)  # the same for all rows
+        rest = own.sum(-1)[:, shared:] + opening.max()  # each question goes on from there
+        positions = torch.cat([opening[:, None].expand(-1, rows, -1), rest.expand(3, -1, -1)], dim=-1)
         mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
     else:
         positions = encoder._positions(ids[0].tolist(), grids)[:, None].expand(-1, rows, -1)
@@ -210,16 +204,10 @@ class Source:
         ids = encoder._control_ids
         self.end, self.padding = ids[chat.END], ids[chat.END_OF_TEXT]
         self.colours, self.kinds, self.barred = barred(encoder.tokenizer)
-        opening = encoder._ids(chat.opening(chat.CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
-        self.opening = opening
-        closing = encoder._ids(chat.closing())
-        cache: dict[str, list[int]] = {}
-
-        def encoded(text: str) -> list[int]:
-            return cache.setdefault(text, encoder._ids([text]))
-
+        self.opening = encoder._ids(chat.opening(chat.CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
+        self.closing = encoder._ids(chat.closing())
+        encoded = cache(lambda text: encoder._ids([text]))
         self.asked = [[(q.kind, encoded(q.text), encoded(q.answer)) for q in some] for some in asked]
-        self.closing = closing
         self.prompts = {task: self._prompts(list(p["texts"]), count_references(p)) for task, p in pairs.items()}
 
     def _prompts(self, texts: list[str], references: int) -> list[list[int]]:
@@ -247,25 +235,23 @@ class Source:
 
     def questions(self, generator: torch.Generator) -> Exams:
         picks = torch.randint(len(self.asked), (PICTURES,), generator=generator).tolist()
-        columns: dict[str, list[list[int]]] = {n: [] for n in ("ids", "segments", "offsets", "labels", "rules")}
+        columns: dict[str, list[list[int]]] = {name: [] for name in ("ids", "segments", "labels", "rules")}
         for pick in picks:
             some = self.asked[pick]
             weights = torch.tensor([SHARES.get(kind, 1.0) for kind, _, _ in some])
             chosen = torch.multinomial(weights, min(QUESTIONS, len(some)), generator=generator).tolist()
-            row = {"ids": list(self.opening), "segments": [0] * len(self.opening)}
-            row |= {"offsets": [0] * len(self.opening), "labels": [IGNORED] * len(self.opening)}
-            row["rules"] = [0] * len(self.opening)
+            shared = len(self.opening)
+            row = [list(self.opening), [0] * shared, [IGNORED] * shared, [0] * shared]
             for number, index in enumerate(chosen, start=1):
                 _, text, answer = some[index]
-                head = text + self.closing
-                row["ids"] += head + answer + [self.end]
-                row["labels"] += [IGNORED] * len(head) + answer + [self.end]
-                row["rules"] += [0] * len(head) + self.rules(text, answer) + [0]
-                row["segments"] += [number] * (len(head) + len(answer) + 1)
-                row["offsets"] += range(len(head) + len(answer) + 1)
-            for name, values in row.items():
-                columns[name].append(values)
-        fill = {"ids": self.padding, "segments": -1, "offsets": 0, "labels": IGNORED, "rules": 0}
+                head, told = text + self.closing, answer + [self.end]
+                row[0] += head + told
+                row[1] += [number] * len(head + told)
+                row[2] += [IGNORED] * len(head) + told
+                row[3] += [0] * len(head) + self.rules(text, answer) + [0]
+            for column, values in zip(columns.values(), row, strict=True):
+                column.append(values)
+        fill = {"ids": self.padding, "segments": -1, "labels": IGNORED, "rules": 0}
         padded = {name: pad(rows, fill[name]) for name, rows in columns.items()}
         return Exams(images=self.pixels[picks][:, None], **padded)
 

@@ -261,7 +261,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--no-questions", action="store_true")
-    parser.add_argument("--compare", type=int, metavar="N", help="also compare settings, on N scenes of three tasks")
+    parser.add_argument(
+        "--compare", type=int, metavar="N", help=f"also compare settings, on N scenes of {', '.join(COMPARED)}"
+    )
     parser.add_argument("--folder", type=Path, default=Path("build/tiny/evaluation"), help="for sheets and results")
     options = parser.parse_args(arguments)
     model = JoyImage.load(options.model)
