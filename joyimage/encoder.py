@@ -251,11 +251,11 @@ class Encoder:
         outputs = []
         hook = self._decoder.layers[-1].register_forward_hook(lambda _module, _args, output: outputs.append(output))
         try:
-            self.backbone(
-                input_ids=torch.tensor([[token for row in rows for token in row]], device=self.device),
-                position_ids=torch.cat([order, positions])[:, None].to(self.device),  # (4, 1, T): order, t, h, w
-                attention_mask=mask,
-                past_key_values=cache,
+            self.backbone(  # by place: the cache is called `past_key_values` in some versions, `cache` in others
+                torch.tensor([[token for row in rows for token in row]], device=self.device),
+                mask,
+                torch.cat([order, positions])[:, None].to(self.device),  # (4, 1, T): order, t, h, w
+                cache,
                 use_cache=cache is not None,
                 **(vision or {}),
             )
