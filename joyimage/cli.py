@@ -79,6 +79,9 @@ def _common_options() -> argparse.ArgumentParser:
     options.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     options.add_argument("--quiet", action="store_true", help="no progress bars")
     options.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    options.add_argument(
+        "--threads", type=_threads, metavar="N", help="of the processor (1 for small models, else all)"
+    )
     return options
 
 
@@ -258,6 +261,7 @@ def run_inspect(options) -> None:
 def run_convert(options) -> None:
     from .checkpoints import convert
 
+    _use_threads(options.threads)
     written = convert(
         options.path, options.output, format=options.format, layout=options.layout, progress=not options.quiet
     )
@@ -291,6 +295,7 @@ def run_plan(options) -> None:
 def run_demo(options) -> None:
     from .demo import run
 
+    _use_threads(options.threads or 1)
     run(options.output, quiet=options.quiet, as_json=options.json)
 
 
@@ -355,6 +360,7 @@ def _load(options):
     import torch  # after the options are checked: it takes a second, and --help should not
 
     from .pipeline import JoyImage
+    from .precision import WHOLE
 
     name = _model_name(options)
     if name == "tiny":
@@ -371,7 +377,16 @@ def _load(options):
     )
     if options.lora:
         model.set_loras(*options.lora)
+    _use_threads(options.threads or (1 if model.memory.needs.weights < WHOLE else None))
     return model
+
+
+def _use_threads(count: int | None) -> None:
+    """Let torch work with so many; None leaves it to torch. In small networks threads mostly wait for each other."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def _save(
@@ -429,6 +444,12 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 1024x768")
     return int(height), int(width)
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, such as 4")
+    return int(text)
 
 
 def _base_size(text: str) -> int | str:

@@ -214,8 +214,8 @@ def unpacking(network: nn.Module, itemsize: int) -> int:
 
 
 def itemsize(network: nn.Module) -> int:
-    """Bytes of a number in a network's activations: those of most of its floating-point parameters."""
-    return Counter(p.dtype.itemsize for p in network.parameters() if p.is_floating_point()).most_common(1)[0][0]
+    """Bytes of a number in a network's activations: those of most biases and norms, which are never kept otherwise."""
+    return Counter(p.dtype.itemsize for p in network.parameters() if p.ndim == 1).most_common(1)[0][0]
 
 
 class Needs:

@@ -1,6 +1,7 @@
-"""Layer classes with the interface of `torch.nn` whose weights may stay quantised, to be given as `operations`.
+"""Layer classes with the interface of `torch.nn` to be given as `operations`, whose weights may stay as stored.
 
-What is not listed here has no weights worth keeping quantised and is torch's own.
+That is quantised, or in another dtype than what comes in: then they are cast while the layer runs. What is not listed
+here has no weights worth keeping so and is torch's own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Quantisable(nn.Module):
 class Linear(Quantisable, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if (packed := self.packed) is None:
-            return F.linear(x, self.weight, self.bias)
+            return F.linear(x, self.weight.to(x.dtype), self.bias)
         if packed.encoding.rotation:
             # turning the input costs tokens, turning the weight back its rows: 24,576 in the widest layer
             return F.linear(rotate(x, packed.encoding.rotation), packed.dense_rotated(x.dtype), self.bias)
@@ -53,7 +54,7 @@ class Linear(Quantisable, nn.Linear):
 
 
 class Embedding(Quantisable, nn.Embedding):
-    """Quantised, it gives rows in `dtype`, the one it was built with."""
+    """It gives rows in `dtype`, the one it was built with, whatever its weight is kept in."""
 
     def __init__(self, *args, dtype: torch.dtype | None = None, **options):
         super().__init__(*args, dtype=dtype, **options)
@@ -61,7 +62,7 @@ class Embedding(Quantisable, nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         if (packed := self.packed) is None:
-            return super().forward(ids)
+            return super().forward(ids).to(self.dtype)
         rows = packed.rows(ids.flatten())  # only what is looked up becomes floating point
         return rows.to(self.dtype).unflatten(0, ids.shape)
 

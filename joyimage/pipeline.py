@@ -94,7 +94,8 @@ class JoyImage:
 
         `path` is a folder in Diffusers' or the original layout, or "tiny" for the bundled model. `tokenizer` is a
         folder with the Qwen tokenizer's files, needed where `encoder` is a single file. `device` is the GPU where
-        there is one; `dtype` is that of the files. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
+        there is one; `dtype` is that of the files, or float32 on a CPU that has no instructions for it: their weights
+        then stay as they are and are cast layer by layer. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
         moves pixels by a level or two.
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
@@ -110,10 +111,11 @@ class JoyImage:
             networks = tiny.build(home)
             return cls(*networks, _memory(*networks, device, budget), tiny.BASE_SIZE)
         parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
+        places = {"device": home, "compute_device": device}
         networks = (
-            checkpoints.load_mmdit(parts["mmdit"], device=home, dtype=dtype),
-            checkpoints.load_vae(parts["vae"], device=home, dtype=torch.float32),
-            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), device=home, dtype=dtype),
+            checkpoints.load_mmdit(parts["mmdit"], dtype=dtype, **places),
+            checkpoints.load_vae(parts["vae"], dtype=torch.float32, **places),
+            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), dtype=dtype, **places),
         )
         base_size = checkpoints.base_size(parts["mmdit"], "mmdit")
         return cls(*networks, _memory(*networks, device, budget), base_size)

@@ -365,13 +365,24 @@ def use_host_layers(model: nn.Module) -> None:
     """
     linear = ((name, m) for name, m in model.named_modules() if isinstance(m, operations.Linear))
     keep_packed(model, {f"{name}.weight": module.packed for name, module in linear if module.packed})
-    operations.replace_layers(model, comfy.ops.disable_weight_init, ("visual.pos_embed",), HOST_LAYERS)
+    plain = [m for m in model.modules() if isinstance(m, operations.Embedding) and not m.packed]
+    cast = any(m.weight.dtype != m.dtype for m in plain)  # on a CPU that can't compute in what the weights are kept in
+    layers = comfy.ops.manual_cast if cast else comfy.ops.disable_weight_init
+    operations.replace_layers(model, layers, ("visual.pos_embed",), HOST_LAYERS)
 
 
 META = {"device": "meta"}
+
+
+def host_embedding(layers, m: operations.Embedding) -> nn.Module:
+    embedding = layers.Embedding(m.num_embeddings, m.embedding_dim, m.padding_idx, **META)
+    embedding.register_forward_hook(lambda _module, _args, rows: rows.to(m.dtype))  # what the rest computes in
+    return embedding
+
+
 HOST_LAYERS = {
     "Linear": lambda ops, m: ops.Linear(m.in_features, m.out_features, bias=m.bias is not None, **META),
-    "Embedding": lambda ops, m: ops.Embedding(m.num_embeddings, m.embedding_dim, m.padding_idx, **META),
+    "Embedding": host_embedding,
     "LayerNorm": lambda ops, m: ops.LayerNorm(m.normalized_shape, eps=m.eps, **META),
     "Qwen3VLTextRMSNorm": lambda ops, m: ops.RMSNorm(m.weight.shape, eps=m.variance_epsilon, **META),
 }
@@ -385,7 +396,9 @@ def load_encoder(path: Path | None) -> ManagedEncoder:
     if path is None:
         return ManagedEncoder(tiny.encoder(), tiny.BASE_SIZE)
     tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
-    return ManagedEncoder(checkpoints.load_encoder(path, tokenizer), checkpoints.base_size(path, "encoder"))
+    device = comfy.model_management.get_torch_device()
+    encoder = checkpoints.load_encoder(path, tokenizer, compute_device=device)
+    return ManagedEncoder(encoder, checkpoints.base_size(path, "encoder"))
 
 
 # --- VAE ---

@@ -316,7 +316,8 @@ def test_released_sizes_are_read_off_the_shapes(size):
 # --- dtype, device and memory ---
 
 
-def test_dtype_is_the_files_own_unless_given(mmdit, tmp_path):
+def test_dtype_is_the_files_own_unless_given(mmdit, tmp_path, monkeypatch):
+    monkeypatch.setattr("joyimage.precision.native", lambda *_: True)
     state = {name: tensor.bfloat16() for name, tensor in mmdit.state_dict().items()}
     state["double_blocks.0.img_mod.modulate_table"] = state["double_blocks.0.img_mod.modulate_table"].float()
     path = as_safetensors(tmp_path / "a", state)

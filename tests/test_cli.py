@@ -253,3 +253,17 @@ def test_ctrl_c_while_saving_leaves_no_half_written_file(folder, monkeypatch, ca
     monkeypatch.setattr("PIL.Image.Image.save", interrupted)
     assert main(["edit", "cup.png", "Remove it.", "-o", "out.png", *FAST]) == 130
     assert made(folder) == []
+
+
+@pytest.mark.parametrize(("arguments", "threads"), [([], 1), (["--threads", "2"], 2)])
+def test_a_small_model_takes_one_thread_unless_told(folder, monkeypatch, arguments, threads):
+    counts = []
+    monkeypatch.setattr("torch.set_num_threads", counts.append)
+    assert main(["edit", "cup.png", "Remove the cup.", *arguments, *FAST]) == 0
+    assert main(["demo", "-o", "demo", "--quiet", *arguments]) == 0
+    assert counts == [threads, threads]
+
+
+def test_the_library_leaves_threads_alone(monkeypatch):
+    monkeypatch.setattr("torch.set_num_threads", lambda count: pytest.fail(f"set to {count}"))
+    JoyImage.load("tiny").generate("A red cube.", steps=1, size=(64, 64))

@@ -17,6 +17,7 @@ from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, MissingFileError
 from ..mmdit import MMDiT
 from ..operations import Quantisable, replace_layers
+from ..precision import HALVES, WHOLE, compute_dtype
 from ..quantised import Packed
 from ..vae import WanVAE
 from . import qwen
@@ -41,30 +42,44 @@ DIFFUSERS_THETA = 256.0  # Diffusers' class default, in force where its config.j
 
 
 def load_mmdit(
-    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = quantisable
+    path: str | Path,
+    *,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    operations: Any = quantisable,
+    compute_device: Device = None,
 ) -> MMDiT:
     """The MMDiT in a file or folder of any layout and format, ready for inference.
 
-    `dtype` is what it computes in: the file's own unless given, bfloat16 for quantised files. On the CPU weights that
-    need no conversion stay views of the mapped file. Quantised matrices and embeddings stay so and become floating
+    `dtype` is what it computes in: the file's own unless given, bfloat16 for quantised files, and float32 on a CPU that
+    has no instructions for these; matrices then stay as the file has them and are cast as they are used. On the CPU
+    weights that need no conversion stay views of the mapped file. `compute_device` is where the network will run, if
+    that is not the `device` that its weights are put on. Quantised matrices and embeddings stay so and become floating
     point as they are used, if `operations`, the layer classes, are `joyimage.operations`; all else does now.
     The axes and base of the rotary embedding come from the "config" in a safetensors header or the `config.json` beside
     the weights, else they are the published ones.
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
     source = open_part(path, "mmdit")
-    return fill(empty_mmdit(source, dtype or own_dtype(source), operations), source, device)
+    compute = compute_dtype(dtype, own_dtype(source), compute_device or device)
+    return fill(empty_mmdit(source, compute, operations), source, device, keep=stays_stored(source, dtype))
 
 
 def load_vae(
-    path: str | Path, *, device: Device = None, dtype: torch.dtype | None = None, operations: Any = nn
+    path: str | Path,
+    *,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    operations: Any = nn,
+    compute_device: Device = None,
 ) -> WanVAE:
     """The Wan VAE in a file or folder, from either naming; options and errors as for `load_mmdit`.
 
     Its kernels are cut to two dimensions and laid out channels_last, so they are copies, and never stay quantised.
     """
     source = open_part(path, "vae")
-    return fill(empty_vae(source, dtype or own_dtype(source), operations), source, device)
+    compute = compute_dtype(dtype, own_dtype(source), compute_device or device)
+    return fill(empty_vae(source, compute, operations), source, device)
 
 
 def load_encoder(
@@ -73,21 +88,22 @@ def load_encoder(
     *,
     device: Device = None,
     dtype: torch.dtype | None = None,
+    compute_device: Device = None,
 ) -> Encoder:
     """The Qwen3-VL encoder in a file or folder, with the tokenizer in the folder `tokenizer`.
 
     Without `tokenizer` its files are looked for beside the weights, and in `tokenizer/` and `processor/` there and one
     level up. A single file without a configuration is taken for a released Qwen3-VL of its sizes. Where the language
     head is missing and not tied to the embedding, the encoder conditions but cannot answer.
-    Errors as for `load_mmdit`; also for a folder without tokenizer files, or those of another model.
+    Options and errors as for `load_mmdit`; errors also for a folder without tokenizer files, or those of another model.
     """
     from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
 
     source = open_part(path, "encoder")
-    model = empty_encoder(source, dtype or own_dtype(source))
+    model = empty_encoder(source, compute_dtype(dtype, own_dtype(source), compute_device or device))
     tokens = _load_tokenizer(tokenizer, source)
     qwen.fit_control_ids(model.config, tokens)
-    fill(model, source, device)
+    fill(model, source, device, keep=stays_stored(source, dtype))
     return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
 
 
@@ -179,6 +195,14 @@ def own_dtype(source: Source) -> torch.dtype:
     return dtype
 
 
+def stays_stored(source: Source, asked: torch.dtype | None) -> bool:
+    """Whether a part's matrices keep the dtype of the file and are cast as they are used.
+
+    Small networks are cast whole, and so are those for which a dtype was asked.
+    """
+    return asked is None and sum(info.nbytes for info in source.info.values()) > WHOLE
+
+
 # -- checking and filling ---------------------------------------------------------------------------------------------
 
 
@@ -217,8 +241,11 @@ def _transform(source: Source, state: State) -> State:
     return TRANSFORMS.get(source.match.part, dict)(state)
 
 
-def fill(model: Network, source: Source, device: Device) -> Network:
-    """Give an empty network its weights, each in the dtype that the network has it in."""
+def fill(model: Network, source: Source, device: Device, keep: bool = False) -> Network:
+    """Give an empty network its weights, each in the dtype that the network has it in.
+
+    With `keep`, matrices of layers that can cast them keep that of the file.
+    """
     if text := str(compare(model, source)):
         raise CheckpointError(f"{source.path}: does not fit {PARTS[source.match.part]} of its sizes: {text}")
     _check_float(source)
@@ -227,7 +254,7 @@ def fill(model: Network, source: Source, device: Device) -> Network:
         packed = _stays_packed(model, ours, stored)
         values = {ours: stored} if packed else _transform(source, {ours: _dense(stored)})
         for name, value in values.items():
-            if _assign(model, name, value, device) != stored.data.data_ptr():
+            if _assign(model, name, value, device, keep) != stored.data.data_ptr():
                 source.weights.release()
     if getattr(model, "lm_head", None) and qwen.HEAD not in source.match.names:
         _tie(model.lm_head, model.get_input_embeddings())
@@ -245,14 +272,15 @@ def _dense(stored: Tensor | Packed) -> Tensor:
     return stored.dense(torch.float32) if isinstance(stored, Packed) else stored
 
 
-def _assign(model: nn.Module, name: str, value: Tensor | Packed, device: Device) -> int:
-    """Give a layer its weight, on the device and in the layer's dtype; returns where that lies in memory."""
+def _assign(model: nn.Module, name: str, value: Tensor | Packed, device: Device, keep: bool) -> int:
+    """Give a layer its weight on the device, as `fill` says; returns where that lies in memory."""
     path, _, attribute = name.rpartition(".")
     layer = model.get_submodule(path)
     if isinstance(value, Packed):
         layer.pack(value.to(device))
     else:
-        value = value.to(device, getattr(layer, attribute).dtype)
+        stays = keep and isinstance(layer, Quantisable) and value.ndim == 2 and value.dtype in HALVES
+        value = value.to(device, value.dtype if stays else getattr(layer, attribute).dtype)
         setattr(layer, attribute, nn.Parameter(value, requires_grad=False))
     return getattr(layer, attribute).data_ptr()
 

@@ -23,7 +23,7 @@ from . import questions as exam
 from .scenes import COLOUR_NAMES, KINDS, held_out
 from .tasks import TASKS
 from .tokens import tokenizer
-from .training import Recipe, train
+from .training import Recipe, autocast, train
 
 RECIPE = Recipe(steps=5400, matrix_rate=0.01, other_rate=1.5e-3, average=0.995, hold=0.5, save_every=200, half=True)
 # How often a kind of question is drawn: what takes two objects, or a box, is harder than a name.
@@ -244,7 +244,7 @@ class Source:
             row = [list(self.opening), [0] * shared, [IGNORED] * shared, [0] * shared]
             for number, index in enumerate(chosen, start=1):
                 _, text, answer = some[index]
-                head, told = text + self.closing, answer + [self.end]
+                head, told = text + self.closing, [*answer, self.end]
                 row[0] += head + told
                 row[1] += [number] * len(head + told)
                 row[2] += [IGNORED] * len(head) + told
@@ -291,11 +291,11 @@ def fit(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         answers, right = answering(encoder, source.questions(generator), source.barred)
         batch, lengths, changed, colours = source.conditions(generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             hidden = run(encoder, batch).float()
         details = {"answers": answers.item(), "right": right}
         if teacher:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), autocast():
                 wanted = run(teacher, batch).float()
             place = torch.arange(hidden.shape[1])
             used = (place >= encoder._prefix_length) & (place < lengths[:, None])
@@ -322,7 +322,7 @@ def others(name: str) -> bool:
 def answering(encoder: Encoder, batch: Exams, barred: Tensor) -> tuple[Tensor, float]:
     """The next-token loss on the answers, and the share of right tokens."""
     model = encoder.model
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         hidden = run(encoder, batch)[:, :-1]
     wanted, rules = batch.labels[:, 1:], batch.rules[:, 1:]
     asked = wanted != IGNORED

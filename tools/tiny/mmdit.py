@@ -16,7 +16,7 @@ from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
 
 from .encoder import SEEN, Batch, count_references, pad, run
-from .training import Recipe, train
+from .training import HALF, Recipe, autocast, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
 RECIPE = Recipe(steps=28000, hold=0.75, average=0.998, save_every=250, half=True)
@@ -134,9 +134,9 @@ def fit(groups: dict[str, tuple[list[Group], list[Group]]], folder: Path, recipe
             time = torch.randn(len(clean), generator=generator).sigmoid()
             sigma = SHIFT * time / (1 + (SHIFT - 1) * time)
             mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-            references = tuple(reference[picks].bfloat16() for reference in group.references)
-            with torch.autocast("cpu", torch.bfloat16):
-                velocity = mmdit(mixed.bfloat16(), sigma * 1000, group.context[picks].bfloat16(), references)
+            references = tuple(reference[picks].to(HALF) for reference in group.references)
+            with autocast():
+                velocity = mmdit(mixed.to(HALF), sigma * 1000, group.context[picks].to(HALF), references)
             error = (velocity.float() - (noise - clean)).square().mean(1).squeeze(1)  # (B, h, w)
             share = F.max_pool2d(group.changed[picks].float()[:, None], 3, 1, 1)[:, 0]
             weight = 1 + edited * (share > 0.05).float()

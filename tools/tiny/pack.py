@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from joyimage import tiny
+
+from .tokens import save
 
 FOLDER = Path(tiny.__file__).parent
 LIMIT = 16 * 2**20  # bytes of all weights
@@ -17,7 +19,7 @@ DTYPES = {"mmdit": torch.bfloat16, "vae": torch.float16, "encoder": torch.bfloat
 METADATA = {"format": "pt", "joyimage.base_size": str(tiny.BASE_SIZE)}
 
 
-def write(networks: dict[str, torch.nn.Module], tokenizer: PreTrainedTokenizerBase, folder: Path = FOLDER) -> None:
+def write(networks: dict[str, torch.nn.Module], tokenizer: PreTrainedTokenizerFast, folder: Path = FOLDER) -> None:
     """Write `mmdit`, `vae` and `encoder`, each complete or not at all. The time embedder stays in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
@@ -30,7 +32,7 @@ def write(networks: dict[str, torch.nn.Module], tokenizer: PreTrainedTokenizerBa
         save_file(state, partial, metadata=METADATA)
         os.replace(partial, folder / f"{part}.safetensors")
         size += (folder / f"{part}.safetensors").stat().st_size
-    tokenizer.save_pretrained(folder / "tokenizer")
+    save(tokenizer, folder / "tokenizer")
     print(f"{folder}: {size / 2**20:.1f} MiB of weights")
     if size > LIMIT:
         raise SystemExit(f"the weights take {size} bytes, more than the {LIMIT} that the package may have")
