@@ -4,9 +4,12 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
-OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py
+OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py \
+	tests/test_precision.py
+NEWEST := .venv-newest
+PIP := -m pip install --quiet --constraint constraints.txt
 
-.PHONY: web demo test test-browser bench tiny eval-tiny format clean
+.PHONY: web demo test test-browser test-newest constraints bench tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -21,6 +24,17 @@ test: $(VENV)/.tested
 # The widgets by hand, in two frontends and both renderers: ten minutes, with ComfyUI and Chromium.
 test-browser: $(VENV)/.tested
 	$(BIN)/pytest tests/comfy/browser
+
+# The suite with the newest release of everything that is not pinned in pyproject.toml, in an environment of its own.
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade "$(TORCH)" --editable ".[test]"
+	$(NEWEST)/bin/pytest --ignore=tests/comfy
+
+constraints:
+	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
+	mv constraints.part constraints.txt
 
 # What checks the widgets; they need none of it to run.
 web: node_modules
@@ -46,18 +60,18 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python $(PIP) --editable .
 	touch $@
 
 # The newest transformers is installed beside the oldest supported one, which lives in a folder of its own.
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
-	$(BIN)/python -m pip install --quiet --upgrade --target $(OLD) --no-deps "transformers==4.57.*" "huggingface-hub<1" "tokenizers<=0.23,>=0.22"
+	$(BIN)/python $(PIP) --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --upgrade --target $(OLD) --no-deps "transformers==4.57.6" "huggingface-hub==0.36.2" "tokenizers==0.22.2"
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(NEWEST) demo
