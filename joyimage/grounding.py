@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from .errors import JoyImageError
@@ -133,6 +134,14 @@ def box_from_mask(mask: Tensor, width: int, height: int) -> Box:
     left, right = columns.min().item() * x_scale, (columns.max().item() + 1) * x_scale
     top, bottom = rows.min().item() * y_scale, (rows.max().item() + 1) * y_scale
     return _clipped((left, top, right, bottom), width, height)
+
+
+def boxes_to_mask(boxes: Sequence[Box], width: int, height: int) -> Tensor:
+    """(1, height, width), 1 inside any of the boxes and 0 elsewhere."""
+    mask = torch.zeros(1, height, width)
+    for left, top, right, bottom in boxes:
+        mask[:, top:bottom, left:right] = 1
+    return mask
 
 
 def _clipped(corners: Sequence[float], width: int, height: int) -> Box:

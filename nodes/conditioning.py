@@ -16,11 +16,15 @@ from ..joyimage.errors import JoyImageError
 from ..joyimage.images import BASE_SIZES, Size, check_size
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.pipeline import fit
-from .feedback import caught_warnings, show
-from .inputs import all_pictures, check, encoder_input, images_input, refuse
+from .feedback import caught_warnings, told
+from .inputs import Refusal, all_pictures, blame, check, encoder_input, images_input, refuse
 
 AUTO, EXACT = "auto", "exact"
-EMPTY = "the prompt is empty: say what to make or change"
+EMPTY = (
+    "the prompt is empty: say what to make or change. Where another node should write it, such as Move Object, Rotate "
+    "Object or Camera, that one is bypassed, muted or not connected"
+)
+NO_VAE = "images are connected but no vae: connect Load VAE (JoyImage), as the model needs the images' latents"
 LATENT = WanVAEConfig()
 
 
@@ -104,12 +108,13 @@ class EncodePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt, width=(0,), height=(0,), images=None, vae=None) -> bool | str:
-        if images and vae is None:
-            return "images are connected but no vae: connect Load JoyImage VAE, as the model needs the images' latents"
+    def validate_inputs(cls, prompt=(None,), width=(0,), height=(0,), images=None, vae=None) -> bool | str:
         if prompt[0] is not None and not prompt[0].strip():
-            return EMPTY
-        return check(target_size, width[0], height[0])
+            return Refusal("prompt", EMPTY)
+        if images and vae is None:  # no field of that name is there to be marked
+            return Refusal("prompt", NO_VAE)
+        wrong = "height" if width[0] and check(check_size, (width[0], width[0])) is True else "width"
+        return blame(wrong, check(target_size, width[0], height[0]))
 
     @classmethod
     def execute(
@@ -129,8 +134,8 @@ class EncodePrompt(io.ComfyNode):
                 for i, (positive, negative) in zip(members, conditionings, strict=True):
                     results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
                 notes.append(f"{fitted_size[1]} x {fitted_size[0]} pixels, references: {len(pictures)}")
-        show(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
-        return io.NodeOutput(*map(list, zip(*results, strict=True)))
+        text = told(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
+        return io.NodeOutput(*map(list, zip(*results, strict=True)), ui=text)
 
 
 def pick(values: Sequence, i: int):

@@ -23,6 +23,12 @@ def show(node_id: str, text: str) -> None:
     PromptServer.instance.send_progress_text(text, node_id)
 
 
+def told(node_id: str, text: str) -> dict[str, list[str]]:
+    """Show `text` while the run goes on, and give it as the node's `ui`, from which the page keeps it afterwards."""
+    show(node_id, text)
+    return {"text": [text]}
+
+
 @contextmanager
 def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[Callable[[str], None]]:
     """Gives the `on_text` for an answer: the text grows on the node. Each token moves the bar and can be the last.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 from PIL import Image
 from torch import Tensor
 
@@ -51,6 +53,30 @@ def check(function: Callable, *values) -> bool | str:
     except JoyImageError as error:
         return str(error)
     return True
+
+
+class Refusal(str):
+    """What `validate_inputs` says against one of its arguments, so that no other field turns red.
+
+    The host pins what that method returns on every argument that it names and a prompt gives, unless it is a blocker,
+    which it asks once per argument, called `x` there. This is a blocker to all arguments but its own, which must be
+    among those given. Asked in any other way it is a text, and then pinned on all.
+    """
+
+    def __new__(cls, argument: str, reason: str) -> Refusal:
+        refusal = super().__new__(cls, reason)
+        refusal.argument = argument
+        return refusal
+
+    @property
+    def __class__(self) -> type:
+        asked = sys._getframe(1).f_locals.get("x")
+        return ExecutionBlocker if type(asked) is str and asked != self.argument else Refusal
+
+
+def blame(argument: str, verdict: bool | str) -> bool | str:
+    """For `validate_inputs`: what `check` found, pinned on one of the method's arguments."""
+    return Refusal(argument, verdict) if isinstance(verdict, str) else verdict
 
 
 def refuse(surplus: Mapping[str, Any]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
+from comfy_execution.graph import ExecutionBlocker
+from torch import Tensor
 
 from ..joyimage import spatial
 from ..joyimage.batches import from_batch, to_batch
-from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions
-from .inputs import check, object_input
+from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions, box_to_region, boxes_to_mask
+from .inputs import blame, check, object_input
 
 NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
+NO_PICTURE = "image of a spatial node is used, but no image is connected to it"
 ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
 
 
@@ -33,6 +36,20 @@ def pitch_and_zoom() -> list[io.Input]:
             tooltip="Whether the camera comes closer (in), backs off (out) or keeps its distance.",
         ),
     ]
+
+
+def picture_input() -> io.Image.Input:
+    return io.Image.Input("image", optional=True, tooltip="The picture to be edited, for the widget to show.")
+
+
+def picture_output() -> io.Image.Output:
+    tooltip = "The picture as it came, also when this node is bypassed."
+    return io.Image.Output(display_name="image", tooltip=tooltip)
+
+
+def passed_on(image: Tensor | None) -> Tensor | ExecutionBlocker:
+    """The picture for the next node, which is told if there is none."""
+    return ExecutionBlocker(NO_PICTURE) if image is None else image
 
 
 class MoveObject(io.ComfyNode):
@@ -78,14 +95,16 @@ class MoveObject(io.ComfyNode):
                     tooltip="The picture with its red box. Connect it to an image of Encode Prompt (JoyImage).",
                 ),
                 instruction_output(),
+                io.BoundingBox.Output(display_name="bbox", tooltip="The box in pixels."),
+                io.Mask.Output(display_name="mask", tooltip="White inside the box, as for Set Latent Noise Mask."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, object, box="", mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
-        problem = check(spatial.move_object, object)
+        problem = blame("object", check(spatial.move_object, object))
         if problem is True and mask == NOT_CONNECTED and bbox in (NOT_CONNECTED, NO_BOX):
-            problem = check(box_from_json, box, ANY_SIDE, ANY_SIDE)
+            problem = blame("box", check(box_from_json, box, ANY_SIDE, ANY_SIDE))
         return problem
 
     @classmethod
@@ -99,7 +118,8 @@ class MoveObject(io.ComfyNode):
             area = box_from_json(box, *pictures[0].size)
         marked = to_batch([spatial.draw_box(picture, area) for picture in pictures])
         source = ui.PreviewImage(image[:1]).values  # for the box widget, where no node before shows the picture
-        return io.NodeOutput(marked, spatial.move_object(object), ui={"source": source})
+        mask = boxes_to_mask([area], *pictures[0].size)
+        return io.NodeOutput(marked, spatial.move_object(object), box_to_region(area), mask, ui={"source": source})
 
 
 class RotateObject(io.ComfyNode):
@@ -119,8 +139,9 @@ class RotateObject(io.ComfyNode):
                     default="right",
                     tooltip="The side of the object that is to be seen.",
                 ),
+                picture_input(),
             ],
-            outputs=[instruction_output()],
+            outputs=[instruction_output(), picture_output()],
         )
 
     @classmethod
@@ -128,8 +149,8 @@ class RotateObject(io.ComfyNode):
         return check(spatial.rotate_object, object, spatial.VIEWS[0])
 
     @classmethod
-    def execute(cls, object, view) -> io.NodeOutput:
-        return io.NodeOutput(spatial.rotate_object(object, view))
+    def execute(cls, object, view, image=None) -> io.NodeOutput:
+        return io.NodeOutput(spatial.rotate_object(object, view), passed_on(image))
 
 
 class Camera(io.ComfyNode):
@@ -149,13 +170,14 @@ class Camera(io.ComfyNode):
                     "Horizontal rotation of the camera around the scene in degrees; 270 is written as -90.",
                 ),
                 *pitch_and_zoom(),
+                picture_input(),
             ],
-            outputs=[instruction_output()],
+            outputs=[instruction_output(), picture_output()],
         )
 
     @classmethod
-    def execute(cls, yaw, pitch, zoom) -> io.NodeOutput:
-        return io.NodeOutput(spatial.camera(yaw, pitch, zoom))
+    def execute(cls, yaw, pitch, zoom, image=None) -> io.NodeOutput:
+        return io.NodeOutput(spatial.camera(yaw, pitch, zoom), passed_on(image))
 
 
 class Orbit(io.ComfyNode):
@@ -178,14 +200,15 @@ class Orbit(io.ComfyNode):
                 ),
                 io.Int.Input("views", default=8, min=1, max=64, tooltip="Number of views, at equal steps."),
                 *pitch_and_zoom(),
+                picture_input(),
             ],
-            outputs=[instruction_output(is_output_list=True)],
+            outputs=[instruction_output(is_output_list=True), picture_output()],
         )
 
     @classmethod
     def validate_inputs(cls, yaw_start, yaw_end, views) -> bool | str:
-        return check(spatial.orbit, yaw_start, yaw_end, views)
+        return blame("yaw_end", check(spatial.orbit, yaw_start, yaw_end, views))
 
     @classmethod
-    def execute(cls, yaw_start, yaw_end, views, pitch, zoom) -> io.NodeOutput:
-        return io.NodeOutput(spatial.orbit(yaw_start, yaw_end, views, pitch, zoom))
+    def execute(cls, yaw_start, yaw_end, views, pitch, zoom, image=None) -> io.NodeOutput:
+        return io.NodeOutput(spatial.orbit(yaw_start, yaw_end, views, pitch, zoom), passed_on(image))

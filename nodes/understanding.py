@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from functools import partial, reduce
 from types import SimpleNamespace
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ..joyimage import grounding, rewriting
-from ..joyimage.batches import from_batch
+from ..joyimage import grounding, rewriting, spatial
+from ..joyimage.batches import from_batch, to_batch
 from ..joyimage.prompts import DEFAULT_QUESTION
-from .feedback import answering, caught_warnings, show
-from .inputs import all_pictures, check, encoder_input, images_input, object_input, refuse
+from .feedback import answering, caught_warnings, told
+from .inputs import Refusal, all_pictures, check, encoder_input, images_input, object_input, refuse
 
 REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
@@ -107,8 +107,7 @@ class Ask(io.ComfyNode):
                 seed=seed,
                 on_text=on_text,
             )
-        show(cls.hidden.unique_id, text)
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        return io.NodeOutput(text, ui=told(cls.hidden.unique_id, text))
 
 
 class RewritePrompt(io.ComfyNode):
@@ -137,7 +136,7 @@ class RewritePrompt(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompt, images=None) -> bool | str:
-        return True if prompt is None or prompt.strip() else "the prompt to rewrite is empty"
+        return True if prompt is None or prompt.strip() else Refusal("prompt", "the prompt to rewrite is empty")
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> float | None:
@@ -153,8 +152,7 @@ class RewritePrompt(io.ComfyNode):
             )
             rewritten = rewriting.rewrite(shown, prompt, all_pictures((images or {}).values()))
         text = "\n\n".join([rewritten, *problems])
-        show(cls.hidden.unique_id, text)
-        return io.NodeOutput(rewritten, ui=ui.PreviewText(text))
+        return io.NodeOutput(rewritten, ui=told(cls.hidden.unique_id, text))
 
 
 class Locate(io.ComfyNode):
@@ -164,7 +162,8 @@ class Locate(io.ComfyNode):
             node_id="JoyImageLocate",
             display_name="Locate (JoyImage)",
             category="JoyImage",
-            description="Finds an object, or a place, in an image and gives the box around it; of several, the first.",
+            description="Finds an object, or a place, in an image and gives the boxes around it. `bbox` and `box` "
+            "are the first one.",
             search_aliases=["grounding", "detect object", "find object", "bounding box", "bbox"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -180,6 +179,9 @@ class Locate(io.ComfyNode):
                 io.String.Output(
                     display_name="box", tooltip='{"x": …, "y": …, "w": …, "h": …} in fractions of the image.'
                 ),
+                io.BoundingBoxes.Output(display_name="boxes", tooltip="All boxes in pixels, in the model's order."),
+                io.Mask.Output(display_name="mask", tooltip="White inside the boxes; for inpainting or Move Object."),
+                io.Image.Output(display_name="image", tooltip="The image with all boxes drawn in red."),
             ],
         )
 
@@ -193,8 +195,16 @@ class Locate(io.ComfyNode):
         question = grounding.locate_question(object)
         with answering(cls.hidden.unique_id, encoder, LOCATE_TOKENS) as on_text:
             answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
-        area = grounding.parse_boxes(answer, *picture.size)[0]
-        box = grounding.box_to_json(area, *picture.size)
-        text = f"{object}: {box}"
-        show(cls.hidden.unique_id, text)
-        return io.NodeOutput(grounding.box_to_region(area), box, ui=ui.PreviewText(text))
+        areas = grounding.parse_boxes(answer, *picture.size)
+        boxes = [grounding.box_to_json(area, *picture.size) for area in areas]
+        regions = [grounding.box_to_region(area) for area in areas]
+        drawn = reduce(spatial.draw_box, areas, picture)
+        text = "\n".join(f"{object}: {box}" for box in boxes)
+        return io.NodeOutput(
+            regions[0],
+            boxes[0],
+            [{**region, "metadata": {"label": object}} for region in regions],
+            grounding.boxes_to_mask(areas, *picture.size),
+            to_batch([drawn]),
+            ui=told(cls.hidden.unique_id, text),
+        )
