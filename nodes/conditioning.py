@@ -54,7 +54,15 @@ class EncodePrompt(io.ComfyNode):
             description="Everything the sampler needs: the prompts as the model reads them, the images as references, "
             "and an empty latent of the right size. Without an image it is for text-to-image. A list of prompts, as "
             "from Camera Orbit, gives lists, and the images are encoded once for all of it.",
-            search_aliases=["text encode", "conditioning", "edit image", "reference image", "CLIP text encode"],
+            search_aliases=[
+                "text encode",
+                "qwen edit",
+                "instruction edit",
+                "conditioning",
+                "edit image",
+                "reference image",
+                "CLIP text encode",
+            ],
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -74,7 +82,7 @@ class EncodePrompt(io.ComfyNode):
                     f"The image to edit, or up to {MAX_REFERENCES} to work from; the last sets the shape of the "
                     "result. The images of a batch are several references for one edit; for an edit each, pass a list."
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="From Load JoyImage VAE. Needed with images only."),
+                io.Vae.Input("vae", optional=True, tooltip="From Load VAE (JoyImage). Needed with images only."),
                 io.Combo.Input(
                     "base_size",
                     options=[AUTO, *map(str, BASE_SIZES), EXACT],

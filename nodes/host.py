@@ -169,7 +169,7 @@ def check_latent(latent: Tensor, name: str, channels: int) -> None:
     if latent.shape[1] != channels or (latent.ndim == 5 and latent.shape[2] != 1):
         raise JoyImageError(
             f"the latent of {name} has shape {tuple(latent.shape)}; this model takes {channels} channels and single "
-            "images: encode with the VAE of Load JoyImage VAE, or start from an empty latent"
+            "images: encode with the VAE of Load VAE (JoyImage), or start from an empty latent"
         )
 
 
@@ -472,7 +472,7 @@ class Guider(comfy.samplers.CFGGuider):
 
     def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, rescale: float):
         if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
-            raise JoyImageError("this MODEL is no rectified-flow model: connect Load JoyImage MMDiT")
+            raise JoyImageError("this MODEL is no rectified-flow model: connect Load MMDiT (JoyImage)")
         super().__init__(model)
         self.set_cfg(max(guidance, 1.0))  # at 1 the host runs the positive prompt alone
         self.rescale = rescale

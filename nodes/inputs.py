@@ -18,7 +18,7 @@ from .host import ENCODER
 
 
 def encoder_input() -> io.Input:
-    return ENCODER.Input("encoder", tooltip="From Load JoyImage Encoder.")
+    return ENCODER.Input("encoder", tooltip="From Load Encoder (JoyImage).")
 
 
 def images_input(tooltip: str) -> io.Autogrow.Input:

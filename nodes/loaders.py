@@ -94,8 +94,8 @@ class LoadMMDiT(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageLoadMMDiT",
-            display_name="Load JoyImage MMDiT",
-            category="JoyImage",
+            display_name="Load MMDiT (JoyImage)",
+            category="JoyImage/loaders",
             description="The image model of JoyAI-Image (Edit, Edit-Plus or SpatialEdit).",
             search_aliases=["joyai", "unet loader", "load diffusion model", "checkpoint"],
             inputs=[
@@ -116,7 +116,7 @@ class LoadMMDiT(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="For the JoyImage Sampler, KSampler, LoRA loaders and other model nodes.")
+                io.Model.Output(tooltip="For the Sampler (JoyImage), KSampler, LoRA loaders and other model nodes.")
             ],
         )
 
@@ -134,8 +134,8 @@ class LoadVAE(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageLoadVAE",
-            display_name="Load JoyImage VAE",
-            category="JoyImage",
+            display_name="Load VAE (JoyImage)",
+            category="JoyImage/loaders",
             description="The Wan 2.1 VAE for single images: faster than the video VAE, and tiles without seams.",
             search_aliases=["joyai", "vae loader", "wan vae"],
             inputs=[
@@ -162,8 +162,8 @@ class LoadEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageLoadEncoder",
-            display_name="Load JoyImage Encoder",
-            category="JoyImage",
+            display_name="Load Encoder (JoyImage)",
+            category="JoyImage/loaders",
             description="The language model that reads prompts and pictures, and answers questions (Qwen3-VL).",
             search_aliases=["joyai", "clip loader", "text encoder", "qwen3-vl"],
             inputs=[

@@ -13,7 +13,7 @@ MAX_STEPS = 1000
 
 def condition_inputs() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="From Load JoyImage MMDiT, or patched by other nodes."),
+        io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
         io.Conditioning.Input("positive", tooltip="From Encode Prompt (JoyImage), or core's TextEncodeJoyImageEdit."),
         io.Conditioning.Input(
             "negative", optional=True, tooltip="What guidance leads away from. Not needed at guidance 1."
@@ -93,10 +93,10 @@ class Sampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageSampler",
-            display_name="JoyImage Sampler",
+            display_name="Sampler (JoyImage)",
             category="JoyImage",
             description="Makes the picture: rectified flow with the guidance that JoyAI-Image was made for.",
-            search_aliases=["joyai", "ksampler"],
+            search_aliases=["joyai", "ksampler", "image edit"],
             inputs=[
                 *condition_inputs(),
                 io.Latent.Input(
@@ -153,9 +153,9 @@ class Guider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageGuider",
-            display_name="JoyImage Guider",
-            category="JoyImage",
-            description="The guidance of the JoyImage Sampler, for SamplerCustomAdvanced.",
+            display_name="Guider (JoyImage)",
+            category="JoyImage/sampling",
+            description="The guidance of the Sampler (JoyImage), for SamplerCustomAdvanced.",
             search_aliases=["joyai", "cfg guider"],
             inputs=[*condition_inputs(), guidance_input(), rescale_input()],
             outputs=[io.Guider.Output()],
@@ -171,9 +171,9 @@ class Schedule(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="JoyImageSchedule",
-            display_name="JoyImage Schedule",
-            category="JoyImage",
-            description="The noise levels of the JoyImage Sampler, for SamplerCustomAdvanced.",
+            display_name="Schedule (JoyImage)",
+            category="JoyImage/sampling",
+            description="The noise levels of the Sampler (JoyImage), for SamplerCustomAdvanced.",
             search_aliases=["joyai", "scheduler", "sigmas"],
             inputs=[steps_input(), *schedule_inputs(), strength_input()],
             outputs=[io.Sigmas.Output()],

@@ -58,9 +58,9 @@ class MoveObject(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageMoveObject",
             display_name="Move Object (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/spatial",
             description="Draws a red box where an object is to go, and says so in the words the model was trained on.",
-            search_aliases=["red box", "place object", "drag object", "reposition"],
+            search_aliases=["red box", "place object", "drag object", "reposition", "image edit"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture. The box is drawn into every image of a batch."),
                 object_input("move"),
@@ -128,9 +128,9 @@ class RotateObject(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageRotateObject",
             display_name="Rotate Object (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/spatial",
             description="The instruction that turns an object until one of its sides is seen.",
-            search_aliases=["turn object", "side view", "rear view"],
+            search_aliases=["turn object", "side view", "rear view", "multi angle", "turnaround"],
             inputs=[
                 object_input("turn"),
                 io.Combo.Input(
@@ -159,9 +159,9 @@ class Camera(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageCamera",
             display_name="Camera Control (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/spatial",
             description="The instruction that moves the camera around a scene that stays as it is.",
-            search_aliases=["camera angle", "viewpoint", "novel view", "yaw pitch"],
+            search_aliases=["camera angle", "viewpoint", "novel view", "yaw pitch", "multi angle"],
             inputs=[
                 degrees_input(
                     "yaw",
@@ -186,10 +186,10 @@ class Orbit(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageOrbit",
             display_name="Camera Orbit (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/spatial",
             description="A list of camera instructions, one per view around a scene. Encode Prompt (JoyImage) encodes "
             "the picture once for all of them, and everything after it runs once per view.",
-            search_aliases=["turntable", "360", "multi view", "camera path"],
+            search_aliases=["turntable", "turnaround", "360", "multi view", "multi angle", "camera path"],
             inputs=[
                 degrees_input("yaw_start", 0.0, 360.0, "Yaw of the first view in degrees."),
                 degrees_input(

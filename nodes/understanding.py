@@ -24,7 +24,7 @@ class Ask(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageAsk",
             display_name="Ask (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/understanding",
             description="Answers a question about images, or without any. The answer appears on the node.",
             search_aliases=["caption", "describe image", "VQA", "Qwen3-VL", "question"],
             is_output_node=True,
@@ -116,7 +116,7 @@ class RewritePrompt(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageRewritePrompt",
             display_name="Rewrite Prompt (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/understanding",
             description="Makes a short prompt clear and specific, by the encoder or by the server that the environment "
             "variable JOYIMAGE_REWRITE_URL names. If that fails, the prompt stays as it is, and the node says why.",
             search_aliases=["prompt enhance", "expand prompt", "prompt upsampling", "LLM"],
@@ -161,7 +161,7 @@ class Locate(io.ComfyNode):
         return io.Schema(
             node_id="JoyImageLocate",
             display_name="Locate (JoyImage)",
-            category="JoyImage",
+            category="JoyImage/understanding",
             description="Finds an object, or a place, in an image and gives the boxes around it. `bbox` and `box` "
             "are the first one.",
             search_aliases=["grounding", "detect object", "find object", "bounding box", "bbox"],

@@ -186,7 +186,7 @@ def test_the_node_shows_the_size_and_how_much_of_the_prompt_was_cut(client):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"vae": None}, "connect Load JoyImage VAE"),
+        ({"vae": None}, "connect Load VAE (JoyImage)"),
         ({"prompt": "  "}, "the prompt is empty"),
         ({"width": 64}, "both width and height"),
         ({"width": 100, "height": 64}, "the nearest is 64 x 96"),
