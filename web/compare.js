@@ -1,4 +1,5 @@
 /** Before and after: two pictures, one over the other, and a line to drag between them. */
+import { locator } from "./graph.js";
 import { address } from "./pictures.js";
 import { app } from "../../scripts/app.js";
 import { choices, clamp, drag, follow, html, keys, mount, set, within } from "./shared.js";
@@ -70,7 +71,6 @@ export function compareView(node) {
 
 /** What the node's last run left. @param {import("./types").GraphNode} node @returns {Pictures} */
 function made(node) {
-  const key = node.graph === app.rootGraph ? String(node.id) : `${node.graph?.id}:${node.id}`;
-  const output = app.nodeOutputs[key];
+  const output = app.nodeOutputs[locator(node)];
   return { before: (output?.before ?? []).map(address), after: (output?.after ?? []).map(address) };
 }

@@ -16,6 +16,15 @@ function everywhere(graph) {
 /** The node, if there is one, that stands for a subgraph. @param {Graph} graph */
 const around = (graph) => everywhere(app.rootGraph).find(({ subgraph }) => subgraph === graph);
 
+/** The name by which the page keeps what a node's last run gave. @param {GraphNode} node */
+export const locator = (node) => (node.graph === app.rootGraph ? String(node.id) : `${node.graph?.id}:${node.id}`);
+
+/** The name by which the server knows a node: its number after those of the subgraphs around it. @param {GraphNode} node @returns {string} */
+export function executionId(node) {
+  const outside = node.graph === app.rootGraph ? undefined : around(node.graph);
+  return outside ? `${executionId(outside)}:${node.id}` : String(node.id);
+}
+
 /** The link into an input. The node's own property is deprecated, and its method means another on a subgraph's node.
  * @param {GraphNode} node @param {number} input */
 const linkInto = (node, input) =>

@@ -3,5 +3,9 @@ declare module "*/scripts/app.js" {
   export const app: import("./types").App;
 }
 declare module "*/scripts/api.js" {
-  export const api: { apiURL(route: string): string };
+  export const api: {
+    apiURL(route: string): string;
+    fetchApi(route: string): Promise<Response>;
+    addEventListener(event: string, hear: (event: CustomEvent) => void): void;
+  };
 }

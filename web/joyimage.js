@@ -1,5 +1,6 @@
 /** Registers the pack's widgets with ComfyUI's frontend. */
 import { app } from "../../scripts/app.js";
+import { answerView, listen, remember } from "./answer.js";
 import { boxWidget } from "./box.js";
 import { cameraView } from "./camera.js";
 import { compareView } from "./compare.js";
@@ -10,9 +11,13 @@ import { orbitView } from "./orbit.js";
 
 /** @type {Record<string, (node: GraphNode) => unknown>} */
 const VIEWS = {
+  JoyImageAsk: answerView,
   JoyImageCamera: cameraView,
   JoyImageCompare: compareView,
+  JoyImageEncodePrompt: answerView,
+  JoyImageLocate: answerView,
   JoyImageOrbit: orbitView,
+  JoyImageRewritePrompt: answerView,
   JoyImageRotateObject: dialView,
 };
 const WIDTH = 340; // pixels of the graph, for a new node
@@ -23,6 +28,8 @@ app.registerExtension({
     const link = document.createElement("link");
     Object.assign(link, { rel: "stylesheet", href: new URL("./joyimage.css", import.meta.url).href });
     document.head.append(link);
+    listen();
+    void remember();
   },
   getCustomWidgets: () => ({
     JOYIMAGE_BOX: (/** @type {GraphNode} */ node, /** @type {string} */ name) => ({ widget: boxWidget(node, name) }),

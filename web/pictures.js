@@ -1,7 +1,7 @@
 /** The pictures that a widget draws on: found through the graph's links, before or after a run. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { inputNamed, origin, targets } from "./graph.js";
+import { inputNamed, locator, origin, targets } from "./graph.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").SavedImage} SavedImage */
@@ -12,8 +12,7 @@ export const address = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 
 /** What a node's last run gave to show. @param {GraphNode} node */
-const outputs = (node) =>
-  app.nodeOutputs[node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`];
+const outputs = (node) => app.nodeOutputs[locator(node)];
 
 /** What Locate said of the picture that comes out of a node: the last box found on it.
  * @param {Origin | null} source @returns {string} "what: {box}", or nothing */
@@ -48,21 +47,31 @@ export function pictureOf(source) {
 }
 
 /**
- * The picture that a node's instruction is about: the first image of the prompt that takes it. Where that is not
- * there to be seen, what it was made from.
+ * The picture that a node's instruction is about: its own image, or the first image of the prompt that takes it. Where
+ * that is not there to be seen, what it was made from.
  * @param {GraphNode} node @returns {string | undefined}
  */
 export function subject(node) {
+  const own = inputNamed(node, "image");
+  if (own >= 0) {
+    const picture = seenThrough(origin(node, own));
+    if (picture) return picture;
+  }
   for (const target of targets(node, 0)) {
-    let source = origin(target, inputNamed(target, "images.image0"));
-    while (source) {
-      const picture = pictureOf(source);
-      if (picture) return picture;
-      source = origin(
-        source.node,
-        source.node.inputs.findIndex(({ type }) => type === "IMAGE"),
-      );
-    }
+    const picture = seenThrough(origin(target, inputNamed(target, "images.image0")));
+    if (picture) return picture;
+  }
+  return undefined;
+}
+
+/** The picture of a node or, where that shows none yet, of what it was made from.
+ * @param {Origin | null} source @returns {string | undefined} */
+function seenThrough(source) {
+  while (source) {
+    const picture = pictureOf(source);
+    if (picture) return picture;
+    const input = source.node.inputs.findIndex(({ type }) => type === "IMAGE");
+    source = origin(source.node, input);
   }
   return undefined;
 }

@@ -49,6 +49,7 @@ export interface GraphNode {
   setSize(size: [number, number]): void;
   computeSize(): [number, number];
   getOutputNodes(slot: number): GraphNode[] | null;
+  removeWidget(widget: Widget): void;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
   onAdded?: (graph: Graph) => void;
   onRemoved?: () => void;
