@@ -394,7 +394,7 @@ def test_a_plan_knows_that_quantised_weights_are_smaller(tmp_path):
     state = mmdit.state_dict()
     chosen = [name for name in state if re.search(r"double_blocks.*(qkv|proj|net\.2)\.weight$", name)]
     path = fp8_scale_weight(tmp_path / "fp8.safetensors", state, chosen)
-    empty, loaded = empty_part(path, "mmdit"), load_mmdit(path)
+    empty, loaded = empty_part(path, "mmdit"), load_mmdit(path, compute_device="cuda")
     parts = [memory.measure("mmdit", model, {"blocks": model.double_blocks}) for model in (empty, loaded)]
     assert parts[0].weights == pytest.approx(parts[1].weights, rel=0.02)
     assert parts[0].groups[0].blocks[0] < 0.3 * memory.size_of(mmdit.double_blocks[0].modules())

@@ -20,6 +20,8 @@ SLOT, SLOTS_END = 20, 6
 WIDGET, WIDGETS_END = 24, 8
 TEXT = 54  # a text of several lines, before `room` is added
 BADGE = 34  # the line with the pack's name that the new renderer puts into its nodes
+SAID = 120  # the text that a node shows below its widgets
+SAYING = ("JoyImageAsk", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageRewritePrompt")
 NODE_GAP, GROUP_GAP = 30, 40
 GROUP_TITLE, MARGIN = 50, 20
 NOTE_LETTERS, NOTE_LINE, NOTE_ENDS = 70, 18, 40  # of the note in a column 400 wide
@@ -144,7 +146,8 @@ def height(node: Node, inputs: Sequence[Input], schema: Json) -> int:
     values = len(widget_values(node, widgets)) - len(widgets)  # the editor's buttons
     lines = sum(TEXT if each.options.get("multiline") else WIDGET for each in widgets) + WIDGET * values
     badge = BADGE if node.type.startswith(PREFIX) else 0
-    return SLOT * slots + SLOTS_END + (lines + WIDGETS_END if widgets else 0) + badge + node.room
+    said = SAID if node.type in SAYING else 0
+    return SLOT * slots + SLOTS_END + (lines + WIDGETS_END if widgets else 0) + badge + said + node.room
 
 
 def note_height(text: str) -> int:
