@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import migration
 from .compare import Compare
 from .conditioning import EncodePrompt
+from .edit import Edit
 from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, MoveObject, Orbit, RotateObject
@@ -18,6 +19,7 @@ NODES = [
     LoadEncoder,
     EncodePrompt,
     Sampler,
+    Edit,
     MoveObject,
     RotateObject,
     Camera,

@@ -42,6 +42,29 @@ def side_input(side: str) -> io.Int.Input:
     )
 
 
+def base_size_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "base_size",
+        options=[AUTO, *map(str, BASE_SIZES), EXACT],
+        default=AUTO,
+        tooltip="Images are scaled and cropped to the area of a square with this side, in the nearest "
+        "shape the model was trained on. auto: the model's own side, 1024 pixels, or 64 with the bundled "
+        "model. exact: images keep their size, rounded to multiples of 16.",
+    )
+
+
+def batch_size_input() -> io.Int.Input:
+    return io.Int.Input(
+        "batch_size",
+        default=1,
+        min=1,
+        max=64,
+        optional=True,
+        advanced=True,
+        tooltip="Number of pictures made at once.",
+    )
+
+
 class EncodePrompt(io.ComfyNode):
     """Takes lists whole, so that the prompts of an orbit share the encoding of their images."""
 
@@ -83,24 +106,9 @@ class EncodePrompt(io.ComfyNode):
                     "result. The images of a batch are several references for one edit; for an edit each, pass a list."
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="From Load VAE (JoyImage). Needed with images only."),
-                io.Combo.Input(
-                    "base_size",
-                    options=[AUTO, *map(str, BASE_SIZES), EXACT],
-                    default=AUTO,
-                    tooltip="Images are scaled and cropped to the area of a square with this side, in the nearest "
-                    "shape the model was trained on. auto: the model's own side, 1024 pixels, or 64 with the bundled "
-                    "model. exact: images keep their size, rounded to multiples of 16.",
-                ),
+                base_size_input(),
                 *map(side_input, ("width", "height")),
-                io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Number of pictures made at once.",
-                ),
+                batch_size_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -116,13 +124,15 @@ class EncodePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt=(None,), width=(0,), height=(0,), images=None, vae=None) -> bool | str:
+    def validate_inputs(cls, prompt=(None,), width=None, height=None, images=None, vae=None) -> bool | str:
         if prompt[0] is not None and not prompt[0].strip():
             return Refusal("prompt", EMPTY)
         if images and vae is None:  # no field of that name is there to be marked
             return Refusal("prompt", NO_VAE)
-        wrong = "height" if width[0] and check(check_size, (width[0], width[0])) is True else "width"
-        return blame(wrong, check(target_size, width[0], height[0]))
+        sides = {name: side[0] for name, side in (("width", width), ("height", height)) if side}  # those given
+        problem = check(target_size, sides.get("width", 0), sides.get("height", 0))
+        wrong = (name for name, side in sides.items() if check(check_size, (side, side)) is not True)
+        return blame(next(wrong, next(reversed(sides), "prompt")), problem)
 
     @classmethod
     def execute(
@@ -141,7 +151,7 @@ class EncodePrompt(io.ComfyNode):
                 conditionings = encode(encoder[0], vae and vae[0], pictures, [pairs[i] for i in members])
                 for i, (positive, negative) in zip(members, conditionings, strict=True):
                     results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
-                notes.append(f"{fitted_size[1]} x {fitted_size[0]} pixels, references: {len(pictures)}")
+                notes.append(size_note(fitted_size, pictures))
         text = told(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
         return io.NodeOutput(*map(list, zip(*results, strict=True)), ui=text)
 
@@ -186,6 +196,10 @@ def fitted(batches: Sequence[Tensor], size: Size | None, base: int | None) -> tu
     if not pictures and size is None and base is None:
         raise JoyImageError('base_size "exact" takes its size from an image: connect one, or give width and height')
     return fit(pictures, size, base)
+
+
+def size_note(size: Size, pictures: Sequence[Image.Image]) -> str:
+    return f"{size[1]} x {size[0]} pixels, references: {len(pictures)}"
 
 
 def encode(encoder, vae, pictures: Sequence[Image.Image], pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:

@@ -21,11 +21,11 @@ def condition_inputs() -> list[io.Input]:
     ]
 
 
-def guidance_input() -> io.Float.Input:
+def guidance_input(least: float = 1.0) -> io.Float.Input:
     return io.Float.Input(
         "guidance",
         default=4.0,
-        min=1.0,
+        min=least,
         max=30.0,
         step=0.1,
         tooltip="How strongly the prompt is followed. 4 suits the released models. At 1 the negative prompt is not "
@@ -44,6 +44,17 @@ def rescale_input() -> io.Float.Input:
         advanced=True,
         tooltip="How far guidance keeps the norm of the conditional velocity: 1 as trained, 0 plain guidance. A model "
         "patched with a guidance of its own, as by CFGNorm, ignores this.",
+    )
+
+
+def seed_input() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        tooltip="The same seed gives the same picture. Picture k of a batch has seed + k.",
     )
 
 
@@ -74,6 +85,17 @@ def schedule_inputs() -> list[io.Input]:
     ]
 
 
+def solver_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "solver",
+        options=list(SOLVERS),
+        default="euler",
+        optional=True,
+        advanced=True,
+        tooltip="euler is the authors'. unipc and dpmpp_2m need fewer steps, heun takes twice the time.",
+    )
+
+
 def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength",
@@ -102,26 +124,12 @@ class Sampler(io.ComfyNode):
                 io.Latent.Input(
                     "latent", tooltip="The size and number of pictures. With a mask only its area changes."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="The same seed gives the same picture. Picture k of a batch has seed + k.",
-                ),
+                seed_input(),
                 steps_input(),
                 guidance_input(),
                 rescale_input(),
                 *schedule_inputs(),
-                io.Combo.Input(
-                    "solver",
-                    options=list(SOLVERS),
-                    default="euler",
-                    optional=True,
-                    advanced=True,
-                    tooltip="euler is the authors'. unipc and dpmpp_2m need fewer steps, heun takes twice the time.",
-                ),
+                solver_input(),
                 strength_input(),
             ],
             outputs=[io.Latent.Output(tooltip="For VAE Decode.")],

@@ -101,10 +101,11 @@ class MoveObject(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, object, box="", mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
+    def validate_inputs(cls, object, box=None, mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
         problem = blame("object", check(spatial.move_object, object))
         if problem is True and mask == NOT_CONNECTED and bbox in (NOT_CONNECTED, NO_BOX):
-            problem = blame("box", check(box_from_json, box, ANY_SIDE, ANY_SIDE))
+            field = "object" if box is None else "box"  # one that the prompt gives
+            problem = blame(field, check(box_from_json, box or "", ANY_SIDE, ANY_SIDE))
         return problem
 
     @classmethod

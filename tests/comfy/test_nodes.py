@@ -402,3 +402,30 @@ def test_empty_requests_are_refused_before_running(client, pictures, node, name)
     with pytest.raises(Rejected) as refused:
         client.run(graph)
     assert "is empty" in refused.value.errors[node]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "field"),
+    [
+        ("JoyImageMoveObject", {"object": "cup", "box": ""}, "box"),
+        ("JoyImageMoveObject", {"object": "cup"}, "object"),  # no box is there to be marked
+        ("JoyImageMoveObject", {"object": " ", "box": json.dumps(BOX)}, "object"),
+        ("JoyImageOrbit", {"yaw_start": 0, "yaw_end": 0, "views": 5, "pitch": 0, "zoom": "in"}, "yaw_end"),
+        ("JoyImageEncodePrompt", {"prompt": " ", "width": 64, "height": 64}, "prompt"),
+        ("JoyImageEncodePrompt", {"width": 0, "height": 64}, "width"),
+        ("JoyImageEncodePrompt", {"height": 64}, "height"),
+        ("JoyImageEncodePrompt", {"width": 64, "height": 20}, "height"),
+    ],
+)
+def test_the_field_that_is_wrong_is_marked_alone(client, pictures, kind, inputs, field):
+    graph = Graph()
+    if kind == "JoyImageEncodePrompt":
+        node = encode(graph, **inputs)
+        graph.add("SaveLatent", samples=output(node, 2), filename_prefix="refused")
+    else:
+        image = {"image": load_image(graph, "wide.png")} if kind == "JoyImageMoveObject" else {}
+        graph.add("PreviewAny", source=output(graph.add(kind, **image, **inputs), 0))
+    with pytest.raises(Rejected) as refused:
+        client.run(graph)
+    reply = json.loads(str(refused.value))["node_errors"]
+    assert [e["extra_info"]["input_name"] for node in reply.values() for e in node["errors"]] == [field]
