@@ -29,7 +29,7 @@ app.registerExtension({
     Object.assign(link, { rel: "stylesheet", href: new URL("./joyimage.css", import.meta.url).href });
     document.head.append(link);
     listen();
-    void remember();
+    remember().catch((error) => window.console.warn("JoyImage: the history is not to be had", error));
   },
   getCustomWidgets: () => ({
     JOYIMAGE_BOX: (/** @type {GraphNode} */ node, /** @type {string} */ name) => ({ widget: boxWidget(node, name) }),
