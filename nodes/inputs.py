@@ -16,6 +16,8 @@ from ..joyimage.errors import JoyImageError
 from ..joyimage.inputs import MAX_REFERENCES
 from .host import ENCODER
 
+LAST_IMAGE = f"images.image{MAX_REFERENCES - 1}"
+
 
 def encoder_input() -> io.Input:
     return ENCODER.Input("encoder", tooltip="From Load Encoder (JoyImage).")
@@ -79,10 +81,9 @@ def blame(argument: str, verdict: bool | str) -> bool | str:
     return Refusal(argument, verdict) if isinstance(verdict, str) else verdict
 
 
-def refuse(surplus: Mapping[str, Any]) -> None:
+def refuse(surplus: Mapping[str, Any], first: str = "images.image0", last: str = LAST_IMAGE) -> None:
     """Raise `JoyImageError` for inputs that a node does not have, which graphs not made in the editor may name."""
     if surplus:
-        last = f"images.image{MAX_REFERENCES - 1}"
         raise JoyImageError(
-            f"no such input: {', '.join(surplus)}. Images are images.image0 to {last}, {MAX_REFERENCES} at most"
+            f"no such input: {', '.join(surplus)}. Images are {first} to {last}, {MAX_REFERENCES} at most"
         )

@@ -1,29 +1,118 @@
-"""Graphs saved for the older pack `joyai_image_comfyui`: what takes the place of its nodes.
+"""Graphs saved for older packs: what takes the place of their nodes.
 
-ComfyUI replaces one node by one. So its three loaders map, and its pipeline does not: that is Encode Prompt, Sampler
-and VAE Decode here.
+A node is replaced where one of ours takes the same in and gives the same out. In the editor the host's table does it,
+when asked; inputs that grow cannot be reached from there. In prompts posted to the server `replace` does it.
 """
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyAPI, io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-# Old node and input, new node and input; each has one input, the file's name, and one output.
-LOADERS = (
-    ("JoyAIImageEditUNETLoader", "unet_name", "JoyImageLoadMMDiT", "model"),
-    ("JoyAIImageEditCLIPLoader", "clip_name", "JoyImageLoadEncoder", "encoder"),
-    ("JoyAIImageEditVAELoader", "vae_name", "JoyImageLoadVAE", "vae"),
+from comfy_api.latest import ComfyAPI, io
+from server import PromptServer
+
+import nodes
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """An old node, ours, and our input for each of its inputs; both have one output."""
+
+    old: str
+    new: str
+    inputs: Mapping[str, str]
+    widgets: Sequence[str] = ()  # of the old node, in the order in which graphs hold their values
+    more: Mapping[str, Any] = field(default_factory=dict)  # inputs of ours that the old node had no word for
+
+
+def loader(old: str, new: str, inputs: Mapping[str, str]) -> Replacement:
+    return Replacement(old, new, inputs, widgets=tuple(inputs))
+
+
+REPLACEMENTS = (
+    # joyai_image_comfyui
+    loader("JoyAIImageEditUNETLoader", "JoyImageLoadMMDiT", {"unet_name": "model"}),
+    loader("JoyAIImageEditCLIPLoader", "JoyImageLoadEncoder", {"clip_name": "encoder"}),
+    loader("JoyAIImageEditVAELoader", "JoyImageLoadVAE", {"vae_name": "vae"}),
+    Replacement(
+        "JoyAIImageEditPipeline",
+        "JoyImageEdit",
+        {
+            "model": "model",
+            "clip": "encoder",
+            "vae": "vae",
+            "image": "image1",
+            "prompt": "prompt",
+            "height": "height",
+            "width": "width",
+            "steps": "steps",
+            "guidance_scale": "guidance",
+            "num_images_per_prompt": "batch_size",
+            "seed": "seed",
+            "control_after_generate": "control_after_generate",
+        },
+        widgets=(
+            "prompt",
+            "height",
+            "width",
+            "steps",
+            "guidance_scale",
+            "num_images_per_prompt",
+            "seed",
+            "control_after_generate",
+            "cpu_offload",
+        ),
+        more={"base_size": "auto"},
+    ),
+    # ComfyUI_JoyAI_Image: its files in models/gguf, which another pack's folder is, are not among our choices
+    loader("JoyAI_Image_SM_Model", "JoyImageLoadMMDiT", {"dit": "model"}),
+    loader("JoyAI_Image_SM_Clip", "JoyImageLoadEncoder", {"clip": "encoder"}),
+    loader("JoyAI_Image_SM_VAE", "JoyImageLoadVAE", {"vae": "vae"}),
+    Replacement(
+        "JoyAI_Image_SM_KSampler",
+        "JoyImageSampler",
+        {
+            "model": "model",
+            "latents": "latent",
+            "positive": "positive",
+            "negative": "negative",
+            "steps": "steps",
+            "guidance_scale": "guidance",
+        },
+        widgets=("steps", "guidance_scale", "offload", "offload_block_num"),
+        more={"seed": 0},
+    ),
+    Replacement("JoyAI_Vae_Decoder", "VAEDecode", {"vae": "vae", "latents": "samples"}),
 )
 
 
 async def register() -> None:
     """Tell the host, once it is up. Old nodes that are installed stay what they are."""
-    for old_node, old_input, new_node, new_input in LOADERS:
+    PromptServer.instance.add_on_prompt_handler(replace)
+    for each in REPLACEMENTS:
         replacement = io.NodeReplace(
-            new_node_id=new_node,
-            old_node_id=old_node,
-            old_widget_ids=[old_input],
-            input_mapping=[{"new_id": new_input, "old_id": old_input}],
+            new_node_id=each.new,
+            old_node_id=each.old,
+            old_widget_ids=list(each.widgets),
+            input_mapping=[{"new_id": new, "old_id": old} for old, new in each.inputs.items()]
+            + [{"new_id": name, "set_value": value} for name, value in each.more.items()],
             output_mapping=[{"new_idx": 0, "old_idx": 0}],
         )
         await ComfyAPI().node_replacement.register(replacement)
+
+
+def replace(request: dict[str, Any]) -> dict[str, Any]:
+    """A request to run a prompt, with the old nodes in it replaced.
+
+    The host would do it after this, but takes every input for given, as an optional one is not, and every node for
+    titled, as those of prompts made by programs are not.
+    """
+    table = {each.old: each for each in REPLACEMENTS if each.old not in nodes.NODE_CLASS_MAPPINGS}
+    for node in request.get("prompt", {}).values():
+        if found := table.get(node.get("class_type")):
+            given = node.get("inputs", {})
+            node["class_type"] = found.new
+            node["inputs"] = {**found.more, **{new: given[old] for old, new in found.inputs.items() if old in given}}
+    return request
