@@ -87,7 +87,8 @@ def expected_keys(node: dict[str, Any]) -> set[str]:
         names = [name]
         if kind == "COMFY_AUTOGROW_V3":  # the editor writes an underscore for the dot in the names of its sockets
             template = options["template"]
-            names += [f"{name}_{template['prefix']}{i}" for i in range(template["max"])]
+            items = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
+            names += [f"{name}_{item}" for item in items]
         keys |= {f"inputs.{key}.{part}" for key in names for part in ("name", "tooltip")}
         if options.get("control_after_generate"):
             keys.add("inputs.control_after_generate.name")
