@@ -26,8 +26,8 @@ const earlier = new Map();
 /** @param {string} workflow @param {string} node @param {string} type */
 const key = (workflow, node, type) => [workflow, node, type].join("\n");
 
-/** @param {GraphNode} node */
-export function answerView(node) {
+/** @param {GraphNode} node @param {GraphNode} [host] a node around it that is to have the view */
+export function answerView(node, host = node) {
   const text = html("div", { class: "joyimage-answer", tabindex: 0, role: "log", "aria-label": t("answer"), "data-capture-wheel": "true" });
   const copy = button(t("copy"), () => {
     window.navigator.clipboard?.writeText(text.textContent ?? "").then(() => {
@@ -48,13 +48,13 @@ export function answerView(node) {
     const now = growing.get(id) ?? app.nodeOutputs[locator(node)]?.text?.join("\n");
     return now ?? earlier.get(key(app.rootGraph.id, id, node.type)) ?? "";
   };
-  follow(node, () => ({ said: said(), previews: previews(node).length }), ({ said, previews }) => {
+  follow(host, () => ({ said: said(), previews: previews(node).length }), ({ said, previews }) => {
     text.textContent = said;
     set(text, { "data-empty": said ? null : t("answer_empty") });
     copy.hidden = !said;
     if (previews) withoutPreviews(node);
   });
-  return mount(node, "text", element, HEIGHT);
+  return mount(host, "text", element, HEIGHT);
 }
 
 /** @param {GraphNode} node */

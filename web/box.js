@@ -66,8 +66,9 @@ function resized(box, handle, by) {
 /**
  * @param {import("./types").GraphNode} node
  * @param {string} name
+ * @param {import("./types").GraphNode} [host] a node around it that shows the box as well; the value stays inside
  */
-export function boxWidget(node, name) {
+export function boxWidget(node, name, host = node) {
   const image = html("img", { alt: "", draggable: "false" });
   const drawing = svg("svg", { preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true" });
   const hint = html("div", { class: "joyimage-hint" }, t("box_empty"));
@@ -95,9 +96,19 @@ export function boxWidget(node, name) {
 
   /** @param {Box | null} box */
   function change(box) {
-    text = box ? JSON.stringify({ x: rounded(box.x), y: rounded(box.y), w: rounded(box.w), h: rounded(box.h) }) : "";
+    store(box ? JSON.stringify({ x: rounded(box.x), y: rounded(box.y), w: rounded(box.w), h: rounded(box.h) }) : "");
+  }
+
+  /** @param {string} to */
+  function store(to) {
+    text = to;
+    const inside = inner();
+    if (inside) inside.value = to;
     draw();
   }
+
+  /** The widget that keeps the value, if that is not this one. */
+  const inner = () => (host === node ? undefined : node.widgets?.find((widget) => widget.name === name));
 
   function draw() {
     const { width, height } = size;
@@ -158,10 +169,7 @@ export function boxWidget(node, name) {
         else if (Math.hypot(by.x * size.width, by.y * size.height) > CLICK * scale())
           change(taken ? moved(taken, by) : between(start, here));
       },
-      cancel() {
-        text = kept;
-        draw();
-      },
+      cancel: () => store(kept),
     };
   });
 
@@ -191,7 +199,8 @@ export function boxWidget(node, name) {
     if (output?.source?.length) ran = address(output.source[0]);
   };
 
-  follow(node, situation, ({ picture, blank, replaced, said }) => {
+  follow(host, situation, ({ picture, blank, replaced, said, stored }) => {
+    text = stored;
     found = read(said.slice(said.lastIndexOf("{")));
     element.classList.toggle("joyimage-replaced", replaced);
     hint.textContent = t(replaced ? "box_replaced" : found ? "box_ghost" : "box_empty");
@@ -214,17 +223,20 @@ export function boxWidget(node, name) {
       picture: pictureOf(source) ?? (source ? ran : undefined),
       blank: width > 0 && height > 0 ? { width, height } : null, // the source says how large its pictures will be
       said: located(source),
+      stored: inner()?.value ?? text,
       replaced: ["mask", "bbox"].some((input) => origin(node, inputNamed(node, input)) !== null),
     };
   }
 
-  return mount(node, name, element, HEIGHT, {
+  const value = {
     getValue: () => text,
+    /** @param {string} [stored] */
     setValue(stored) {
       text = stored ?? "";
       draw();
     },
-  });
+  };
+  return mount(host, name, element, HEIGHT, host === node ? value : undefined);
 }
 
 /** @param {Box} box @param {Point} by @returns {Box} */

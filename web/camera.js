@@ -20,8 +20,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowD
 
 /** @typedef {{yaw: number, pitch: number, zoom: keyof typeof ZOOMS}} Camera */
 
-/** @param {import("./types").GraphNode} node */
-export function cameraView(node) {
+/** @param {import("./types").GraphNode} node @param {import("./types").GraphNode} [host] a node around it that is to have the view */
+export function cameraView(node, host = node) {
   /** @returns {Camera} */
   const camera = () => ({
     yaw: Number(value(node, "yaw")),
@@ -130,7 +130,7 @@ export function cameraView(node) {
     return true;
   });
 
-  const look = follow(node, () => ({ ...camera(), source: subject(node), taken: decided(node, INPUTS) }), ({ source, taken, ...now }) => {
+  const look = follow(host, () => ({ ...camera(), source: subject(node), taken: decided(node, INPUTS) }), ({ source, taken, ...now }) => {
     shade(element, taken);
     if (seen.getAttribute("src") !== (source ?? null)) {
       set(seen, { src: source });
@@ -138,7 +138,7 @@ export function cameraView(node) {
     }
     draw(now);
   });
-  return mount(node, "view", element, HEIGHT);
+  return mount(host, "view", element, HEIGHT);
 }
 
 /** @param {Record<string, number>} table @returns {[string, number][]} */

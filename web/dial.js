@@ -33,8 +33,8 @@ function radio(side, index) {
   return svg("g", attributes, svg("path", { d: field(index * 45) }), label);
 }
 
-/** @param {import("./types").GraphNode} node */
-export function dialView(node) {
+/** @param {import("./types").GraphNode} node @param {import("./types").GraphNode} [host] a node around it that is to have the view */
+export function dialView(node, host = node) {
   const sides = SIDES.map(radio);
   const picture = svg("image", { x: -40, y: -40, width: 80, height: 80, preserveAspectRatio: "xMidYMid slice" });
   set(picture, { style: "clip-path: circle(40px at center)" });
@@ -66,7 +66,7 @@ export function dialView(node) {
     });
   });
 
-  const look = follow(node, () => ({ view: value(node, "view"), source: subject(node), taken: decided(node, ["view"]) }), ({ view, source, taken }) => {
+  const look = follow(host, () => ({ view: value(node, "view"), source: subject(node), taken: decided(node, ["view"]) }), ({ view, source, taken }) => {
     shade(element, taken);
     set(picture, { href: source });
     sides.forEach((element, i) => {
@@ -74,5 +74,5 @@ export function dialView(node) {
       set(element, { "aria-checked": String(chosen), tabindex: chosen ? 0 : -1 });
     });
   });
-  return mount(node, "dial", element, HEIGHT);
+  return mount(host, "dial", element, HEIGHT);
 }

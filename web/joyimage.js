@@ -6,6 +6,7 @@ import { cameraView } from "./camera.js";
 import { compareView } from "./compare.js";
 import { dialView } from "./dial.js";
 import { orbitView } from "./orbit.js";
+import { outside } from "./outside.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 
@@ -14,10 +15,18 @@ const VIEWS = {
   JoyImageAsk: answerView,
   JoyImageCamera: cameraView,
   JoyImageCompare: compareView,
+  JoyImageEdit: answerView,
   JoyImageEncodePrompt: answerView,
   JoyImageLocate: answerView,
   JoyImageOrbit: orbitView,
   JoyImageRewritePrompt: answerView,
+  JoyImageRotateObject: dialView,
+};
+/** @type {Record<string, (node: GraphNode, host: GraphNode) => unknown>} those that a node around theirs may have too */
+const OUTSIDE = {
+  JoyImageAsk: answerView,
+  JoyImageCamera: cameraView,
+  JoyImageMoveObject: (node, host) => boxWidget(node, "box", host),
   JoyImageRotateObject: dialView,
 };
 const WIDTH = 340; // pixels of the graph, for a new node
@@ -36,8 +45,8 @@ app.registerExtension({
   }),
   nodeCreated(/** @type {GraphNode & {comfyClass: string}} */ node) {
     const view = VIEWS[node.comfyClass];
-    if (!view) return;
-    view(node);
+    if (view) view(node);
+    else if (!outside(node, OUTSIDE)) return;
     node.setSize([Math.max(WIDTH, node.size[0]), node.computeSize()[1]]);
   },
 });

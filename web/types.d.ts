@@ -45,6 +45,7 @@ export interface GraphNode {
   outputs: Slot[];
   widgets?: Widget[];
   imgs?: HTMLImageElement[];
+  properties: Record<string, unknown>;
   size: [number, number];
   setSize(size: [number, number]): void;
   computeSize(): [number, number];

@@ -1,4 +1,4 @@
-"""`python -m tools.workflows`: writes workflows/*.json, and with --thumbnails their pictures.
+"""`python -m tools.workflows`: writes workflows/*.json and subgraphs/*.json, and with --thumbnails their pictures.
 
 It asks a running ComfyUI with this pack what the nodes look like; for the thumbnails, which it takes from the editor's
 page, it needs Chromium and Playwright (`pip install playwright`), and example.png in ComfyUI's input folder.
@@ -9,10 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import urllib.request
+from pathlib import Path
+from typing import Any
 
 from . import FOLDER
+from .blueprints import BLUEPRINTS, wrap
 from .build import build
 from .graphs import WORKFLOWS
+
+SUBGRAPHS = FOLDER.parent / "subgraphs"  # where ComfyUI looks for blueprints
+
+
+def write(folder: Path, name: str, content: dict[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -27,8 +38,9 @@ def main() -> None:
     files = {}
     for workflow in WORKFLOWS:
         files[workflow.name] = build(workflow, object_info)
-        text = json.dumps(files[workflow.name], indent=1, ensure_ascii=False)
-        (FOLDER / f"{workflow.name}.json").write_text(text + "\n", encoding="utf-8")
+        write(FOLDER, workflow.name, files[workflow.name])
+    for blueprint in BLUEPRINTS:
+        write(SUBGRAPHS, blueprint.name, wrap(blueprint, object_info))
     if options.thumbnails:
         from .thumbnails import save  # here: the files alone need no browser
 

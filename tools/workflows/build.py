@@ -21,7 +21,7 @@ WIDGET, WIDGETS_END = 24, 8
 TEXT = 54  # a text of several lines, before `room` is added
 BADGE = 34  # the line with the pack's name that the new renderer puts into its nodes
 SAID = 120  # the text that a node shows below its widgets
-SAYING = ("JoyImageAsk", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageRewritePrompt")
+SAYING = ("JoyImageAsk", "JoyImageEdit", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageRewritePrompt")
 NODE_GAP, GROUP_GAP = 30, 40
 GROUP_TITLE, MARGIN = 50, 20
 NOTE_LETTERS, NOTE_LINE, NOTE_ENDS = 70, 18, 40  # of the note in a column 400 wide
@@ -134,9 +134,9 @@ def node_inputs(node: Node, schema: Json) -> list[Input]:
 def grown(name: str, template: Json, node: Node) -> Iterator[Input]:
     """The sockets of a growing input: those in use, and a free one while there may be more."""
     ((kind, *_),) = template["input"]["required"].values()
+    names = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
     used = sum(key.startswith(f"{name}.") for key in node.inputs)
-    for i in range(min(used + 1, template["max"])):
-        item = f"{template['prefix']}{i}"
+    for i, item in enumerate(names[: used + 1]):
         yield Input(f"{name}.{item}", kind, {}, i < template["min"], label=item)
 
 
