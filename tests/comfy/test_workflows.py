@@ -17,12 +17,14 @@ from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.demo import asset
 from joyimage.grounding import box_from_json, box_to_json, locate_question, parse_boxes
 from joyimage.images import to_pil
-from tools.workflows import FOLDER, load
+from tools.workflows import FOLDER, SUBGRAPHS, apps, load
+from tools.workflows.blueprints import BLUEPRINTS, wrap
 from tools.workflows.build import build
 from tools.workflows.graphs import EXAMPLE, WORKFLOWS
 
 PACK = "ComfyUI-JoyImage"
 NAMES = [workflow.name for workflow in WORKFLOWS]
+APPS = [app.graph.name for app in apps.APPS]
 REBUILD = "start ComfyUI with this pack and run python -m tools.workflows"
 # What makes them fast; everything else stays as it is shipped.
 SMALL = {"steps": 2, "max_new_tokens": 12}
@@ -149,18 +151,28 @@ def assert_makes(client: Client, graph: Graph, library: JoyImage, latents: list[
 
 def test_files_are_what_the_descriptions_make(client):
     object_info = client.get("/object_info")
-    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(NAMES), REBUILD
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(NAMES + APPS), REBUILD
     for workflow in WORKFLOWS:
         assert load(workflow.name) == build(workflow, object_info), f"{workflow.name}: {REBUILD}"
+    for app in apps.APPS:
+        assert load(app.graph.name) == apps.appear(app, object_info), f"{app.graph.name}: {REBUILD}"
+    assert {path.stem for path in SUBGRAPHS.glob("*.json")} == {blueprint.name for blueprint in BLUEPRINTS}, REBUILD
+    for blueprint in BLUEPRINTS:
+        assert load(blueprint.name, SUBGRAPHS) == wrap(blueprint, object_info), f"{blueprint.name}: {REBUILD}"
 
 
 def test_comfyui_lists_them_as_templates(client):
-    assert sorted(client.get("/workflow_templates")[PACK]) == sorted(NAMES)
-    for name in NAMES:
+    assert sorted(client.get("/workflow_templates")[PACK]) == sorted(NAMES + APPS)
+    for name in NAMES + APPS:
         assert client.get(f"/api/workflow_templates/{PACK}/{name.replace(' ', '%20')}.json") == load(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_comfyui_lists_the_blueprints(client):
+    served = [entry for entry in client.get("/global_subgraphs").values() if entry["info"]["node_pack"].endswith(PACK)]
+    assert sorted(entry["name"] for entry in served) == sorted(blueprint.name for blueprint in BLUEPRINTS)
+
+
+@pytest.mark.parametrize("name", NAMES + APPS)
 def test_has_a_small_thumbnail(name):
     file = FOLDER / f"{name}.jpg"
     assert Image.open(file).size == (800, 600)

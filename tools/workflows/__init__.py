@@ -1,4 +1,4 @@
-"""Makes the graphs in `workflows/` and their thumbnails: `python -m tools.workflows --help`."""
+"""Makes the graphs in `workflows/` and `subgraphs/`, and their thumbnails: `python -m tools.workflows --help`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "workflows"
+SUBGRAPHS = FOLDER.with_name("subgraphs")  # where ComfyUI looks for blueprints
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """A shipped graph by its name."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

@@ -12,12 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from . import FOLDER
+from . import FOLDER, SUBGRAPHS
+from .apps import APPS, appear
 from .blueprints import BLUEPRINTS, wrap
 from .build import build
 from .graphs import WORKFLOWS
-
-SUBGRAPHS = FOLDER.parent / "subgraphs"  # where ComfyUI looks for blueprints
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> None:
@@ -39,6 +38,8 @@ def main() -> None:
     for workflow in WORKFLOWS:
         files[workflow.name] = build(workflow, object_info)
         write(FOLDER, workflow.name, files[workflow.name])
+    for app in APPS:
+        write(FOLDER, app.graph.name, appear(app, object_info))
     for blueprint in BLUEPRINTS:
         write(SUBGRAPHS, blueprint.name, wrap(blueprint, object_info))
     if options.thumbnails:
