@@ -61,8 +61,8 @@ def load_mmdit(
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
     source = open_part(path, "mmdit")
-    compute = compute_dtype(dtype, own_dtype(source), compute_device or device)
-    return fill(empty_mmdit(source, compute, operations), source, device, keep=stays_stored(source, dtype))
+    compute, keep = computing(source, dtype, compute_device or device)
+    return fill(empty_mmdit(source, compute, operations), source, device, keep)
 
 
 def load_vae(
@@ -78,7 +78,7 @@ def load_vae(
     Its kernels are cut to two dimensions and laid out channels_last, so they are copies, and never stay quantised.
     """
     source = open_part(path, "vae")
-    compute = compute_dtype(dtype, own_dtype(source), compute_device or device)
+    compute, _ = computing(source, dtype, compute_device or device)
     return fill(empty_vae(source, compute, operations), source, device)
 
 
@@ -100,10 +100,11 @@ def load_encoder(
     from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
 
     source = open_part(path, "encoder")
-    model = empty_encoder(source, compute_dtype(dtype, own_dtype(source), compute_device or device))
+    compute, keep = computing(source, dtype, compute_device or device)
+    model = empty_encoder(source, compute)
     tokens = _load_tokenizer(tokenizer, source)
     qwen.fit_control_ids(model.config, tokens)
-    fill(model, source, device, keep=stays_stored(source, dtype))
+    fill(model, source, device, keep)
     return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
 
 
@@ -195,12 +196,15 @@ def own_dtype(source: Source) -> torch.dtype:
     return dtype
 
 
-def stays_stored(source: Source, asked: torch.dtype | None) -> bool:
-    """Whether a part's matrices keep the dtype of the file and are cast as they are used.
+def computing(source: Source, asked: torch.dtype | None, device: Device) -> tuple[torch.dtype, bool]:
+    """What a part computes in, and whether its matrices keep the dtype of the file and are cast as they are used.
 
-    Small networks are cast whole, and so are those for which a dtype was asked.
+    They do where the processor cannot compute in that dtype. Small networks are cast whole, and so are those for which
+    a dtype was asked.
     """
-    return asked is None and sum(info.nbytes for info in source.info.values()) > WHOLE
+    own = own_dtype(source) if asked is None else asked
+    compute = compute_dtype(asked, own, device)
+    return compute, compute != own and sum(info.nbytes for info in source.info.values()) > WHOLE
 
 
 # -- checking and filling ---------------------------------------------------------------------------------------------

@@ -163,6 +163,29 @@ def single_file_encoder(host) -> float:
     return difference(managed.encode(["a red cup"])[0], plain.encode(["a red cup"])[0])
 
 
+def plain_processor(host) -> dict[str, float | list[str]]:
+    """The encoder's file on a processor that computes in float32 alone, against all of it made float32."""
+    import torch
+
+    precision = importlib.import_module(".joyimage.precision", PACK)
+    load = importlib.import_module(".joyimage.checkpoints.load", PACK)
+    with (
+        mock.patch.object(precision, "native", lambda dtype, _: dtype == torch.float32),
+        mock.patch.object(load, "WHOLE", 0),
+    ):
+        kept = host.load_encoder(host.tiny.FILES["encoder"])
+    whole = host.load_encoder(None)
+    prompts = ["Remove the red cube.", ""]
+    pairs = zip(kept.encode(prompts), whole.encode(prompts), strict=True)
+    return {
+        "error": max(difference(a, b) for a, b in pairs),
+        "kept in": [str(p.dtype) for p in kept.backbone.language_model.layers[0].mlp.parameters()],
+        "answers": [
+            one.answer((), "How many objects are there?", temperature=0, max_new_tokens=8) for one in (kept, whole)
+        ],
+    }
+
+
 def older_comfyui(host) -> str | None:
     """What the pack says when it is loaded by an older ComfyUI."""
     import asyncio
@@ -177,7 +200,7 @@ def older_comfyui(host) -> str | None:
     return None
 
 
-PROBES = (forward, offloading, block_patches, compiled, single_file_encoder, older_comfyui)
+PROBES = (forward, offloading, block_patches, compiled, single_file_encoder, plain_processor, older_comfyui)
 
 
 def main() -> None:

@@ -240,6 +240,13 @@ def test_a_single_file_encoder_takes_comfyuis_tokenizer(probe):
     assert probe("single_file_encoder") < 1e-5
 
 
+def test_encoder_computes_in_float32_where_the_processor_has_nothing_else(probe):
+    found = probe("plain_processor")
+    assert set(found["kept in"]) == {"torch.bfloat16"}
+    assert found["error"] < 1e-5
+    assert found["answers"][0] == found["answers"][1] != ""
+
+
 def free(client) -> None:
     """Ask for all memory back; the server does so before or after the prompt that follows, whichever it sees first."""
     client.post("/free", {"unload_models": True, "free_memory": True})
