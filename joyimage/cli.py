@@ -58,17 +58,20 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     common = _common_options()
     weights = _weight_options()
-    loras = _lora_options()
-    _add_edit(commands, [common, weights, loras, _sampling_options()])
-    _add_generate(commands, [common, weights, loras, _sampling_options()])
-    _add_ask(commands, [common, weights, loras])
-    _add_rewrite(commands, [common, weights, loras])
+    threads = _thread_options()
+    networks = [common, weights, _lora_options(), threads]
+    _add_edit(commands, [*networks, _sampling_options()])
+    _add_generate(commands, [*networks, _sampling_options()])
+    _add_ask(commands, networks)
+    _add_rewrite(commands, networks)
     inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
     inspect.add_argument("path", nargs="+", help="a file or folder")
     inspect.set_defaults(run=run_inspect)
-    _add_convert(commands, common)
+    _add_convert(commands, [common, threads])
     _add_plan(commands, [common, weights])
-    demo = commands.add_parser("demo", parents=[common], help="edit three bundled pictures with the bundled model")
+    demo = commands.add_parser(
+        "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
+    )
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
     demo.set_defaults(run=run_demo)
     return parser
@@ -79,6 +82,11 @@ def _common_options() -> argparse.ArgumentParser:
     options.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     options.add_argument("--quiet", action="store_true", help="no progress bars")
     options.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return options
+
+
+def _thread_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
     options.add_argument(
         "--threads", type=_threads, metavar="N", help="of the processor (1 for small models, else all)"
     )
@@ -175,10 +183,10 @@ def _add_rewrite(commands, parents) -> None:
     rewrite.set_defaults(run=run_rewrite)
 
 
-def _add_convert(commands, common) -> None:
+def _add_convert(commands, parents) -> None:
     convert = commands.add_parser(
         "convert",
-        parents=[common],
+        parents=parents,
         help="write weights in another format or layout",
         description="Matrices are quantised; what is small or sensitive keeps its precision, and the report says why.",
     )
