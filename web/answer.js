@@ -65,7 +65,7 @@ function withoutPreviews(node) {
   for (const widget of previews(node)) node.removeWidget(widget);
 }
 
-/** Hear what nodes say while they run, and after a reload ask the server for what they said before. */
+/** Hear what nodes say while they run. */
 export function listen() {
   api.addEventListener("progress_text", ({ detail }) => {
     if (detail?.nodeId && typeof detail.text === "string") growing.set(String(detail.nodeId), detail.text);

@@ -1,0 +1,60 @@
+"""What nodes say: one text each, in the page during and after the run, over tabs and reloads, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+import pytest
+
+from tools.workflows import load
+
+SIZE = "64 x 64 pixels, references: "
+SHOWN = "[...document.querySelectorAll('.joyimage-answer')].map(element => element.textContent)"
+PREVIEWS = (
+    "app.graph.nodes.flatMap(node => node.widgets ?? []).filter(({name}) => name === '$$node-text-preview').length"
+)
+COMMAND = "command => app.extensionManager.command.execute(command)"
+
+
+@pytest.fixture
+def graph(editor) -> None:
+    """Two prompts and a question, of which the server has nothing at hand, and whose seeds stay."""
+    workflow = load("Tiny - try me")
+    encoder = next(node for node in workflow["nodes"] if node["type"] == "JoyImageEncodePrompt")
+    encoder["widgets_values"][1] = uuid4().hex  # the negative prompt
+    for node in workflow["nodes"]:
+        node["widgets_values"] = [
+            "fixed" if value == "randomize" else value for value in node.get("widgets_values", [])
+        ]
+    editor.load({**workflow, "id": str(uuid4())})
+    editor.view(0.5)
+
+
+def texts(editor) -> list[str]:
+    return editor.page.evaluate(SHOWN)
+
+
+def wait_for(editor, expected: list[str]) -> None:
+    editor.page.wait_for_function(f"expected => JSON.stringify({SHOWN}) === JSON.stringify(expected)", arg=expected)
+
+
+def test_texts_stay(editor, graph):
+    assert texts(editor) == ["", "", ""]
+    editor.run()
+    *sizes, answer = texts(editor)
+    assert sizes == [f"{SIZE}0", f"{SIZE}1"] and answer
+    assert editor.page.evaluate(PREVIEWS) == 0
+    assert SIZE not in json.dumps(editor.prompt()) and SIZE not in json.dumps(editor.save())
+    editor.page.wait_for_timeout(1500)  # in which the page writes the open workflow to its storage
+    editor.reload()
+    wait_for(editor, [*sizes, answer])
+    editor.run()  # which finds all of it done
+    [*_, last] = editor.client.get("/history").values()
+    [cached] = [data["nodes"] for event, data in last["status"]["messages"] if event == "execution_cached"]
+    assert set(cached) >= {key for key, node in editor.prompt().items() if node["class_type"].startswith("JoyImage")}
+    wait_for(editor, [*sizes, answer])
+    editor.page.evaluate(COMMAND, "Comfy.NewBlankWorkflow")
+    wait_for(editor, [])
+    editor.page.evaluate(COMMAND, "Workspace.PreviousOpenedWorkflow")
+    wait_for(editor, [*sizes, answer])
