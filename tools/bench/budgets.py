@@ -147,7 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("the published size needs a GPU")
-    device, config = torch.device("cuda"), MMDiTConfig(num_layers=options.blocks)
+    device, config = torch.device("cuda", torch.cuda.current_device()), MMDiTConfig(num_layers=options.blocks)
     budgets = [parse_size(budget) for budget in options.budgets]
     rows = []
     for form in options.formats:
