@@ -82,6 +82,7 @@ class EncodePrompt(io.ComfyNode):
                 "qwen edit",
                 "instruction edit",
                 "conditioning",
+                "image edit",
                 "edit image",
                 "reference image",
                 "CLIP text encode",

@@ -1,4 +1,4 @@
-"""The help pages, their pictures and the Chinese names, as far as they can be checked without ComfyUI."""
+"""The help pages, their pictures and the translated names, as far as they can be checked without ComfyUI."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "web" / "docs"
 NODES = sorted(page.stem for page in DOCS.glob("*.md"))
 PAGES = [DOCS / page for node in NODES for page in (f"{node}.md", f"{node}/zh.md")]
+LANGUAGES = ("zh", "ja", "ko")
 MAX_PICTURES = 1_500_000  # bytes, all of them together
 MESSAGE_SYNTAX = re.compile(r"[{}@|]")  # the editor would take names that hold these for message templates
 
@@ -27,8 +28,12 @@ def rows(page: Path, section: int) -> list[str]:
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")]
 
 
+def translated(language: str, name: str) -> dict:
+    return json.loads((ROOT / "locales" / language / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def chinese(name: str) -> dict:
-    return json.loads((ROOT / "locales" / "zh" / f"{name}.json").read_text(encoding="utf-8"))
+    return translated("zh", name)
 
 
 def test_every_page_is_there_in_both_languages():
@@ -78,10 +83,17 @@ def test_quoted_errors_are_those_that_the_code_raises(page):
     assert [text for text in quoted if text not in code] == []
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("node", NODES)
-def test_chinese_names_hold_no_template_syntax(node):
-    definition = chinese("nodeDefs")[node]
+def test_translated_names_hold_no_template_syntax(node, language):
+    definition = translated(language, "nodeDefs")[node]
     named = [definition["display_name"], definition["description"]]
     for part in ("inputs", "outputs"):
         named += [entry["name"] for entry in definition.get(part, {}).values() if "name" in entry]
     assert [name for name in named if MESSAGE_SYNTAX.search(name)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_settings_hold_no_template_syntax(language):
+    texts = json.dumps([list(entry.values())[:2] for entry in translated(language, "settings").values()])
+    assert not MESSAGE_SYNTAX.search(texts)

@@ -1,4 +1,4 @@
-"""Help pages, tooltips and Chinese names against the nodes as a real server describes them."""
+"""Help pages, tooltips and translated names against the nodes as a real server describes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LANGUAGES = ("zh", "ja", "ko")
 DOCS = ROOT / "web" / "docs"
 PREFIX = "JoyImage"
+GROWING = "COMFY_AUTOGROW_V3"
 WORDS = {"en": ("required", "optional", "(empty)"), "zh": ("必连", "可选", "（空）")}  # in place of a default
 
 
@@ -80,15 +82,18 @@ def test_every_input_has_a_tooltip_and_every_node_a_description(nodes):
     assert [name for name, node in nodes.items() if not node["description"]] == []
 
 
+def growing(name: str, options: dict[str, Any]) -> list[str]:
+    """The names of sockets that grow, with the underscore that the editor writes for their dot."""
+    template = options["template"]
+    items = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
+    return [f"{name}_{item}" for item in items]
+
+
 def expected_keys(node: dict[str, Any]) -> set[str]:
     """The keys under which the editor looks for a node's texts."""
     keys = {"display_name", "description"}
     for name, (kind, options, _) in inputs(node).items():
-        names = [name]
-        if kind == "COMFY_AUTOGROW_V3":  # the editor writes an underscore for the dot in the names of its sockets
-            template = options["template"]
-            items = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
-            names += [f"{name}_{item}" for item in items]
+        names = [name, *growing(name, options)] if kind == GROWING else [name]
         keys |= {f"inputs.{key}.{part}" for key in names for part in ("name", "tooltip")}
         if options.get("control_after_generate"):
             keys.add("inputs.control_after_generate.name")
@@ -107,9 +112,10 @@ def leaves(tree: dict[str, Any], path: str = "") -> dict[str, str]:
     return result
 
 
-def test_chinese_names_are_those_of_the_nodes(client, nodes):
-    served = client.get("/i18n")["zh"]
-    assert served["nodeDefs"] == json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translated_names_are_those_of_the_nodes(client, nodes, language):
+    served = client.get("/i18n")[language]
+    assert served["nodeDefs"] == json.loads((ROOT / f"locales/{language}/nodeDefs.json").read_text(encoding="utf-8"))
     assert set(served["nodeDefs"]) == set(nodes)
     for name, node in nodes.items():
         texts = leaves(served["nodeDefs"][name])
@@ -117,9 +123,55 @@ def test_chinese_names_are_those_of_the_nodes(client, nodes):
         assert all(texts.values()), name
 
 
-def test_own_socket_types_have_a_chinese_name(client, nodes):
+@pytest.mark.parametrize(("language", "word"), [("en", "image"), ("zh", "图像"), ("ja", "画像"), ("ko", "이미지")])
+def test_images_are_counted_from_1(client, nodes, language, word):
+    for name, node in nodes.items():
+        for key, (kind, options, _) in inputs(node).items():
+            if kind == GROWING:
+                sockets = (["image1"] if "image1" in inputs(node) else []) + growing(key, options)
+                texts = client.get("/i18n")[language]["nodeDefs"][name]["inputs"]
+                assert [texts[socket]["name"] for socket in sockets] == [f"{word} {i}" for i in range(1, 7)], name
+
+
+def test_english_texts_of_growing_sockets_are_those_of_their_group(client, nodes):
+    """The editor looks for them under each socket's name, and finds them nowhere else."""
+    told = {
+        (name, key): entry["tooltip"]
+        for name, node in client.get("/i18n")["en"]["nodeDefs"].items()
+        for key, entry in node["inputs"].items()
+        if "tooltip" in entry
+    }
+    assert told == {
+        (name, socket): options["tooltip"]
+        for name, node in nodes.items()
+        for key, (kind, options, _) in inputs(node).items()
+        if kind == GROWING
+        for socket in growing(key, options)
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_own_socket_types_have_a_name(client, nodes, language):
     kinds = {kind for node in nodes.values() for kind in node["output"] if kind.startswith(PREFIX.upper())}
-    assert set(client.get("/i18n")["zh"]["dataTypes"]) == kinds
+    assert set(client.get("/i18n")[language]["dataTypes"]) == kinds
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_settings_are_translated(client, language):
+    script = (ROOT / "web" / "settings.js").read_text(encoding="utf-8")
+    ids = re.findall(r'"(JoyImage\.[A-Z]\w+)"', script)
+    expected = {f"{key.replace('.', '_')}.{part}" for key in ids for part in ("name", "tooltip")}
+    expected |= {f"JoyImage_BaseSize.options.{word}" for word in ("auto", "exact")}
+    served = leaves(client.get("/i18n")[language]["settings"])
+    assert set(served) == expected
+    assert all(served.values())
+
+
+def test_the_setting_offers_the_base_sizes_that_the_nodes_have(nodes):
+    script = (ROOT / "web" / "settings.js").read_text(encoding="utf-8")
+    offered = json.loads(re.search(r"options: (\[.+\])", script)[1])
+    for name in ("JoyImageEncodePrompt", "JoyImageEdit"):
+        assert inputs(nodes[name])["base_size"][1]["options"] == offered
 
 
 def test_the_server_gives_pages_and_pictures(client, nodes):
