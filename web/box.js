@@ -1,13 +1,21 @@
 /** The red box of Move Object, drawn by hand on the picture. Its value is JSON in fractions of the picture's sides. */
+import { boxNumbers, inPixels } from "./box_numbers.js";
 import { inputNamed, origin } from "./graph.js";
 import { address, located, pictureOf } from "./pictures.js";
-import { button, clamp, drag, follow, html, keys, mount, set, svg, within } from "./shared.js";
+import { refusal } from "./refusal.js";
+import { button, clamp, drag, follow, html, keys, mount, resize, set, svg, within } from "./shared.js";
 import { t } from "./text.js";
+import { zoom } from "./zoom.js";
 
 /** @typedef {{x: number, y: number, w: number, h: number}} Box */
 /** @typedef {{x: number, y: number}} Point */
 
 const HEIGHT = 260; // pixels of the graph
+const WIDTH = 176; // of these across at least: the frontend adds as much as makes a new node 340 wide
+const BARS = 64; // of these, below the stage
+const LOWEST = 140; // pixels of the graph: the stage for a picture that is much wider than high, and
+const HIGHEST = 420; // for one that is much higher than wide
+const EXTREME = 2.5; // the longer side over the shorter, from which the stage follows the picture
 const NEUTRAL = 1000; // sides of the canvas without a picture; fractions do not depend on it
 const LINE = 0.004; // of the picture's shorter side, and
 const THINNEST = 2; // pixels at least: the line that the node will draw
@@ -71,14 +79,19 @@ function resized(box, handle, by) {
 export function boxWidget(node, name, host = node) {
   const image = html("img", { alt: "", draggable: "false" });
   const drawing = svg("svg", { preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true" });
-  const hint = html("div", { class: "joyimage-hint" }, t("box_empty"));
-  const stage = html("div", { class: "joyimage-stage joyimage-box", tabindex: 0, role: "group" }, image, drawing, hint);
+  const sheet = html("div", { class: "joyimage-sheet" }, image, drawing);
+  const stage = html("div", { class: "joyimage-stage joyimage-box", tabindex: 0, role: "group" }, sheet);
   const status = html("span", { class: "joyimage-status", "aria-live": "polite" });
+  const spoken = html("span", { class: "joyimage-spoken", "aria-live": "polite" });
   const clear = button(t("clear"), () => change(null));
-  const element = html("div", {}, stage, html("div", { class: "joyimage-bar" }, status, clear));
+  const frame = svg("rect", { class: "joyimage-frame" });
+  const lens = zoom(stage, sheet, frame, () => draw());
+  const numbers = boxNumbers(FIRST, (box) => (change(box), reveal(box)));
+  const element = html("div", {}, stage);
+  element.append(html("div", { class: "joyimage-bar joyimage-remarks" }, status, spoken, lens.element));
+  element.append(html("div", { class: "joyimage-bar" }, numbers.element, clear));
   set(stage, { "aria-label": t("box") });
 
-  const frame = svg("rect", { class: "joyimage-frame" });
   const veil = svg("path", { class: "joyimage-veil", "fill-rule": "evenodd" });
   const outline = svg("rect", { class: "joyimage-outline" });
   const body = svg("rect", { class: "joyimage-body" });
@@ -93,6 +106,8 @@ export function boxWidget(node, name, host = node) {
   let ran; // the picture of the last run
   /** @type {Box | null} */
   let found = null; // the object that Locate found on the picture
+  let replaced = false; // by a connected mask or bbox
+  let refused = ""; // why the server did not run with the box
 
   /** @param {Box | null} box */
   function change(box) {
@@ -102,6 +117,7 @@ export function boxWidget(node, name, host = node) {
   /** @param {string} to */
   function store(to) {
     text = to;
+    refused = "";
     const inside = inner();
     if (inside) inside.value = to;
     draw();
@@ -112,13 +128,15 @@ export function boxWidget(node, name, host = node) {
 
   function draw() {
     const { width, height } = size;
+    lens.place();
     set(drawing, { viewBox: `0 0 ${width} ${height}` });
     set(frame, { width, height });
     const box = read(text);
     set(ghost, found ? scaled(found) : { width: 0, height: 0 });
     element.classList.toggle("joyimage-none", !box);
     set(clear, { disabled: !box });
-    status.textContent = box ? describe(box) : t("box_none");
+    remark(box);
+    numbers.show(box, known ? size : null);
     if (!box) return;
     const { x, y, width: w, height: h } = scaled(box);
     const line = Math.min(Math.max(THINNEST, Math.round(LINE * Math.min(width, height))), w, h);
@@ -145,14 +163,42 @@ export function boxWidget(node, name, host = node) {
 
   /** Pixels of the picture in a pixel of the graph. */
   const scale = () =>
-    stage.clientWidth && Math.max(size.width / stage.clientWidth, size.height / stage.clientHeight);
+    sheet.clientWidth && Math.max(size.width / sheet.clientWidth, size.height / sheet.clientHeight);
+
+  /** Say what is to be said of the box. @param {Box | null} box */
+  function remark(box) {
+    const hint = !found && extreme() && lens.fits() ? "box_extreme" : found ? "box_ghost" : "box_empty";
+    const known = box ? about(box) : t(hint);
+    status.textContent = refused || (replaced ? t("box_replaced") : known);
+    set(status, { title: status.textContent });
+    status.classList.toggle("joyimage-wrong", Boolean(refused));
+    spoken.textContent = box ? describe(box) : t("box_none");
+  }
 
   /** @param {Box} box */
-  function describe({ x, y, w, h }) {
-    if (!known) return `${(w * 100).toFixed(1)} × ${(h * 100).toFixed(1)} %`;
-    const pixels = [w * size.width, h * size.height, x * size.width, y * size.height].map(Math.round);
-    return `${pixels[0]} × ${pixels[1]} px · ${pixels[2]}, ${pixels[3]}`;
+  const about = (box) => (known ? `${t("picture")} ${size.width} × ${size.height} px` : describe(box));
+
+  /** @param {Box} box */
+  function describe(box) {
+    if (!known) return `${(box.w * 100).toFixed(1)} × ${(box.h * 100).toFixed(1)} %`;
+    const { x, y, w, h } = inPixels(box, size);
+    return `${w} × ${h} px · ${x}, ${y}`;
   }
+
+  const extreme = () => Math.max(size.width / size.height, size.height / size.width) >= EXTREME;
+
+  /** Take a picture's size, or none's. @param {{width: number, height: number} | null} to */
+  function measure(to) {
+    known = to !== null;
+    size = to ?? { width: NEUTRAL, height: NEUTRAL };
+    lens.show(image.src, size);
+    const follows = clamp(Math.round((host.size[0] * size.height) / size.width), LOWEST, HIGHEST) + BARS;
+    resize(host, element, known && extreme() ? follows : HEIGHT);
+    draw();
+  }
+
+  /** @param {Box} box */
+  const reveal = ({ x, y, w, h }) => lens.reveal({ x: x + w / 2, y: y + h / 2 });
 
   drag(stage, (press) => {
     stage.focus({ preventScroll: true });
@@ -176,22 +222,20 @@ export function boxWidget(node, name, host = node) {
   keys(stage, (key, { shiftKey }) => {
     const box = read(text);
     const by = ARROWS[key];
-    if (key === "Delete" || key === "Backspace") change(null);
+    if (key === "+") lens.larger();
+    else if (key === "-") lens.smaller();
+    else if (key === "0") lens.fit();
+    else if (key === "Delete" || key === "Backspace") change(null);
     else if (by && !box) change(FIRST);
     else if (by && box) change(shiftKey ? grown(box, by) : moved(box, by));
     else return false;
+    const now = read(text);
+    if (by && now) reveal(now);
     return true;
   });
 
-  image.addEventListener("load", () => {
-    size = { width: image.naturalWidth, height: image.naturalHeight };
-    known = true;
-    draw();
-  });
-  image.addEventListener("error", () => {
-    known = false;
-    draw();
-  });
+  image.addEventListener("load", () => measure({ width: image.naturalWidth, height: image.naturalHeight }));
+  image.addEventListener("error", () => measure(null));
   new ResizeObserver(draw).observe(stage);
   const executed = node.onExecuted;
   node.onExecuted = function (output) {
@@ -199,18 +243,14 @@ export function boxWidget(node, name, host = node) {
     if (output?.source?.length) ran = address(output.source[0]);
   };
 
-  follow(host, situation, ({ picture, blank, replaced, said, stored }) => {
+  follow(host, situation, ({ picture, blank, said, stored, ...now }) => {
     text = stored;
     found = read(said.slice(said.lastIndexOf("{")));
+    ({ replaced, refused } = now);
     element.classList.toggle("joyimage-replaced", replaced);
-    hint.textContent = t(replaced ? "box_replaced" : found ? "box_ghost" : "box_empty");
-    if (picture) set(image, { src: picture });
-    else {
-      image.removeAttribute("src");
-      known = blank !== null;
-      size = blank ?? { width: NEUTRAL, height: NEUTRAL };
-    }
-    draw();
+    set(image, { src: picture });
+    if (picture) draw();
+    else measure(blank);
   });
 
   /** What the drawing depends on besides the value. */
@@ -219,11 +259,13 @@ export function boxWidget(node, name, host = node) {
     /** @param {string} side */
     const side = (side) => source?.node.widgets?.find((widget) => widget.name === side)?.value;
     const [width, height] = [side("width"), side("height")];
+    const stored = inner()?.value ?? text;
     return {
       picture: pictureOf(source) ?? (source ? ran : undefined),
       blank: width > 0 && height > 0 ? { width, height } : null, // the source says how large its pictures will be
       said: located(source),
-      stored: inner()?.value ?? text,
+      stored,
+      refused: refusal(node, name, stored),
       replaced: ["mask", "bbox"].some((input) => origin(node, inputNamed(node, input)) !== null),
     };
   }
@@ -236,7 +278,7 @@ export function boxWidget(node, name, host = node) {
       draw();
     },
   };
-  return mount(host, name, element, HEIGHT, host === node ? value : undefined);
+  return mount(host, name, element, HEIGHT, host === node ? value : undefined, WIDTH);
 }
 
 /** @param {Box} box @param {Point} by @returns {Box} */

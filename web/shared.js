@@ -156,17 +156,31 @@ export function remember() {
  * @param {HTMLElement} element
  * @param {number} height the least, in pixels of the graph
  * @param {{getValue: () => string, setValue: (value: string) => void}} [stored]
+ * @param {number} [width] the least, in pixels of the graph, for a new node and for its corner
  */
-export function mount(node, name, element, height, stored) {
+export function mount(node, name, element, height, stored, width = 0) {
   element.classList.add("joyimage");
   element.style.minHeight = `${height}px`; // the one of the two that the new renderer heeds
   const socketless = Boolean(stored); // one that is linked, as by promotion to a subgraph's node, nobody can draw on
-  const options = { hideOnZoom: false, serialize: Boolean(stored), socketless, getMinHeight: () => height + MARGINS };
+  const least = () => parseFloat(element.style.minHeight) + MARGINS;
+  const options = { hideOnZoom: false, serialize: Boolean(stored), socketless, getMinHeight: least };
   const widget = node.addDOMWidget(name, "JOYIMAGE", element, { ...options, ...stored });
   widget.serialize = Boolean(stored);
+  const layout = widget.computeLayoutSize;
+  widget.computeLayoutSize = (node) => ({ ...layout.call(widget, node), minWidth: width });
   passOn(element);
   repeat(node, () => takePlace(node, element));
   return widget;
+}
+
+/** Give a mounted element another least height. The node grows to it, and shrinks if it was no taller than it had to be.
+ * @param {import("./types").GraphNode} node @param {HTMLElement} element @param {number} height in pixels of the graph */
+export function resize(node, element, height) {
+  if (parseFloat(element.style.minHeight) === height) return;
+  const snug = node.size[1] <= node.computeSize()[1] + MARGINS;
+  element.style.minHeight = `${height}px`;
+  const least = node.computeSize()[1];
+  if (snug || node.size[1] < least) node.setSize([node.size[0], least]);
 }
 
 /** Undo makes all nodes anew, and the new renderer goes on showing the elements of the old: put ours in its place.

@@ -5,6 +5,7 @@ export interface Widget {
   value: any;
   serialize?: boolean;
   options: Record<string, any>;
+  computeLayoutSize(node: GraphNode): { minHeight: number; maxHeight?: number; minWidth: number };
   callback?: (value: unknown, canvas?: unknown, node?: GraphNode) => void;
 }
 
@@ -55,10 +56,19 @@ export interface GraphNode {
   onAdded?: (graph: Graph) => void;
   onRemoved?: () => void;
   onExecuted?: (output: Record<string, SavedImage[]>) => void;
+  onDragOver?: (event: DragEvent) => boolean;
+  onDragDrop?: (event: DragEvent) => boolean;
+  pasteFiles?: (files: File[]) => boolean;
+}
+
+/** Why the server refused a node when the graph was last queued. */
+export interface NodeErrors {
+  errors: { message: string; details?: string; extra_info?: { input_name?: string } }[];
 }
 
 export interface App {
   rootGraph: Graph;
+  lastNodeErrors?: Record<string, NodeErrors | undefined> | null; // by execution id
   canvas: {
     graph: Graph | null;
     setDirty(front: boolean, back: boolean): void;
