@@ -1,6 +1,7 @@
 /** The red box of Move Object, drawn by hand on the picture. Its value is JSON in fractions of the picture's sides. */
+import { app } from "../../scripts/app.js";
 import { boxNumbers, inPixels } from "./box_numbers.js";
-import { inputNamed, origin } from "./graph.js";
+import { executionId, inputNamed, origin } from "./graph.js";
 import { address, located, pictureOf } from "./pictures.js";
 import { refusal } from "./refusal.js";
 import { button, clamp, drag, follow, html, keys, mount, resize, set, svg, within } from "./shared.js";
@@ -191,7 +192,7 @@ export function boxWidget(node, name, host = node) {
   function measure(to) {
     known = to !== null;
     size = to ?? { width: NEUTRAL, height: NEUTRAL };
-    lens.show(image.src, size);
+    lens.show([app.rootGraph.id, executionId(node), image.src].join("\n"), size);
     const follows = clamp(Math.round((host.size[0] * size.height) / size.width), LOWEST, HIGHEST) + BARS;
     resize(host, element, known && extreme() ? follows : HEIGHT);
     draw();

@@ -181,6 +181,7 @@ export function resize(node, element, height) {
   element.style.minHeight = `${height}px`;
   const least = node.computeSize()[1];
   if (snug || node.size[1] < least) node.setSize([node.size[0], least]);
+  app.canvas.setDirty(true, true);
 }
 
 /** Undo makes all nodes anew, and the new renderer goes on showing the elements of the old: put ours in its place.

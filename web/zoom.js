@@ -12,7 +12,7 @@ const BEYOND = 4; // times the size that fills the stage, if that is more
 const SPEED = 0.002; // of the wheel, in powers of e per unit
 const OTHERS = "input, textarea, select, button:focus-visible, [contenteditable]"; // which the space key belongs to
 
-/** @type {Map<string, View>} the last view of each picture, as undo makes the widgets anew */
+/** @type {Map<string, View>} the last view of each node's picture, as undo makes the widgets anew */
 const views = new Map();
 
 /**
@@ -79,11 +79,11 @@ export function zoom(stage, sheet, frame, changed) {
     set(into, { disabled: scale >= most() });
   }
 
-  /** @param {string} source the picture's name @param {{width: number, height: number}} size */
-  function show(source, size) {
+  /** @param {string} of the node's and its picture's name @param {{width: number, height: number}} size */
+  function show(of, size) {
     picture = size;
-    if (source !== name) view = views.get(source) ?? FIT;
-    name = source;
+    if (of !== name) view = views.get(of) ?? FIT;
+    name = of;
   }
 
   /** Bring a point into view. @param {Point} point */
@@ -161,15 +161,20 @@ function gestures(stage, { zoomed, pan, wheel }) {
     },
   };
 
+  function leave() {
+    watch.abort();
+    panning = null;
+    hold(false);
+  }
+  stage.addEventListener("pointerleave", leave);
   stage.addEventListener("pointerenter", () => {
     watch.abort();
     watch = new AbortController();
     const options = { capture: true, passive: false, signal: watch.signal };
-    for (const [name, act] of Object.entries(hear)) window.addEventListener(name, act, options);
-  });
-  stage.addEventListener("pointerleave", () => {
-    watch.abort();
-    panning = null;
-    hold(false);
+    for (const [name, act] of Object.entries(hear)) {
+      // No event tells that the stage went from under the pointer, as undo lets it.
+      const heard = (/** @type {Event} */ event) => (stage.matches(":hover") || panning ? act(event) : leave());
+      window.addEventListener(name, heard, options);
+    }
   });
 }

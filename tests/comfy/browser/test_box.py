@@ -42,9 +42,10 @@ def test_a_drag_draws_the_box_that_is_queued(editor, move):
     assert editor.inputs(NODE)["box"] == ""
     draw(editor, (0.25, 0.2), (0.5, 0.9), (0.75, 0.6))
     assert box(editor) == near(editor, x=0.25, y=0.2, w=0.5, h=0.4)
-    shown = editor.page.locator(f"{STAGE} ~ .joyimage-bar .joyimage-status").text_content()
-    width, height = (round(box(editor)[side] * size) for side, size in (("w", WIDTH), ("h", HEIGHT)))
-    assert shown.startswith(f"{width} × {height} px")
+    bar = editor.page.locator(f"{STAGE} ~ .joyimage-bar")
+    assert bar.locator(".joyimage-status").text_content() == f"Picture {WIDTH} × {HEIGHT} px"
+    sides = [editor.page.get_by_role("textbox", name=name).input_value() for name in ("w: width", "h: height")]
+    assert bar.locator(".joyimage-spoken").text_content().startswith(f"{sides[0]} × {sides[1]} px")
 
 
 def test_the_outline_is_as_thick_as_the_node_draws_it(editor, move):
@@ -191,7 +192,7 @@ def test_wheel_and_middle_button_are_the_graphs(editor, move):
 
 def test_a_connected_mask_replaces_it(editor, move):
     picture = editor.add("LoadImage", 0, 500, image=PICTURE)
-    hint = editor.page.locator(f"{STAGE} .joyimage-hint")
+    hint = editor.page.locator(f"{STAGE} ~ .joyimage-bar .joyimage-status")
     editor.settle()
     assert "Drag a box" in hint.text_content()
     editor.connect(picture, 1, move, "mask")
