@@ -117,6 +117,18 @@ def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, layout, opt
     return out["img"], out["txt"]
 
 
+class TinyLatent(comfy.latent_formats.Wan21):
+    """The bundled model's latents: previews by factors of their own, since its VAE is another."""
+
+    latent_rgb_factors_bias = None
+    latent_rgb_factors = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))  # the preview is RGB already
+
+    def __init__(self):
+        super().__init__()
+        self.taesd_decoder_name = None
+        self.latent_rgb_factors_reshape = tiny.preview
+
+
 class ModelConfig(comfy.supported_models_base.BASE):
     """What the host wants to know of the model."""
 
@@ -184,7 +196,10 @@ def load_mmdit(
     """
     config, state, packed = read_mmdit(path)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    model = JoyImageModel(model_config(config, state, WEIGHT_DTYPES[weight_dtype], device))
+    settings = model_config(config, state, WEIGHT_DTYPES[weight_dtype], device)
+    if path is None:
+        settings.latent_format = TinyLatent()
+    model = JoyImageModel(settings)
     patchers = comfy.model_patcher
     patcher_class = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=offload)

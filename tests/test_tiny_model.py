@@ -19,7 +19,7 @@ from joyimage import JoyImage, tiny
 from joyimage.checkpoints import convert
 from joyimage.cli import main
 from joyimage.demo import EXAMPLES, asset
-from tools.tiny import evaluate, judge, pack, questions, samples
+from tools.tiny import evaluate, judge, pack, preview, questions, samples
 
 COUNT = 12  # scenes of each task
 # How many of the 12 must succeed; the model card has the shares of 200.
@@ -53,6 +53,12 @@ def edited(model):
         return made[task]
 
     return edit
+
+
+def test_previews_show_the_picture(model):
+    pictures = preview.images(7, 20, test=True)
+    shown = tiny.preview(model.vae.encode(pictures)).clamp(-1, 1)
+    assert 10 * torch.log10(4 / (shown - pictures).square().mean()) > 22  # dB, 23.1 on many more
 
 
 @pytest.mark.parametrize(("task", "verdict"), WANTED, ids=[" ".join(key) for key in WANTED])

@@ -6,9 +6,13 @@ folder.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 from .. import checkpoints
 from ..encoder import Encoder
@@ -19,6 +23,7 @@ BASE_SIZE = 64  # side in pixels of the squares that it makes
 FOLDER = Path(__file__).parent
 FILES = {part: FOLDER / f"{part}.safetensors" for part in ("mmdit", "vae", "encoder")}
 TOKENIZER = FOLDER / "tokenizer"
+PREVIEW = FOLDER / "preview.safetensors"
 
 Device = torch.device | str | None
 
@@ -39,3 +44,19 @@ def encoder(device: Device = None) -> Encoder:
 def build(device: Device = None) -> tuple[MMDiT, WanVAE, Encoder]:
     """All three."""
     return mmdit(device), vae(device), encoder(device)
+
+
+@cache
+def _preview() -> dict[str, Tensor]:
+    return {name: value.float() for name, value in load_file(PREVIEW).items()}
+
+
+def preview(latent: Tensor) -> Tensor:
+    """What a latent (B, 16, 1, h, w) will look like, at once: (B, 3, 8 h, 8 w), about in [-1, 1].
+
+    Linear, and fitted to this model's VAE: true colours at the true size, without its details.
+    """
+    weights = {name: value.to(latent.device) for name, value in _preview().items()}
+    places = latent.squeeze(2).float().movedim(1, -1)  # (B, h, w, 16)
+    patches = functional.linear(places, weights["factors"], weights["bias"]).movedim(-1, 1)  # (B, 192, h, w)
+    return functional.pixel_shuffle(patches, 8)

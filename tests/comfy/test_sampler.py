@@ -13,7 +13,7 @@ from comfy_client import TINY, Failed, Graph, Rejected, output
 from PIL import Image
 from safetensors.torch import save_file
 
-from joyimage import JoyImage
+from joyimage import JoyImage, tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 
 PROMPT, NEGATIVE = "make the cup blue", "blurry, of low quality"
@@ -175,7 +175,12 @@ def test_progress_and_previews_arrive(client):
     assert [value for key, value, top in run.progress if key == sampler and top == STEPS] == list(range(1, STEPS + 1))
     assert len(run.previews) >= STEPS
     preview = Image.open(io.BytesIO(run.previews[-1]))
-    assert preview.mode == "RGB" and preview.width == preview.height
+    assert preview.mode == "RGB" and preview.width == preview.height  # as large as the host makes them
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (WAN_LATENTS_MEAN, WAN_LATENTS_STD))
+    expected = tiny.preview((run.latent(node)[:1] - mean) / std)[0].permute(1, 2, 0).clamp(-1, 1)  # of the last step
+    small = preview.resize((64, 64), Image.Resampling.BOX)  # its true size
+    found = torch.from_numpy(np.asarray(small, np.float32)) / 127.5 - 1
+    assert (found - expected).abs().mean() < 0.03  # JPEG's
 
 
 def test_interrupt_ends_the_step_and_the_next_run_works(client):
