@@ -8,6 +8,7 @@ from . import migration
 from .compare import Compare
 from .conditioning import EncodePrompt
 from .edit import Edit
+from .example import ExampleScene, LoadImage
 from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, MoveObject, Orbit, RotateObject
@@ -17,6 +18,8 @@ NODES = [
     LoadMMDiT,
     LoadVAE,
     LoadEncoder,
+    LoadImage,
+    ExampleScene,
     EncodePrompt,
     Sampler,
     Edit,

@@ -7,6 +7,21 @@ import { inputNamed, locator, origin, targets } from "./graph.js";
 /** @typedef {import("./types").SavedImage} SavedImage */
 /** @typedef {import("./graph.js").Origin} Origin */
 
+const EXAMPLES = new URL("./examples/", import.meta.url);
+const PHOTOGRAPH = "example: "; // before the name of one of the pack's, where a file of the user's might stand
+
+/** @type {Map<string, Record<string, string>>} the pack's drawn scenes: files and words by name */
+const scenes = new Map();
+
+/** Learn what scenes there are. */
+export async function knowScenes() {
+  const reply = await window.fetch(new URL("scenes.json", EXAMPLES));
+  for (const scene of await reply.json()) scenes.set(scene.name, scene);
+}
+
+/** @param {string} name */
+export const sceneNamed = (name) => scenes.get(name);
+
 /** @param {SavedImage} image */
 export const address = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
@@ -24,12 +39,19 @@ export function located(source) {
 /** The addresses of the pictures that a node shows: those of its last run, or of the file it loads.
  * @param {GraphNode} node @returns {string[]} */
 export function shown(node) {
-  const file = node.type === "LoadImage" && node.widgets?.find(({ name }) => name === "image")?.value;
-  if (typeof file === "string" && file) return [loaded(file)];
+  /** @param {string} name */
+  const chosen = (name) => String(node.widgets?.find((widget) => widget.name === name)?.value ?? "");
+  const scene = node.type === "JoyImageExampleScene" && scenes.get(chosen("scene"));
+  if (scene) return [new URL(scene.file, EXAMPLES).href];
+  const file = /^(JoyImage)?LoadImage$/.test(node.type) && chosen("image");
+  if (file) return [file.startsWith(PHOTOGRAPH) ? photograph(file.slice(PHOTOGRAPH.length)) : loaded(file)];
   const images = outputs(node)?.images;
   if (images?.length) return images.map(address);
   return (node.imgs ?? []).map((image) => image.src);
 }
+
+/** @param {string} name */
+const photograph = (name) => new URL(`${encodeURIComponent(name)}.jpg`, EXAMPLES).href;
 
 /** @param {string} file as LoadImage names it: "folder/name.png [output]" */
 function loaded(file) {

@@ -1,4 +1,5 @@
-"""The graphs in `workflows/`, converted from the editor's format and run by a real server, against the library."""
+"""The graphs for the published model, converted from the editor's format and run by a real server, with the bundled
+model in its place, against the library."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from comfy_client import Client, Graph, Run
+from comfy_client import TINY, Client, Graph, Run
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,18 +17,25 @@ from joyimage import JoyImage, spatial
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.demo import asset
 from joyimage.grounding import box_from_json, box_to_json, locate_question, parse_boxes
+from joyimage.images import load as load_picture
 from joyimage.images import to_pil
 from tools.workflows import FOLDER, SUBGRAPHS, apps, load
 from tools.workflows.blueprints import BLUEPRINTS, wrap
 from tools.workflows.build import build
-from tools.workflows.graphs import EXAMPLE, WORKFLOWS
+from tools.workflows.graphs import WORKFLOWS
+from tools.workflows.parts import EDIT_FILES, LOADERS, PLUS_FILES
+from tools.workflows.try_it import WORKFLOWS as TRY_IT
 
 PACK = "ComfyUI-JoyImage"
 NAMES = [workflow.name for workflow in WORKFLOWS]
+TRIED = [workflow.name for workflow in TRY_IT]
 APPS = [app.graph.name for app in apps.APPS]
 REBUILD = "start ComfyUI with this pack and run python -m tools.workflows"
 # What makes them fast; everything else stays as it is shipped.
-SMALL = {"steps": 2, "max_new_tokens": 12}
+SMALL = {"steps": 2, "max_new_tokens": 12, "megapixels": 0.01, "views": 3}
+SHEET = {"width": 64, "height": 32}  # where a graph asks for a size of its own
+BORDER = {"left": 16, "right": 32}
+PHOTOGRAPHS = FOLDER.parent / "web" / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +43,22 @@ def library():
     return JoyImage.load("tiny")
 
 
-@pytest.fixture(scope="module")
-def photo(base_directory):
-    """A picture under the name of the one that ComfyUI brings."""
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    picture = Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC)
-    picture.save(base_directory / "input" / EXAMPLE)
-    return picture
-
-
 @pytest.fixture
-def shipped(client, photo, monkeypatch, tmp_path):
-    """A shipped graph by its name, as comfy-cli makes a prompt of it, with small settings."""
+def shipped(client, monkeypatch, tmp_path):
+    """A shipped graph by its name, as comfy-cli makes a prompt of it, with the bundled model and small settings."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where comfy-cli makes a folder when it is imported
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     def convert(name: str) -> Graph:
         graph = Graph(convert_ui_to_api(load(name), client.get("/object_info")))
         for node in graph.values():
-            node["inputs"].update({key: value for key, value in SMALL.items() if key in node["inputs"]})
+            given = node["inputs"]
+            given.update({key: value for key, value in SMALL.items() if key in given})
+            given.update({part: TINY for part, kind in LOADERS.items() if node["class_type"] == kind})
+            if given.get("width"):
+                given.update(SHEET)
+            if node["class_type"] == "ImagePadForOutpaint":
+                given.update(BORDER)
         return graph
 
     return convert
@@ -68,12 +73,18 @@ def value(graph: Graph, class_type: str, name: str):
     return graph[find(graph, class_type)]["inputs"][name]
 
 
-def edit(library: JoyImage, graph: Graph, images, prompt) -> list[Tensor]:
+def edit(library: JoyImage, graph: Graph, images, prompt, **options) -> list[Tensor]:
     """The library's latents with the settings of the graph."""
-    options = {"steps": SMALL["steps"], "seed": value(graph, "JoyImageSampler", "seed")}
+    options |= {"steps": SMALL["steps"], "seed": value(graph, "JoyImageSampler", "seed")}
     options |= {"guidance_scale": value(graph, "JoyImageSampler", "guidance"), "output": "latent"}
     latents = library.edit(images, prompt, **options) if images else library.generate(prompt, **options)
     return list(latents.split(1))
+
+
+def photographs(graph: Graph) -> list[Image.Image]:
+    """Those that a graph opens with, in its order."""
+    names = [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "JoyImageLoadImage"]
+    return [load_picture(PHOTOGRAPHS / f"{name.removeprefix('example: ')}.jpg") for name in names]
 
 
 def prompt_of(graph: Graph) -> str:
@@ -89,33 +100,27 @@ def marked(graph: Graph, photo: Image.Image) -> Image.Image:
     return spatial.draw_box(photo, box_from_json(box, *photo.size))
 
 
-def try_me(library: JoyImage, graph: Graph, photo: Image.Image) -> list[Tensor]:
-    prompts = [n["inputs"]["prompt"] for n in graph.values() if n["class_type"] == "JoyImageEncodePrompt"]
-    (text,) = [prompt for prompt in prompts if isinstance(prompt, str)]
-    (picture,) = pictures(library, edit(library, graph, None, text))
-    instruction = spatial.move_object(value(graph, "JoyImageMoveObject", "object"))
-    return edit(library, graph, marked(graph, picture), instruction)
-
-
-# What the library makes of the same: (library, graph, photo) -> latents.
-EXPECTED: dict[str, Callable[[JoyImage, Graph, Image.Image], list[Tensor]]] = {
-    "Tiny - try me": try_me,
-    "Edit an image": lambda library, graph, photo: edit(library, graph, photo, prompt_of(graph)),
-    "Edit with three images": lambda library, graph, photo: edit(library, graph, [photo] * 3, prompt_of(graph)),
-    "Text to image": lambda library, graph, photo: edit(library, graph, None, prompt_of(graph)),
-    "Move an object": lambda library, graph, photo: edit(
-        library, graph, marked(graph, photo), spatial.move_object(value(graph, "JoyImageMoveObject", "object"))
+# What the library makes of the same: (library, graph, photographs) -> latents.
+EXPECTED: dict[str, Callable[[JoyImage, Graph, list[Image.Image]], list[Tensor]]] = {
+    "Edit an image": lambda library, graph, photos: edit(library, graph, photos, prompt_of(graph)),
+    "Edit with three images": lambda library, graph, photos: edit(library, graph, photos, prompt_of(graph)),
+    "Character turnaround": lambda library, graph, photos: edit(
+        library, graph, photos, prompt_of(graph), size=(SHEET["height"], SHEET["width"])
     ),
-    "Rotate an object": lambda library, graph, photo: edit(
-        library, graph, photo, spatial.rotate_object(*inputs_of(graph, "JoyImageRotateObject", "object", "view"))
+    "Text to image": lambda library, graph, photos: edit(library, graph, None, prompt_of(graph)),
+    "Move an object": lambda library, graph, photos: edit(
+        library, graph, marked(graph, *photos), spatial.move_object(value(graph, "JoyImageMoveObject", "object"))
     ),
-    "Move the camera": lambda library, graph, photo: edit(
-        library, graph, photo, spatial.camera(*inputs_of(graph, "JoyImageCamera", "yaw", "pitch", "zoom"))
+    "Rotate an object": lambda library, graph, photos: edit(
+        library, graph, photos, spatial.rotate_object(*inputs_of(graph, "JoyImageRotateObject", "object", "view"))
     ),
-    "Orbit in eight views": lambda library, graph, photo: edit(
+    "Move the camera": lambda library, graph, photos: edit(
+        library, graph, photos, spatial.camera(*inputs_of(graph, "JoyImageCamera", "yaw", "pitch", "zoom"))
+    ),
+    "Orbit in eight views": lambda library, graph, photos: edit(
         library,
         graph,
-        photo,
+        photos[0],
         spatial.orbit(*inputs_of(graph, "JoyImageOrbit", "yaw_start", "yaw_end", "views", "pitch", "zoom")),
     ),
 }
@@ -151,8 +156,8 @@ def assert_makes(client: Client, graph: Graph, library: JoyImage, latents: list[
 
 def test_files_are_what_the_descriptions_make(client):
     object_info = client.get("/object_info")
-    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(NAMES + APPS), REBUILD
-    for workflow in WORKFLOWS:
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(TRIED + NAMES + APPS), REBUILD
+    for workflow in (*TRY_IT, *WORKFLOWS):
         assert load(workflow.name) == build(workflow, object_info), f"{workflow.name}: {REBUILD}"
     for app in apps.APPS:
         assert load(app.graph.name) == apps.appear(app, object_info), f"{app.graph.name}: {REBUILD}"
@@ -162,8 +167,9 @@ def test_files_are_what_the_descriptions_make(client):
 
 
 def test_comfyui_lists_them_as_templates(client):
-    assert sorted(client.get("/workflow_templates")[PACK]) == sorted(NAMES + APPS)
-    for name in NAMES + APPS:
+    assert sorted(client.get("/workflow_templates")[PACK])[: len(TRIED)] == TRIED
+    assert sorted(client.get("/workflow_templates")[PACK]) == sorted(TRIED + NAMES + APPS)
+    for name in TRIED + NAMES + APPS:
         assert client.get(f"/api/workflow_templates/{PACK}/{name.replace(' ', '%20')}.json") == load(name)
 
 
@@ -172,47 +178,110 @@ def test_comfyui_lists_the_blueprints(client):
     assert sorted(entry["name"] for entry in served) == sorted(blueprint.name for blueprint in BLUEPRINTS)
 
 
-@pytest.mark.parametrize("name", NAMES + APPS)
+@pytest.mark.parametrize("name", TRIED + NAMES + APPS)
 def test_has_a_small_thumbnail(name):
     file = FOLDER / f"{name}.jpg"
     assert Image.open(file).size == (800, 600)
     assert file.stat().st_size < 60_000
 
 
+def test_every_graph_for_the_published_model_is_tested():
+    rest = {"Ask about an image", "Inpaint by mask", "Locate and move an object", "Outpaint"}
+    assert set(NAMES) == set(EXPECTED) | rest | {"Rewrite the prompt and edit"}
+
+
+@pytest.mark.parametrize("name", NAMES + APPS)
+def test_loaders_name_the_published_files(name):
+    """With addresses at which the page offers them, but for the Plus model's, which are not known for certain."""
+    files = PLUS_FILES if name in ("Character turnaround", "Edit with three images") else EDIT_FILES
+    kinds = {kind: part for part, kind in LOADERS.items()}
+    loaders = [node for node in load(name)["nodes"] if node["type"] in kinds]
+    assert len(loaders) == (1 if name == "Ask about an image" else 3)
+    for node in loaders:
+        file = files[kinds[node["type"]]]
+        assert node["widgets_values"][0] == file.name
+        offered = [{"name": file.name, "url": file.url, "directory": file.directory}] if file.url else None
+        assert node["properties"].get("models") == offered
+    assert not any(node["type"] == "LoadImage" for node in load(name)["nodes"])
+
+
 @pytest.mark.parametrize("name", EXPECTED)
-def test_makes_the_librarys_pictures(client, library, photo, shipped, name):
+def test_makes_the_librarys_pictures(client, library, shipped, name):
     graph = shipped(name)
-    assert_makes(client, graph, library, EXPECTED[name](library, graph, photo))
+    run = assert_makes(client, graph, library, EXPECTED[name](library, graph, photographs(graph)))
+    if name == "Orbit in eight views":
+        [film] = run.files([find(graph, "SaveWEBM"), 0])
+        assert film.stat().st_size > 0
 
 
-def test_ask_answers_as_the_library(client, library, photo, shipped):
+def test_ask_answers_as_the_library(client, library, shipped):
     graph = shipped("Ask about an image")
     node = find(graph, "JoyImageAsk")
     question, seed = inputs_of(graph, "JoyImageAsk", "question", "seed")
-    expected = library.ask(photo, question, seed=seed, max_new_tokens=SMALL["max_new_tokens"])
+    expected = library.ask(photographs(graph), question, seed=seed, max_new_tokens=SMALL["max_new_tokens"])
     assert client.run(graph).outputs[node]["text"] == [expected]
+
+
+def on_a_scene(graph: Graph, base_directory, obj: str) -> Image.Image:
+    """Have the graph work on a picture that the bundled model knows, in which it finds what it is asked for."""
+    scene = asset("move.png")
+    scene.save(base_directory / "input" / "scene.png")
+    graph[find(graph, "JoyImageLoadImage")]["inputs"]["image"] = "scene.png"
+    for node in graph.values():
+        if node["class_type"] in ("JoyImageLocate", "JoyImageMoveObject"):
+            node["inputs"]["object"] = obj
+    return scene
 
 
 def test_locate_and_move(client, library, base_directory, shipped):
     """On a picture that the bundled model knows: it is asked where the cube is, and the box is drawn there."""
     graph = shipped("Locate and move an object")
-    asset("move.png").save(base_directory / "input" / "scene.png")
-    graph[find(graph, "LoadImage")]["inputs"]["image"] = "scene.png"
-    for node in ("JoyImageLocate", "JoyImageMoveObject"):
-        graph[find(graph, node)]["inputs"]["object"] = "red cube"
-    scene = asset("move.png")
+    scene = on_a_scene(graph, base_directory, "red cube")
     answer = library.ask(scene, locate_question("red cube"), temperature=0)
     box = parse_boxes(answer, *scene.size)[0]
     run = assert_makes(
         client, graph, library, edit(library, graph, spatial.draw_box(scene, box), spatial.move_object("red cube"))
     )
-    assert run.texts[find(graph, "JoyImageLocate")] == f"red cube: {box_to_json(box, *scene.size)}"
+    assert run.outputs[find(graph, "JoyImageLocate")]["text"] == [f"red cube: {box_to_json(box, *scene.size)}"]
 
 
-def test_rewrite_and_edit(client, library, photo, shipped):
+def test_rewrite_and_edit(client, library, shipped):
     """The bundled model's answer is no prompt: the node says so, and the prompt is carried out as it is."""
     graph = shipped("Rewrite the prompt and edit")
     wish = "Remove the red cube."  # words that the model knows: in others rounding shows
     graph[find(graph, "JoyImageRewritePrompt")]["inputs"]["prompt"] = wish
-    run = assert_makes(client, graph, library, edit(library, graph, photo, wish))
+    run = assert_makes(client, graph, library, edit(library, graph, photographs(graph), wish))
     assert "not rewritten" in run.texts[find(graph, "JoyImageRewritePrompt")]
+
+
+def masked_run(client: Client, graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Before, after, and where the mask is, of a graph that changes only what lies in it."""
+    masked = graph[find(graph, "SetLatentNoiseMask")]["inputs"]["mask"]
+    graph["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": masked}}
+    graph["seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["mask", 0]}}
+    run = client.run(graph)
+    [before], [after] = (run.files([find(graph, "JoyImageCompare"), 0], kind) for kind in ("before", "after"))
+    [mask] = run.files(["seen", 0])
+    return (
+        *(np.asarray(Image.open(file).convert("RGB"), np.int16) for file in (before, after)),
+        *[np.asarray(Image.open(mask).convert("L")) > 127],
+    )
+
+
+def test_inpaint_changes_the_mask_alone(client, base_directory, shipped):
+    graph = shipped("Inpaint by mask")
+    on_a_scene(graph, base_directory, "red cube")
+    before, after, mask = masked_run(client, graph)
+    assert mask.any() and not mask.all()
+    assert (before[~mask] == after[~mask]).all()
+    assert (before[mask] != after[mask]).any()
+
+
+def test_outpaint_fills_the_border_alone(client, shipped):
+    graph = shipped("Outpaint")
+    before, after, mask = masked_run(client, graph)
+    wide = mask.shape[1]
+    assert mask[:, : BORDER["left"]].all() and mask[:, wide - BORDER["right"] :].all()
+    assert not mask[:, BORDER["left"] : wide - BORDER["right"]].any()
+    assert (before[~mask] == after[~mask]).all()
+    assert (before[mask] != after[mask]).any()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import pytest
-from PIL import Image
+import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("playwright", reason="no Playwright to open pages with: pip install playwright")
 
 from tools.workflows import load
 from tools.workflows import page as editor
-from tools.workflows.graphs import EXAMPLE, WORKFLOWS
+from tools.workflows.graphs import WORKFLOWS
+from tools.workflows.parts import EDIT_FILES, PLUS_FILES
+from tools.workflows.try_it import WORKFLOWS as TRY_IT
 
-NAMES = [workflow.name for workflow in WORKFLOWS]
+NAMES = [workflow.name for workflow in (*TRY_IT, *WORKFLOWS)]
+FILES = {file for files in (EDIT_FILES, PLUS_FILES) for file in files.values()}
 # comfy-cli sends the bbox input's default where the editor sends nothing.
 UNASKED = {"x": 0, "y": 0, "width": 0, "height": 0}
 ERRORS = '[data-testid="error-overlay"], [role=dialog], [role=alert]'
@@ -29,11 +34,20 @@ SETTLED = 1.0  # seconds after which the page has looked for what is missing
 def page(request, client, base_directory):
     if editor.CHROMIUM is None:
         pytest.skip("no Chromium to open pages with: apt-get install chromium")
-    Image.new("RGB", (64, 48), "green").save(base_directory / "input" / EXAMPLE)
+    for file in FILES:
+        stand_in(base_directory / "models" / file.directory / file.name)
     with editor.open_page(f"http://{client.address}", request.param) as page:
-        editor.open_workflow(page, {**load("Tiny - try me"), "nodes": [], "links": []})
+        editor.open_workflow(page, {**load(NAMES[0]), "nodes": [], "links": []})
         page.wait_for_timeout(2 * SETTLED * editor.SECONDS)  # what the first graph, ComfyUI's own, has to say
         yield page
+    for file in FILES:
+        (base_directory / "models" / file.directory / file.name).unlink()
+
+
+def stand_in(path: Path) -> None:
+    """A file under the name of a published one, for graphs to be opened with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"stand_in": torch.zeros(1)}, path)
 
 
 def complaints(page, workflow: dict) -> list[str]:
@@ -95,10 +109,13 @@ def bare(prompt: dict) -> dict:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"type": "JoyImageNoSuchNode"}, "JoyImageNoSuchNode"), ({"widgets_values": ["absent.png", "image"]}, "edia")],
+    [
+        ({"type": "JoyImageNoSuchNode"}, "JoyImageNoSuchNode"),
+        ({"type": "LoadImage", "widgets_values": ["absent.png", "image"]}, "edia"),
+    ],
 )
 def test_something_missing_is_noticed(page, change, message):
     workflow = load("Edit an image")
-    node = next(node for node in workflow["nodes"] if node["type"] == "LoadImage")
+    node = next(node for node in workflow["nodes"] if node["type"] == "JoyImageLoadImage")
     node.update(change)
     assert message in str(complaints(page, workflow))

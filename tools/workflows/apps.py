@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .blueprints import editing
-from .build import Group, Json, Node, Out, Workflow, build
-from .graphs import BY_HAND, SMALL_PICTURE, models, picture, save
+from .build import Group, Json, Out, Workflow, build
+from .parts import EDIT, EDIT_FILES, by_hand, models, needs, photograph, save
 
 
 @dataclass(frozen=True)
@@ -29,32 +29,29 @@ def appear(app: App, object_info: Json) -> Json:
     return made
 
 
-def spatial(name: str, note: str, node: str, own: Sequence[str]) -> App:
+def spatial(name: str, do: str, node: str, own: Sequence[str], **words: str) -> App:
     """An edit by the instruction of a node that shows the picture and is set by hand."""
-    instruction = Node(node, {"image": Out("image")}, room=BY_HAND[node])
+    instruction = by_hand(node, {"image": Out("image"), **words})
     edit = editing(image1=Out("instruction", "image"), prompt=Out("instruction", "instruction"))
     groups = [
-        models(),
-        Group("Picture", {"image": picture(room=SMALL_PICTURE), "instruction": instruction}, 340),
+        models(EDIT_FILES),
+        Group("Picture", {"image": photograph("coffee"), "instruction": instruction}, 420),
         edit,
-        Group("Result", {"save": save("edit", name.split(" (")[0].lower().replace(" ", "_"), SMALL_PICTURE)}, 360),
+        Group("Result", {"save": save("edit", name.split(" (")[0].lower().replace(" ", "_"))}, 360),
     ]
     inputs = [("image", "image"), *(("instruction", each) for each in own), ("edit", "steps"), ("edit", "seed")]
-    return App(Workflow(name, note, groups), inputs, "save")
+    return App(Workflow(name, f"{NOTE.format(do=do)}\n\n{needs(EDIT_FILES, EDIT)}", groups), inputs, "save")
 
 
 NOTE = "Choose a picture, {do}, and press Run. The model's files are chosen in the graph: **Graph** above shows it."
 APPS = (
     spatial(
         "Move an object (app)",
-        NOTE.format(do="say what is to be moved, draw a box where it is to go"),
+        "say what is to be moved, draw a box where it is to go",
         "JoyImageMoveObject",
         ("object", "box"),
+        object="silver spoon",
+        box='{"x": 0.74, "y": 0.5, "w": 0.2, "h": 0.42}',
     ),
-    spatial(
-        "Move the camera (app)",
-        NOTE.format(do="turn the camera"),
-        "JoyImageCamera",
-        ("view",),
-    ),
+    spatial("Move the camera (app)", "turn the camera", "JoyImageCamera", ("view",)),
 )

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from .build import MARGIN, Group, Json, Node, Out, Workflow, build, height, node_inputs, widget_values
-from .graphs import BY_HAND, models
+from .parts import BY_HAND, EDIT_FILES, by_hand, loader, models
 
 LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 INSIDE, OUTSIDE = -10, -20  # the editor's numbers for the two ends of a subgraph
@@ -164,15 +164,11 @@ def spatial(name: str, description: str, aliases: Sequence[str], node: Node, own
         name,
         description,
         aliases,
-        [models(), Group("Instruction", {"instruction": node}, 340), edit],
+        [models(EDIT_FILES), Group("Instruction", {"instruction": node}, 340), edit],
         {**{each: ("instruction", each) for each in ("image", *own)}, **SETTINGS},
         PICTURE,
         view="instruction",
     )
-
-
-def by_hand(kind: str) -> Node:
-    return Node(kind, room=BY_HAND[kind])
 
 
 BLUEPRINTS = (
@@ -180,7 +176,7 @@ BLUEPRINTS = (
         "Edit Image (JoyImage)",
         "Changes a picture as told, or makes one from text alone where none is connected.",
         ("qwen edit", "instruction edit", "image edit", "text to image"),
-        [models(), editing()],
+        [models(EDIT_FILES), editing()],
         {"image": ("edit", "image1"), "prompt": ("edit", "prompt"), **SETTINGS},
         PICTURE,
     ),
@@ -210,7 +206,7 @@ BLUEPRINTS = (
         "Answers a question about a picture.",
         ("caption", "describe image", "VQA"),
         [
-            Group("Model", {"encoder": models().nodes["encoder"]}, 400),
+            Group("Model", {"encoder": loader("encoder", EDIT_FILES["encoder"])}, 400),
             Group("Question", {"ask": Node("JoyImageAsk", {"encoder": Out("encoder")}, room=120)}, 400),
         ],
         {"image": ("ask", "images.image0"), "question": ("ask", "question"), "encoder": FILES["encoder"]},

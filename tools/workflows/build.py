@@ -40,6 +40,15 @@ class Out:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that a loader names: where under models/ it belongs, and from where the page may fetch it."""
+
+    name: str
+    directory: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
 class Node:
     """A node: its class and its inputs, each a value or an `Out`. Item i of a growing input is `images.image0`."""
 
@@ -47,6 +56,8 @@ class Node:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     title: str | None = None
     room: int = 0  # height added for a picture or a long text
+    files: Sequence[File] = ()
+    after_run: str | None = None  # what becomes of a seed, if not what the node's own default says
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,7 @@ def widget_values(node: Node, inputs: Sequence[Input]) -> list[Any]:
         choices = each.options.get("options") or [""]
         values.append(each.options.get("default", choices[0]) if given is None or isinstance(given, Out) else given)
         if control := each.options.get("control_after_generate"):
-            values.append(control if isinstance(control, str) else "randomize")
+            values.append(node.after_run or (control if isinstance(control, str) else "randomize"))
         if each.options.get("image_upload"):
             values.append("image")
     return values
@@ -198,9 +209,16 @@ def editor_node(node: Node, inputs: Sequence[Input], schema: Json) -> Json:
         "mode": 0,
         "inputs": [each.slot() for each in inputs if not each.options.get("socketless")],
         "outputs": [{"name": n, "type": t, **(LIST if is_list else {}), "links": []} for n, t, is_list in outputs],
-        "properties": {"Node name for S&R": node.type, "cnr_id": PACK if node.type.startswith(PREFIX) else CORE},
+        "properties": properties(node),
         "widgets_values": widget_values(node, inputs),
     }
+
+
+def properties(node: Node) -> Json:
+    """Among them what the page offers to download where it is missing."""
+    files = [{"name": f.name, "url": f.url, "directory": f.directory} for f in node.files if f.url]
+    pack = PACK if node.type.startswith(PREFIX) else CORE
+    return {"Node name for S&R": node.type, "cnr_id": pack, **({"models": files} if files else {})}
 
 
 def note(workflow: Workflow) -> Json:

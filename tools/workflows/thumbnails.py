@@ -1,47 +1,186 @@
-"""Pictures of the graphs, taken from ComfyUI's own page."""
+"""The templates' pictures: before and after, made by the bundled model on drawn scenes, which each picture says."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .build import Json
-from .page import open_page, open_workflow
+from joyimage import JoyImage, spatial
+from joyimage.grounding import box_from_json
+from joyimage.images import load
 
-VIEW = 2400, 1800  # large, so that the editor draws all text
-SIZE = 800, 600
-QUALITY = 80
-BARE = {
-    "Comfy.UseNewMenu": "Disabled",
-    "Comfy.Minimap.Visible": False,
-    "Comfy.Graph.CanvasInfo": False,
-    "Comfy.Graph.CanvasMenu": False,
+from ..tiny import examples
+from ..tiny.scenes import SIZE
+
+VIEW = 800, 600
+QUALITY = 85
+BACKGROUND, TEXT, QUIET, LINE = "#20242c", "#f2f4f8", "#98a2b3", "#3b4250"
+AREA = 30, 30, 770, 430  # of the pictures: left, top, right, bottom
+GAP, ARROW = 14, 56
+NOTE = "bundled model, drawn scene"
+SCENE = 0  # the one that the Try it templates open with
+STEPS = examples.STEPS
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a thumbnail shows: pictures before and after, and the words that led from one to the other."""
+
+    before: Sequence[Image.Image]
+    after: Sequence[Image.Image]
+    words: str
+
+
+class Maker:
+    """The bundled model on one of the example scenes."""
+
+    def __init__(self) -> None:
+        self.model = JoyImage.load("tiny")
+        self.entries, self.scenes = examples.load_scenes()
+        self.entry = self.entries[SCENE]
+        self.scene = load(examples.FOLDER / self.entry["file"])
+
+    def edit(self, images, instruction: str) -> Image.Image:
+        (made,) = self.model.edit(images, instruction, steps=STEPS, seed=examples.NOISE_SEED, progress=False)
+        return made
+
+    def edited(self, instruction: str, words: str | None = None) -> Shown:
+        return Shown([self.scene], [self.edit(self.scene, instruction)], words or instruction)
+
+    def moved(self) -> Shown:
+        box = box_from_json(examples.BOX, SIZE, SIZE)
+        before = spatial.draw_box(self.scene, box)
+        return Shown([before], [self.edit(before, spatial.move_object(self.entry["object"]))], self.move_words())
+
+    def move_words(self) -> str:
+        return f"Move the {self.entry['object']} into the red box"
+
+    def turned(self) -> Shown:
+        instruction = spatial.rotate_object(self.entry["car"], examples.VIEW)
+        return self.edited(instruction, f"Rotate the {self.entry['car']}: {examples.VIEW} side")
+
+    def sides(self) -> Shown:
+        views = ("front", "right", "rear", "left")
+        made = [self.edit(self.scene, spatial.rotate_object(self.entry["car"], view)) for view in views]
+        return Shown([self.scene], made, "One picture, all sides")
+
+    def camera(self) -> Shown:
+        return self.edited(spatial.camera(45, 0, examples.ZOOM), "Camera: 45 degrees to the right, farther out")
+
+    def orbit(self) -> Shown:
+        made = [self.edit(self.scene, spatial.camera(yaw, 0, examples.ZOOM)) for yaw in examples.YAWS]
+        return Shown([self.scene], made, "An orbit of views in one run")
+
+    def swapped(self) -> Shown:
+        box = examples.located(self.model, np.asarray(self.scene), self.entry["car"])
+        empty = self.edit(self.scene, self.entry["removal"])
+        marked = spatial.draw_box(empty, box)
+        made = self.edit(marked, spatial.move_object(self.entry["object"]))
+        return Shown([self.scene], [made], f"Put the {self.entry['object']} where the {self.entry['car']} is")
+
+    def asked(self) -> Shown:
+        said = self.model.ask(self.scene, self.entry["question"], temperature=0)
+        return Shown([self.scene], [], f"{self.entry['question']}\n{said[0].upper()}{said[1:]}.")
+
+    def drawn(self) -> Shown:
+        (made,) = self.model.generate(self.entry["description"], steps=STEPS, seed=examples.NOISE_SEED, progress=False)
+        return Shown([], [made], self.entry["description"])
+
+    def inpainted(self) -> Shown:
+        (before,) = self.drawn().after
+        box = examples.located(self.model, np.asarray(before), self.entry["object"])
+        mask = Image.new("L", before.size)
+        mask.paste(255, box)
+        made = Image.composite(self.edit(before, self.entry["recolouring"]), before, mask)
+        return Shown([before], [made], self.entry["recolouring"])
+
+    def composed(self) -> Shown:
+        pictures = [load(examples.FOLDER / self.entries[i]["file"]) for i in (SCENE, 5)]
+        words = f"Place the {self.entries[5]['object']} from image 2 to the left of the {self.entry['car']} in image 1."
+        return Shown(pictures, [self.edit(pictures, words)], words)
+
+    def widened(self) -> Shown:
+        size = self.scene.size
+        before = ImageOps.expand(self.scene, (16, 0, 16, 0), (128, 128, 128))
+        made = self.edit(before.resize(size), "Fill the gray border.").resize(before.size)
+        made.paste(self.scene, (16, 0))
+        return Shown([before], [made], "Fill the border")
+
+
+THUMBNAILS: dict[str, Callable[[Maker], Shown]] = {
+    "1 Try it - Move an object": Maker.moved,
+    "2 Try it - Rotate and orbit": Maker.orbit,
+    "3 Try it - Ask, locate and move": Maker.swapped,
+    "4 Try it - Text to image, inpaint": Maker.inpainted,
+    "Ask about an image": Maker.asked,
+    "Character turnaround": Maker.sides,
+    "Edit an image": lambda maker: maker.edited(maker.entry["recolouring"]),
+    "Edit with three images": Maker.composed,
+    "Inpaint by mask": Maker.inpainted,
+    "Locate and move an object": Maker.swapped,
+    "Move an object": Maker.moved,
+    "Move an object (app)": Maker.moved,
+    "Move the camera": Maker.camera,
+    "Move the camera (app)": Maker.camera,
+    "Orbit in eight views": Maker.orbit,
+    "Outpaint": Maker.widened,
+    "Rewrite the prompt and edit": lambda maker: maker.edited(maker.entry["removal"], "A short wish, rewritten first"),
+    "Rotate an object": Maker.turned,
+    "Text to image": Maker.drawn,
 }
-OLD_MENU = ".comfy-menu { display: none !important }"
-FIT = """() => {
-  const [items, canvas] = [[...app.graph.nodes, ...app.graph.groups], app.canvas];
-  const edges = items.map(item => item.boundingRect ?? item.bounding ?? item._bounding);
-  const left = Math.min(...edges.map(e => e[0])) - 30, top = Math.min(...edges.map(e => e[1])) - 30;
-  const right = Math.max(...edges.map(e => e[0] + e[2])) + 30, bottom = Math.max(...edges.map(e => e[1] + e[3])) + 30;
-  const [width, height] = [canvas.canvas.clientWidth, canvas.canvas.clientHeight];
-  const scale = Math.min(width / (right - left), height / (bottom - top));
-  canvas.ds.scale = scale;
-  canvas.ds.offset[0] = (width / scale - left - right) / 2;
-  canvas.ds.offset[1] = (height / scale - top - bottom) / 2;
-  canvas.setDirty(true, true);
-}"""
 
 
-def save(files: Mapping[str, Json], server: str, folder: Path) -> None:
-    """Write NAME.jpg for each of the graphs into `folder`."""
-    with open_page(server, nodes_2=False, size=VIEW, settings=BARE) as page:
-        page.add_style_tag(content=OLD_MENU)
-        for name, workflow in files.items():
-            open_workflow(page, workflow)
-            page.evaluate(FIT)
-            page.wait_for_timeout(1500)  # for its pictures to load and the canvas to be drawn
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
-            picture.save(folder / f"{name}.jpg", quality=QUALITY, optimize=True)
+def draw(shown: Shown) -> Image.Image:
+    """Before, an arrow, after; the words below, and in the corner what made it."""
+    image = Image.new("RGB", VIEW, BACKGROUND)
+    pen = ImageDraw.Draw(image)
+    left, top, right, bottom = AREA
+    sides = [group for group in (shown.before, shown.after) if group]
+    room = (right - left - ARROW * (len(sides) - 1)) // len(sides)
+    for number, group in enumerate(sides):
+        x = left + number * (room + ARROW)
+        place(image, group, (x, top, x + room, bottom))
+        if number:
+            arrow(pen, x - ARROW, (top + bottom) // 2)
+    font = ImageFont.load_default(26)
+    lines = [piece for line in shown.words.splitlines() for piece in textwrap.wrap(line, 56)]
+    pen.multiline_text((left, bottom + 26), "\n".join(lines), TEXT, font, spacing=8)
+    pen.text((right, VIEW[1] - 14), NOTE, QUIET, ImageFont.load_default(16), anchor="rd")
+    return image
+
+
+def place(image: Image.Image, pictures: Sequence[Image.Image], area: tuple[int, int, int, int]) -> None:
+    """Pictures in rows of two at most, as large as the area allows, in its middle."""
+    left, top, right, bottom = area
+    columns = 1 if len(pictures) == 1 else 2
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    cell = (right - left - GAP * (columns - 1)) / columns, (bottom - top - GAP * (rows - 1)) / rows
+    scale = min(cell[0] / width, cell[1] / height)
+    size = int(width * scale), int(height * scale)
+    x0 = left + (right - left - columns * size[0] - GAP * (columns - 1)) // 2
+    y0 = top + (bottom - top - rows * size[1] - GAP * (rows - 1)) // 2
+    for i, picture in enumerate(pictures):
+        at = x0 + (i % columns) * (size[0] + GAP), y0 + (i // columns) * (size[1] + GAP)
+        image.paste(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), at)
+        ImageDraw.Draw(image).rectangle((at[0] - 1, at[1] - 1, at[0] + size[0], at[1] + size[1]), outline=LINE)
+
+
+def arrow(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    pen.line((x + 10, y, x + ARROW - 14, y), TEXT, 4)
+    pen.polygon([(x + ARROW - 20, y - 11), (x + ARROW - 20, y + 11), (x + ARROW - 6, y)], TEXT)
+
+
+def save(names: Sequence[str], folder: Path) -> None:
+    """Write NAME.jpg for each of the templates into `folder`. Raises `KeyError` for one that has no picture."""
+    maker = Maker()
+    for name in names:
+        partial = folder / f"{name}.part"
+        draw(THUMBNAILS[name](maker)).save(partial, format="JPEG", quality=QUALITY, optimize=True)
+        os.replace(partial, folder / f"{name}.jpg")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 
 import pytest
+from comfy_client import TINY
 from conftest import SCENE
 from editor import Editor
 
 from tools.workflows import load
+from tools.workflows.parts import LOADERS
 
 BOX, CAMERA = ".joyimage-box:visible", ".joyimage-sentence:visible"
 
 
 def open_app(editor: Editor, name: str) -> None:
-    """The shipped file on a scene of the bundled model, with few steps, past the frontend's offer of a tour."""
+    """The shipped file with the bundled model on a scene of its kind, few steps, and past the frontend's tour."""
     file = load(name)
+    bundled = dict.fromkeys(LOADERS.values(), TINY) | {"JoyImageLoadImage": SCENE}
     for node in file["nodes"]:
-        if node["type"] == "LoadImage":
-            node["widgets_values"][0] = SCENE
+        if node["type"] in bundled:
+            node["widgets_values"][0] = bundled[node["type"]]
     editor.load(file)
     steps = "app.graph.nodes.find(node => node.type === 'JoyImageEdit').widgets.find(w => w.name === 'steps')"
     editor.page.evaluate(f"() => {{ {steps}.value = 2 }}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfy_client import Graph, Rejected
-from conftest import PICTURE
+from comfy_client import TINY, Graph, Rejected
 
 from tools.workflows import load
+from tools.workflows.parts import LOADERS
 
 MODES = {"muted": 2, "bypassed": 4}
+BUNDLED = """([files]) => {
+  for (const {type, widgets} of app.graph.nodes) if (type in files) widgets[0].value = files[type];
+}"""
 SET_MODE = "([type, mode]) => { app.graph.nodes.find(node => node.type === type).mode = mode }"
 
 
@@ -25,9 +28,9 @@ SET_MODE = "([type, mode]) => { app.graph.nodes.find(node => node.type === type)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_prompt_field_says_it(editor, mode, name, kind):
     workflow = load(name)
-    [picture] = [node for node in workflow["nodes"] if node["type"] == "LoadImage"]
-    picture["widgets_values"][0] = PICTURE
+    [picture] = [node for node in workflow["nodes"] if node["type"] == "JoyImageLoadImage"]
     editor.load(workflow)
+    editor.page.evaluate(BUNDLED, [dict.fromkeys(LOADERS.values(), TINY)])
     editor.page.evaluate(SET_MODE, [kind, MODES[mode]])
     if (mode, kind) != (
         "muted",

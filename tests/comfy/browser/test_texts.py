@@ -19,14 +19,11 @@ COMMAND = "command => app.extensionManager.command.execute(command)"
 
 @pytest.fixture
 def graph(editor) -> None:
-    """Two prompts and a question, of which the server has nothing at hand, and whose seeds stay."""
-    workflow = load("Tiny - try me")
-    encoder = next(node for node in workflow["nodes"] if node["type"] == "JoyImageEncodePrompt")
-    encoder["widgets_values"][1] = uuid4().hex  # the negative prompt
+    """A question, a place to be found and two prompts, of which the server has nothing at hand."""
+    workflow = load("3 Try it - Ask, locate and move")
     for node in workflow["nodes"]:
-        node["widgets_values"] = [
-            "fixed" if value == "randomize" else value for value in node.get("widgets_values", [])
-        ]
+        if node["type"] == "JoyImageEncodePrompt":
+            node["widgets_values"][1] = uuid4().hex  # the negative prompt
     editor.load({**workflow, "id": str(uuid4())})
     editor.view(0.5)
 
@@ -40,21 +37,22 @@ def wait_for(editor, expected: list[str]) -> None:
 
 
 def test_texts_stay(editor, graph):
-    assert texts(editor) == ["", "", ""]
+    assert texts(editor) == ["", "", "", ""]
     editor.run()
-    *sizes, answer = texts(editor)
-    assert sizes == [f"{SIZE}0", f"{SIZE}1"] and answer
+    said = texts(editor)
+    answer, box, *sizes = said
+    assert sizes == [f"{SIZE}1", f"{SIZE}1"] and answer.startswith("the ") and '{"x"' in box
     assert editor.page.evaluate(PREVIEWS) == 0
     assert SIZE not in json.dumps(editor.prompt()) and SIZE not in json.dumps(editor.save())
     editor.page.wait_for_timeout(1500)  # in which the page writes the open workflow to its storage
     editor.reload()
-    wait_for(editor, [*sizes, answer])
+    wait_for(editor, said)
     editor.run()  # which finds all of it done
     [*_, last] = editor.client.get("/history").values()
     [cached] = [data["nodes"] for event, data in last["status"]["messages"] if event == "execution_cached"]
     assert set(cached) >= {key for key, node in editor.prompt().items() if node["class_type"].startswith("JoyImage")}
-    wait_for(editor, [*sizes, answer])
+    wait_for(editor, said)
     editor.page.evaluate(COMMAND, "Comfy.NewBlankWorkflow")
     wait_for(editor, [])
     editor.page.evaluate(COMMAND, "Workspace.PreviousOpenedWorkflow")
-    wait_for(editor, [*sizes, answer])
+    wait_for(editor, said)

@@ -1,0 +1,103 @@
+"""Pictures that come with the pack: drawn scenes for the bundled model, and photographs for the published one."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from comfy_api.latest import io
+from torch import zeros
+
+from nodes import LoadImage as HostLoadImage  # ComfyUI's module of that name, not this package
+
+from ..joyimage.batches import to_batch
+from ..joyimage.images import load
+from .feedback import PACK
+
+FOLDER = PACK / "web" / "examples"  # served to the page, whose widgets show them
+MARK = "example: "  # before a photograph's name, to tell it from the user's files
+PHOTOGRAPHS = ("coffee", "cat", "rocket", "astronaut")
+WORDS = {
+    "object": "A solid to be moved.",
+    "car": "The car, to be turned or located.",
+    "question": "A question about the picture.",
+    "description": "The scene in words, for text to image.",
+    "removal": "An edit that takes the car away.",
+    "recolouring": "An edit that gives the solid another colour.",
+}
+
+
+@cache
+def scenes() -> dict[str, dict[str, Any]]:
+    """The drawn scenes by their names: file, words and truth."""
+    entries = json.loads((FOLDER / "scenes.json").read_text(encoding="utf-8"))
+    return {entry["name"]: entry for entry in entries}
+
+
+class ExampleScene(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageExampleScene",
+            display_name="Example Scene (JoyImage)",
+            category="JoyImage/loaders",
+            description="A drawn scene of a car and another solid, of the kind that the bundled model knows, with "
+            "words that fit it. For pictures of your own take the published model and Load Image (JoyImage).",
+            search_aliases=["test image", "sample", "demo", "tiny"],
+            inputs=[io.Combo.Input("scene", options=list(scenes()), tooltip="Named by what is in it.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="64 x 64 pixels."),
+                *(io.String.Output(display_name=name, tooltip=tooltip) for name, tooltip in WORDS.items()),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scene) -> io.NodeOutput:
+        entry = scenes()[scene]
+        return io.NodeOutput(to_batch([load(FOLDER / entry["file"])]), *(entry[name] for name in WORDS))
+
+
+class LoadImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLoadImage",
+            display_name="Load Image (JoyImage)",
+            category="JoyImage/loaders",
+            description="A picture of yours, from ComfyUI's input folder, or one of the photographs that come with "
+            "the pack.",
+            search_aliases=["load image", "upload", "photo", "example"],
+            inputs=[
+                io.Combo.Input(
+                    "image",
+                    options=[MARK + name for name in PHOTOGRAPHS] + HostLoadImage.INPUT_TYPES()["required"]["image"][0],
+                    tooltip="A file of ComfyUI's input folder, or one of the pack's photographs.",
+                )
+            ],
+            outputs=[
+                io.Image.Output(display_name="image"),
+                io.Mask.Output(display_name="mask", tooltip="What is transparent, or painted in the mask editor."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image) -> bool | str:
+        return True if photograph(image) else HostLoadImage.VALIDATE_INPUTS(image)
+
+    @classmethod
+    def fingerprint_inputs(cls, image) -> str:
+        return image if photograph(image) else HostLoadImage.IS_CHANGED(image)
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        if not photograph(image):
+            return io.NodeOutput(*HostLoadImage().load_image(image))
+        picture = to_batch([load(FOLDER / f"{photograph(image)}.jpg")])
+        return io.NodeOutput(picture, zeros(picture.shape[:3]))
+
+
+def photograph(image: str) -> str | None:
+    """The name of the pack's photograph that a choice stands for, None for a file of the user's."""
+    name = image.removeprefix(MARK)
+    return name if image.startswith(MARK) and name in PHOTOGRAPHS else None

@@ -1,0 +1,102 @@
+"""The graphs that run at once, as they are shipped, judged by the scenes' truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from comfy_client import Client, Graph, Run
+from PIL import Image
+
+from joyimage.grounding import box_from_json
+from tools.tiny import examples, judge
+from tools.tiny.scenes import SIZE, Scenes
+from tools.workflows import load
+from tools.workflows.try_it import WORKFLOWS
+
+NAMES = [workflow.name for workflow in WORKFLOWS]
+ENTRIES, SCENES = examples.load_scenes()
+OTHERS = (5, 11)  # scenes that are tried besides the one that the templates open with
+
+
+@pytest.fixture(params=[0, *OTHERS])
+def chosen(request) -> tuple[dict, Scenes]:
+    """What the node says of a scene, and the truth."""
+    i = request.param
+    return ENTRIES[i], SCENES[i : i + 1]
+
+
+@pytest.fixture
+def shipped(client, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where comfy-cli makes a folder when it is imported
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    return lambda name: Graph(convert_ui_to_api(load(name), client.get("/object_info")))
+
+
+def run_on(client: Client, graph: Graph, entry: dict) -> Run:
+    for node in graph.values():
+        if node["class_type"] == "JoyImageExampleScene":
+            node["inputs"]["scene"] = entry["name"]
+    return client.run(graph)
+
+
+def pixels(run: Run, graph: Graph, class_type: str, kind: str = "images") -> list[np.ndarray]:
+    """The pictures (N, SIZE, SIZE, 3) that each node of a class has saved, in the graph's order."""
+    nodes = [key for key, node in graph.items() if node["class_type"] == class_type]
+    return [
+        np.stack([np.asarray(Image.open(file).convert("RGB")) for file in run.files([key, 0], kind)]) for key in nodes
+    ]
+
+
+def move(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
+    [output] = pixels(run, graph, "SaveImage")
+    assert examples.moved_well(scene, output, np.array([box_from_json(examples.BOX, SIZE, SIZE)])).all()
+
+
+def turn(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
+    turned, orbit = sorted(pixels(run, graph, "SaveImage"), key=len)
+    assert examples.turned_well(scene, turned).all()
+    for yaw, output in zip(examples.YAWS, orbit, strict=True):
+        assert examples.orbited_well(scene, output[None], yaw).all()
+
+
+def locate(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
+    [said] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageAsk"]
+    assert said == [examples.nearer(scene, 0)]
+    [found] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageLocate"]
+    box = box_from_json(found[0].partition(": ")[2], SIZE, SIZE)
+    assert examples.located_well(scene, [box]).all()
+    [output] = pixels(run, graph, "SaveImage")
+    assert examples.moved_well(scene.with_slot(examples.VEHICLE, present=False), output, np.array([box])).all()
+
+
+def inpaint(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
+    [before], [after] = (pixels(run, graph, "JoyImageCompare", kind) for kind in ("before", "after"))
+    assert examples.drawn_well(scene, before).all()
+    [found] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageLocate"]
+    mask = judge.inside(np.array([box_from_json(found[0].partition(": ")[2], SIZE, SIZE)]))
+    assert examples.recoloured_well(scene, before, after, mask).all()
+    assert (before[~mask] == after[~mask]).all()
+
+
+RIGHT: dict[str, Callable[[Run, Graph, dict, Scenes], None]] = dict(
+    zip(NAMES, (move, turn, locate, inpaint), strict=True)
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_makes_what_it_says(client, shipped, chosen, name):
+    entry, scene = chosen
+    graph = shipped(name)
+    RIGHT[name](run_on(client, graph, entry), graph, entry, scene)
+
+
+def test_the_node_offers_the_scenes_as_drawn(client):
+    assert client.options("JoyImageExampleScene", "scene") == [entry["name"] for entry in ENTRIES]
+    assert len(ENTRIES) == examples.COUNT
+    drawn = examples.render(SCENES).pixels
+    for i, entry in enumerate(ENTRIES):
+        assert (np.asarray(Image.open(examples.FOLDER / entry["file"])) == drawn[i]).all()
+        assert {name: entry[name] for name in examples.words(SCENES, i)} == examples.words(SCENES, i)

@@ -1,0 +1,165 @@
+"""The graphs that run at once: the bundled model on drawn scenes of its kind, with nothing to download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..tiny import examples
+from .build import Group, Node, Out, Workflow
+from .parts import by_hand, compare, composite, decode, encode, masked, models, sample, save, scene
+
+STEPS, SEED = examples.STEPS, examples.NOISE_SEED
+IMAGE = Out("scene", "image")
+ABOUT = """\
+It runs on the small model that comes with the pack, with nothing to download, in seconds on any computer. That model \
+knows drawn scenes of coloured solids, 64 pixels a side, and no photographs: the other templates are for those."""
+
+
+def sampled(name: str, encoded: str, latent: Out | None = None) -> dict[str, Node]:
+    return {f"sampler{name}": sample(encoded, STEPS, latent, seed=SEED), f"decode{name}": decode(f"sampler{name}")}
+
+
+def move() -> Workflow:
+    note = f"""\
+**Press Run.** The solid goes where the red box is.
+
+Then draw the box elsewhere, about as large as the solid, or choose another scene, and run again.
+
+{ABOUT}"""
+    inputs = {"image": IMAGE, "object": Out("scene", "object"), "box": examples.BOX}
+    groups = [
+        models(),
+        Group("Scene and box", {"scene": scene(), "instruction": by_hand("JoyImageMoveObject", inputs)}, 420),
+        Group("Prompt", {"encode": encode(Out("instruction", "instruction"), [Out("instruction", "image")])}, 340),
+        Group("Sampling", sampled("", "encode"), 320),
+        Group("Result", {"save": save("decode", "try_move"), "compare": compare(IMAGE, Out("decode"))}, 400),
+    ]
+    return Workflow("1 Try it - Move an object", note, groups)
+
+
+def turn() -> Workflow:
+    note = f"""\
+**Press Run.** The car turns until its right side is seen; then the camera goes around the scene in four views.
+
+The dial and the orbit can be set by hand. After the run the orbit shows the views as a strip.
+
+{ABOUT}"""
+    view = {"image": IMAGE, "object": Out("scene", "car"), "view": examples.VIEW}
+    first, last = examples.YAWS[0], examples.YAWS[-1]
+    around = {
+        "image": IMAGE, "yaw_start": first, "yaw_end": last, "views": len(examples.YAWS), "zoom": examples.ZOOM,
+    }  # fmt: skip
+    groups = [
+        models(),
+        Group("Scene and side", {"scene": scene(), "turn": by_hand("JoyImageRotateObject", view)}, 360),
+        Group(
+            "Rotate the car",
+            {
+                "encode": encode(Out("turn", "instruction"), [IMAGE]),
+                **sampled("", "encode"),
+            },
+            320,
+        ),
+        Group("Rotated", {"save": save("decode", "try_rotate"), "compare": compare(IMAGE, Out("decode"))}, 380),
+        Group("Orbit the camera", {"orbit": by_hand("JoyImageOrbit", around)}, 360),
+        Group(
+            "Four views",
+            {
+                "encode_orbit": encode(Out("orbit", "instruction"), [IMAGE]),
+                **sampled("_orbit", "encode_orbit"),
+            },
+            320,
+        ),
+        Group(
+            "Seen from around",
+            {
+                "save_orbit": save("decode_orbit", "try_orbit"),
+                "film": Node("RebatchImages", {"images": Out("decode_orbit"), "batch_size": 64}, "All views"),
+                "compare_orbit": compare(IMAGE, Out("film")),
+            },
+            380,
+        ),
+    ]
+    return Workflow("2 Try it - Rotate and orbit", note, groups)
+
+
+def locate() -> Workflow:
+    note = f"""\
+**Press Run.** The model answers a question about the scene, finds the car, takes it away, and puts the other solid in \
+its place: no box is drawn by hand.
+
+{ABOUT}"""
+    encoder = Out("encoder")
+    asked = {"encoder": encoder, "images.image0": IMAGE, "question": Out("scene", "question"), "temperature": 0.0}
+    sought = {"encoder": encoder, "image": IMAGE, "object": Out("scene", "car")}
+    moved = {"image": Out("decode_away"), "object": Out("scene", "object"), "bbox": Out("locate", "bbox")}
+    groups = [
+        models(),
+        Group(
+            "Ask and locate",
+            {
+                "scene": scene(),
+                "ask": Node("JoyImageAsk", asked, room=60),
+                "locate": Node("JoyImageLocate", sought, room=40),
+            },
+            360,
+        ),
+        Group(
+            "Take the car away",
+            {"encode_away": encode(Out("scene", "removal"), [IMAGE]), **sampled("_away", "encode_away")},
+            320,
+        ),
+        Group("Move the solid there", {"instruction": by_hand("JoyImageMoveObject", moved)}, 420),
+        Group(
+            "Sampling",
+            {
+                "encode": encode(Out("instruction", "instruction"), [Out("instruction", "image")]),
+                **sampled("", "encode"),
+            },
+            320,
+        ),
+        Group("Result", {"save": save("decode", "try_locate"), "compare": compare(IMAGE, Out("decode"))}, 400),
+    ]
+    return Workflow("3 Try it - Ask, locate and move", note, groups)
+
+
+def inpaint() -> Workflow:
+    note = f"""\
+**Press Run.** A picture is made from the scene's description, the solid is found in it, and what lies in that mask is \
+painted anew: every pixel outside the mask stays as it was.
+
+{ABOUT}"""
+    picture, mask = Out("decode_text"), Out("locate", "mask")
+    sought = {"encoder": Out("encoder"), "image": picture, "object": Out("scene", "object")}
+    groups = [
+        models(),
+        Group(
+            "From text",
+            {"scene": scene(), "encode_text": encode(Out("scene", "description"))},
+            360,
+        ),
+        Group("Made from text", sampled("_text", "encode_text"), 320),
+        Group(
+            "What to change",
+            {
+                "locate": Node("JoyImageLocate", sought, room=40),
+                "encode": encode(Out("scene", "recolouring"), [picture]),
+                **masked(picture, mask),
+            },
+            340,
+        ),
+        Group("Sampling", sampled("", "encode", Out("masked")), 320),
+        Group(
+            "Result",
+            {
+                "composite": composite(picture, mask),
+                "save": save("composite", "try_inpaint"),
+                "compare": compare(picture, Out("composite")),
+            },
+            400,
+        ),
+    ]
+    return Workflow("4 Try it - Text to image, inpaint", note, groups)
+
+
+WORKFLOWS: Sequence[Workflow] = (move(), turn(), locate(), inpaint())
