@@ -12,7 +12,7 @@ class Compare(io.ComfyNode):
             node_id="JoyImageCompare",
             display_name="Compare (JoyImage)",
             category="JoyImage",
-            description="Shows two pictures one over the other, with a line to drag between them.",
+            description="Shows two pictures one over the other, with a line between them that follows the mouse.",
             search_aliases=["before after", "image compare", "slider", "difference"],
             is_output_node=True,
             inputs=[

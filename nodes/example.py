@@ -83,7 +83,9 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image) -> bool | str:
-        return True if photograph(image) else HostLoadImage.VALIDATE_INPUTS(image)
+        if photograph(image) or HostLoadImage.VALIDATE_INPUTS(image) is True:
+            return True
+        return f"{image} is not in ComfyUI's input folder: choose another picture, or drop one onto the node"
 
     @classmethod
     def fingerprint_inputs(cls, image) -> str:

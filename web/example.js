@@ -7,7 +7,7 @@ import { t } from "./text.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 
-const SCENE_HEIGHT = 190; // pixels of the graph
+const SCENE_HEIGHT = 235; // pixels of the graph
 const PICTURE_HEIGHT = 220;
 const WORDS = ["object", "car", "question", "description", "removal", "recolouring"]; // by the node's outputs
 

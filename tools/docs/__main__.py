@@ -21,7 +21,7 @@ from ..workflows.page import open_page
 IMAGES = Path(__file__).parents[2] / "web" / "docs" / "images"
 FOLDERS = {"en": IMAGES, "zh": IMAGES / "zh"}  # by the frontend's name of the language
 PREFIX = "JoyImage"  # of this pack's nodes
-EXAMPLE = "example.png"  # comes with ComfyUI
+EXAMPLE = "example: coffee"  # comes with the pack
 VIEW = 1000, 1400
 SCALE = 1.6  # of the graph in the picture: sharp on screens of high density too
 MARGIN = 8  # pixels
@@ -37,21 +37,18 @@ OLD_MENU = ".comfy-menu { display: none !important }"
 
 # What the nodes are shown with, where their defaults say little.
 VALUES: dict[str, dict[str, Any]] = {
-    "JoyImageEncodePrompt": {"prompt": "Make the dress red, and put a rainbow into the sky."},
-    "JoyImageMoveObject": {
-        "object": "girl in the pink dress",
-        "box": '{"x": 0.04, "y": 0.55, "w": 0.28, "h": 0.42}',
-    },
-    "JoyImageRotateObject": {"object": "girl in the pink dress", "view": "front left"},
+    "JoyImageEncodePrompt": {"prompt": "Turn the cup and the saucer dark blue."},
+    "JoyImageMoveObject": {"object": "silver spoon", "box": '{"x": 0.74, "y": 0.5, "w": 0.2, "h": 0.42}'},
+    "JoyImageRotateObject": {"object": "red cup", "view": "front left"},
     "JoyImageCamera": {"yaw": 45, "pitch": -15},
-    "JoyImageAsk": {"question": "What is in this picture, and where is it? Name colours."},
-    "JoyImageRewritePrompt": {"prompt": "make it look like evening"},
-    "JoyImageLocate": {"object": "the empty meadow to the left of the girl"},
+    "JoyImageAsk": {"question": "What is in this picture, and where is it? Name materials."},
+    "JoyImageRewritePrompt": {"prompt": "make it look like morning"},
+    "JoyImageLocate": {"object": "the empty table to the right of the saucer"},
 }
 
 RUN = {"JoyImageCompare"}  # these show nothing before
 
-# Puts the node alone into view, with all of its inputs; its images come from Load Image, which stays out of the view.
+# Puts the node alone into view, with all of its inputs; its images come from Load Image (JoyImage), which stays out of the view.
 SHOW = """async ({type, values, example, scale}) => {
   // Not graph.clear(): the editor would give the next node, which has the same id, the values of the last.
   await app.loadGraphData({last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4});
@@ -73,7 +70,7 @@ SHOW = """async ({type, values, example, scale}) => {
     sources = images(shown).slice(0, 1);
   }
   for (const [i, slot] of sources.entries()) {
-    const [source, other] = ['LoadImage', 'ImageInvert'].map(name => LiteGraph.createNode(name));
+    const [source, other] = ['JoyImageLoadImage', 'ImageInvert'].map(name => LiteGraph.createNode(name));
     for (const far of [source, other]) {
       far.pos = [-2000, 0];
       graph.add(far);

@@ -10,7 +10,7 @@ from .build import File, Group, Node, Out
 TINY = "tiny (bundled)"
 # Room for the pictures on which nodes are set by hand, or which they show.
 BY_HAND = {"JoyImageMoveObject": 260, "JoyImageRotateObject": 270, "JoyImageCamera": 490, "JoyImageOrbit": 330}
-PICTURE, SCENE, COMPARED, SAVED = 260, 210, 300, 260
+PICTURE, SCENE, COMPARED, SAVED = 260, 255, 300, 260
 PREVIEW = 300  # that a sampler shows below itself while it runs, and keeps
 STEPS = 40
 
