@@ -48,11 +48,17 @@ export function answerView(node, host = node) {
     const now = growing.get(id) ?? app.nodeOutputs[locator(node)]?.text?.join("\n");
     return now ?? earlier.get(key(app.rootGraph.id, id, node.type)) ?? "";
   };
-  follow(host, () => ({ said: said(), previews: previews(node).length }), ({ said, previews }) => {
+  let height = 0; // of the node without the frontend's own text
+  const look = () => {
+    const count = previews(node).length;
+    if (!count) height = node.size[1];
+    return { said: said(), count };
+  };
+  follow(host, look, ({ said, count }) => {
     text.textContent = said;
     set(text, { "data-empty": said ? null : t("answer_empty") });
     copy.hidden = !said;
-    if (previews) withoutPreviews(node);
+    if (count) withoutPreviews(node, height);
   });
   return mount(host, "text", element, HEIGHT);
 }
@@ -60,9 +66,11 @@ export function answerView(node, host = node) {
 /** @param {GraphNode} node */
 const previews = (node) => (node.widgets ?? []).filter(({ name }) => name === PREVIEW);
 
-/** @param {GraphNode} node */
-function withoutPreviews(node) {
+/** Take them off, and the room that the frontend made for them: else the node would lie over what is below.
+ * @param {GraphNode} node @param {number} height */
+function withoutPreviews(node, height) {
   for (const widget of previews(node)) node.removeWidget(widget);
+  if (height) node.setSize([node.size[0], Math.max(height, node.computeSize()[1])]);
 }
 
 /** Hear what nodes say while they run. */

@@ -48,7 +48,7 @@ VALUES: dict[str, dict[str, Any]] = {
 
 RUN = {"JoyImageCompare"}  # these show nothing before
 
-# Puts the node alone into view, with all of its inputs; its images come from Load Image (JoyImage), which stays out of the view.
+# Puts the node alone into view, with all of its inputs; its images come from Load Image (JoyImage), out of the view.
 SHOW = """async ({type, values, example, scale}) => {
   // Not graph.clear(): the editor would give the next node, which has the same id, the values of the last.
   await app.loadGraphData({last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4});

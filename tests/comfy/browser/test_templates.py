@@ -20,10 +20,9 @@ TRIED = [workflow.name for workflow in TRY_IT]
 SMALL = {"steps": 2, "max_new_tokens": 8, "megapixels": 0.01, "views": 2, "width": 0, "height": 0}
 BORDER = {"left": 16, "right": 16}
 KNOWN = {"JoyImageLocate": "red cube", "JoyImageMoveObject": "red cube"}
-SET = """([values, kinds, known, border]) => {
+SET = """([values, known, border]) => {
   for (const node of app.graph.nodes) {
     const given = {...values, ...(known[node.type] ? {object: known[node.type]} : {})};
-    if (node.type in kinds) given[node.widgets[0].name] = kinds[node.type];
     if (node.type === "ImagePadForOutpaint") Object.assign(given, border);
     for (const widget of node.widgets ?? []) if (widget.name in given) widget.value = given[widget.name];
   }
@@ -40,10 +39,14 @@ RED = "() => app.graph.nodes.filter(node => node.has_errors).map(node => node.ti
 
 def open_template(editor: Editor, name: str) -> None:
     workflow = load(name)
+    bundled = dict.fromkeys(LOADERS.values(), TINY) | {"JoyImageLoadImage": SCENE}
+    for node in workflow["nodes"]:
+        if name in WORK and node["type"] in bundled:
+            node["widgets_values"][0] = bundled[node["type"]]
+            node["properties"].pop("models", None)
     editor.load(workflow)
     if name in WORK:
-        kinds = dict.fromkeys(LOADERS.values(), TINY) | {"JoyImageLoadImage": SCENE}
-        editor.page.evaluate(SET, [SMALL, kinds, KNOWN, BORDER])
+        editor.page.evaluate(SET, [SMALL, KNOWN, BORDER])
     editor.view(0.4)
 
 
