@@ -1,4 +1,4 @@
-"""The command line: `joyimage edit | generate | ask | rewrite | inspect | convert | plan | demo`."""
+"""The command line: `joyimage edit | generate | ask | rewrite | inspect | convert | plan | download | demo`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, spatial
-from .errors import JoyImageError
+from . import __version__, download, spatial
+from .errors import JoyImageError, MissingFileError
+from .settings import (
+    AUTO,
+    BASE_SIZES,
+    DTYPES,
+    VIEWS,
+    Answering,
+    Sampling,
+    Settings,
+    check_base_size,
+    check_output,
+    check_seed,
+)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-DTYPES = ("float32", "bfloat16", "float16")
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
     "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
@@ -33,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
         return OK
-    except KeyboardInterrupt:
-        print("joyimage: interrupted; nothing half-written is left", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"joyimage: interrupted; {str(stop) or 'nothing half-written is left'}", file=sys.stderr)
         return INTERRUPTED
     except (JoyImageError, OSError) as error:
         return _report(error, str(error), BAD_INPUT, options.debug)
@@ -52,7 +64,10 @@ def _report(error: Exception, message: str, code: int, debug: bool) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="joyimage", description="JoyAI-Image: edit pictures, make them from text, ask about them."
+        prog="joyimage",
+        description="JoyAI-Image: edit pictures, make them from text, ask about them.",
+        epilog="Weights: without any, a bundled tiny model is used, for trying the commands. `joyimage download edit` "
+        "fetches those of the published model, `joyimage download plus` those of the one for several pictures.",
     )
     parser.add_argument("--version", action="version", version=f"joyimage {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -69,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=run_inspect)
     _add_convert(commands, [common, threads])
     _add_plan(commands, [common, weights])
+    download.add_command(commands, [common])
     demo = commands.add_parser(
         "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
     )
@@ -120,21 +136,35 @@ def _sampling_options() -> argparse.ArgumentParser:
     options.add_argument("-o", "--output", type=Path, help="PNG file, or a folder for several pictures")
     options.add_argument("-n", "--negative-prompt", help="what to stay away from")
     options.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, multiples of 16")
-    options.add_argument("--base-size", type=_base_size, default="auto", metavar="N",
-                         help="64, 256, 512, 768 or 1024 (auto: the model's own, 1024 or tiny's 64)")  # fmt: skip
-    options.add_argument("--steps", type=int, default=40, help="denoising steps (40)")
-    options.add_argument("-g", "--guidance-scale", type=float, default=4.0, help="1 or less turns guidance off (4)")
-    options.add_argument("--rescale", type=float, default=1.0, help="guidance rescaling, 0 to 1 (1)")
-    options.add_argument("--guidance-interval", type=_pair_of_floats, default=(0.0, 1.0), metavar="LOW,HIGH",
-                         help="sigmas between which guidance acts (0,1)")  # fmt: skip
-    options.add_argument("--shift", type=float, default=1.5, help="shift of the schedule towards noise (1.5)")
-    options.add_argument("--schedule", default="original", help="original or diffusers (original)")
-    options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help="own noise levels instead of a schedule")
-    options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help="the same in thousandths")
-    options.add_argument("--solver", default="euler", help="euler, heun, dpmpp_2m or unipc (euler)")
+    sizes = f"{', '.join(map(str, BASE_SIZES[:-1]))} or {BASE_SIZES[-1]}"
+    options.add_argument(
+        "--base-size", type=_base_size, default=AUTO, metavar="N",
+        help=f"{sizes} ({AUTO}: the model's own, {BASE_SIZES[-1]} or tiny's {BASE_SIZES[0]})",
+    )  # fmt: skip
+    _add_setting(options, Sampling, "steps")
+    _add_setting(options, Sampling, "guidance_scale", "-g")
+    _add_setting(options, Sampling, "rescale")
+    low, high = Sampling.guidance_interval
+    options.add_argument(
+        "--guidance-interval", type=_pair_of_floats, default=(low, high), metavar="LOW,HIGH",
+        help=f"{Sampling.purpose('guidance_interval')} ({low:g},{high:g})",
+    )  # fmt: skip
+    _add_setting(options, Sampling, "shift")
+    _add_setting(options, Sampling, "schedule")
+    options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help=Sampling.purpose("sigmas"))
+    options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help=Sampling.purpose("timesteps"))
+    _add_setting(options, Sampling, "solver")
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
     options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
     return options
+
+
+def _add_setting(parser: argparse.ArgumentParser, settings: type[Settings], name: str, *short: str) -> None:
+    """An option for a setting: its name, default and help."""
+    default = getattr(settings, name)
+    parser.add_argument(
+        *short, f"--{name.replace('_', '-')}", type=type(default), default=default, help=settings.help(name)
+    )
 
 
 def _add_edit(commands, parents) -> None:
@@ -145,12 +175,12 @@ def _add_edit(commands, parents) -> None:
     edit.add_argument("-i", "--instruction", action="append", default=[], help="an instruction; may be repeated")
     edit.add_argument("--each", action="store_true", help="edit each picture by itself, not all into one")
     edit.add_argument("--exact", action="store_true", help="keep the picture's own size, to a multiple of 16")
-    edit.add_argument("--strength", type=float, default=1.0, help="below 1, start from the picture itself (1)")
+    _add_setting(edit, Sampling, "strength")
     spatial_options = edit.add_argument_group("spatial editing, instead of an instruction")
     spatial_options.add_argument("--move", metavar="OBJECT", help="move an object into the box given by --box")
     spatial_options.add_argument("--box", type=_box, metavar="L,T,R,B", help="box for --move, in pixels")
     spatial_options.add_argument("--rotate", metavar="OBJECT", help="rotate an object to the view given by --view")
-    spatial_options.add_argument("--view", help=", ".join(spatial.VIEWS))
+    spatial_options.add_argument("--view", help=", ".join(VIEWS))
     spatial_options.add_argument(
         "--camera", metavar="YAW,PITCH[,ZOOM]", help="turn the camera by degrees; zoom in, out or unchanged"
     )
@@ -160,7 +190,7 @@ def _add_edit(commands, parents) -> None:
 def _add_generate(commands, parents) -> None:
     generate = commands.add_parser("generate", parents=parents, help="make pictures from text")
     generate.add_argument("prompt", nargs="+", help="one picture for each")
-    generate.set_defaults(run=run_generate, strength=1.0)
+    generate.set_defaults(run=run_generate, strength=Sampling.strength)
 
 
 def _add_ask(commands, parents) -> None:
@@ -168,11 +198,8 @@ def _add_ask(commands, parents) -> None:
     ask.add_argument(
         "inputs", nargs="+", metavar="IMAGE… [QUESTION]", help="pictures, then the question (a description)"
     )
-    ask.add_argument("--max-new-tokens", type=int, default=2048, help="length of the answer (2048)")
-    ask.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest word always (0.7)")
-    ask.add_argument("--top-p", type=float, default=0.8, help="(0.8)")
-    ask.add_argument("--top-k", type=int, default=50, help="(50)")
-    ask.add_argument("--seed", type=int, default=0, help="(0)")
+    for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
+        _add_setting(ask, Answering, name)
     ask.set_defaults(run=run_ask)
 
 
@@ -206,7 +233,8 @@ def _add_plan(commands, parents) -> None:
 
 def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
-    parameters = _parameters(options)
+    parameters = _checked(options)
+    pictures = _loaded(pictures)
     edits = max(len(instructions), len(names))
     paths = _output_paths(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = _load(options)
@@ -223,7 +251,7 @@ def run_edit(options) -> None:
 
 
 def run_generate(options) -> None:
-    parameters = _parameters(options)
+    parameters = _checked(options)
     paths = _output_paths(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
     started = time.perf_counter()
@@ -237,9 +265,11 @@ def run_ask(options) -> None:
     pictures, question = options.inputs, None
     if not Path(pictures[-1]).is_file():
         *pictures, question = pictures
+    Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
+    loaded = _loaded(pictures)
     show = None if options.json else lambda text: print(text, end="", flush=True)
     answer = _load(options).ask(
-        pictures,
+        loaded,
         question,
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -354,8 +384,28 @@ def _number(text: str) -> float:
         raise JoyImageError(f"{text!r} is not a number of degrees") from None
 
 
-def _parameters(options) -> dict:
-    return {name: getattr(options, name) for name in SAMPLING}
+def _checked(options) -> dict:
+    """What goes to the library under the same names, checked before any weights are opened."""
+    parameters = {name: getattr(options, name) for name in SAMPLING}
+    Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
+    check_seed(options.seed)
+    check_output("pil", options.count)
+    check_base_size(options.base_size)
+    for path, _ in options.lora:
+        if not Path(path).is_file():
+            raise MissingFileError(f"there is no LoRA file {path}")
+    if options.size is not None:
+        from .images import check_size
+
+        check_size(options.size)
+    return parameters
+
+
+def _loaded(pictures: list) -> list:
+    """Pictures, or lists of them, read from their files."""
+    from .images import load
+
+    return [_loaded(one) if isinstance(one, list) else load(one) for one in pictures]
 
 
 def _model_name(options) -> str | None:
@@ -372,7 +422,11 @@ def _load(options):
 
     name = _model_name(options)
     if name == "tiny":
-        print("joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another", file=sys.stderr)
+        print(
+            "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "
+            "The published weights come with: joyimage download edit",
+            file=sys.stderr,
+        )
     model = JoyImage.load(
         name,
         mmdit=options.mmdit,
@@ -439,12 +493,23 @@ def _output_paths(output: Path | None, stem: str, count: int) -> list[Path]:
     if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
         raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
     if output is not None and output.suffix and not output.is_dir():
-        output.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(output.parent)
         return [output] if count == 1 else [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
     folder = output or Path()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in itertools.count(1))
     return list(itertools.islice((folder / name for name in names if not (folder / name).exists()), count))
+
+
+def _make_folder(folder: Path) -> None:
+    """Raise `JoyImageError` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise JoyImageError(f"nothing can be written into {folder}: {reason}; name another with --output") from None
 
 
 def _size(text: str) -> tuple[int, int]:
