@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import CheckpointError, JoyImageError, MissingFileError
@@ -12,7 +14,22 @@ from .errors import CheckpointError, JoyImageError, MissingFileError
 if TYPE_CHECKING:
     from .pipeline import Conditioning, JoyImage
 
-__version__ = "0.1.0"
+
+def _version() -> str:
+    """The version in pyproject.toml: ComfyUI's manager reads it there, so that is the one place that names it.
+
+    The file lies beside this package in a checkout and in `custom_nodes`; elsewhere pip has kept what it said.
+    """
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    if found := re.search(r'^name = "joyimage"\nversion = "(.+)"$', text, re.MULTILINE):
+        return found[1]
+    from importlib.metadata import version  # here: it takes as long to import as the rest of this file
+
+    return version("joyimage")
+
+
+__version__ = _version()
 __all__ = ["CheckpointError", "Conditioning", "JoyImage", "JoyImageError", "MissingFileError"]
 
 
