@@ -27,6 +27,7 @@ from transformers import (
 
 from . import prompts as chat
 from .errors import CheckpointError, JoyImageError
+from .settings import Answering
 
 TEXT_LIMIT = 2048  # tokens of a condition without images
 IMAGE_LIMIT = 4096  # tokens of a condition with images
@@ -115,11 +116,11 @@ class Encoder:
         question: str | None = None,
         *,
         system: str = chat.CHAT_SYSTEM,
-        max_new_tokens: int = 2048,
-        temperature: float = 0.7,
-        top_p: float = 0.8,
-        top_k: int = 50,
-        seed: int = 0,
+        max_new_tokens: int = Answering.max_new_tokens,
+        temperature: float = Answering.temperature,
+        top_p: float = Answering.top_p,
+        top_k: int = Answering.top_k,
+        seed: int = Answering.seed,
         on_text: Callable[[str], object] | None = None,
     ) -> str:
         """The model's answer to `question`, with `images` before it; the defaults are the original's.
@@ -130,7 +131,7 @@ class Encoder:
 
         Raises `JoyImageError` for a model without language head, parameters out of range, or no question at all.
         """
-        check_sampling(max_new_tokens, temperature, top_p, top_k)
+        Answering(max_new_tokens, temperature, top_p, top_k, seed)
         head = getattr(self.model, "lm_head", None)
         if head is None or head.weight.is_meta:
             raise JoyImageError("this encoder was loaded without its language head, which answers need: load it whole")
@@ -358,19 +359,6 @@ def packed_mask(past: int, lengths: Sequence[int], dtype: torch.dtype, device: t
         own.triu_(1)  # zero where a token sees itself and what is before it
         start += length
     return mask[None, None]
-
-
-def check_sampling(max_new_tokens: int, temperature: float, top_p: float, top_k: int) -> None:
-    """Raise `JoyImageError` for the first parameter out of range."""
-    checks = {
-        "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "at least 1"),
-        "temperature": (temperature, 0 <= temperature < math.inf, "0 (greedy) or more"),
-        "top_p": (top_p, 0 < top_p <= 1, "above 0 and at most 1 (no limit)"),
-        "top_k": (top_k, top_k >= 0, "0 (no limit) or more"),
-    }
-    for name, (value, valid, wanted) in checks.items():
-        if not valid:
-            raise JoyImageError(f"{name} is {value} and must be {wanted}")
 
 
 def sampling_processors(temperature: float, top_p: float, top_k: int, seed: int) -> LogitsProcessorList:

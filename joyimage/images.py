@@ -20,10 +20,10 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import JoyImageError, MissingFileError
+from .settings import BASE_SIZES
 
 Size = tuple[int, int]
 
-BASE_SIZES = (64, 256, 512, 768, 1024)
 NATIVE_BASE_SIZE = 1024  # of the published models
 MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
 PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from . import checkpoints, lora, rewriting, sampling
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import BASE_SIZES, NATIVE_BASE_SIZE, best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
+from .images import NATIVE_BASE_SIZE, best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
 from .inputs import (
     Source,
     find_parts,
@@ -31,6 +32,7 @@ from .inputs import (
 )
 from .memory import Needs, parse_size
 from .mmdit import MMDiT
+from .settings import AUTO, Answering, Sampling, check_base_size, check_output
 from .streaming import Memory
 from .vae import WanVAE
 
@@ -151,8 +153,23 @@ class JoyImage:
         *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
-        base_size: int | str | None = "auto",
-        **options,
+        base_size: int | str | None = AUTO,
+        steps: int = Sampling.steps,
+        guidance_scale: float = Sampling.guidance_scale,
+        rescale: float = Sampling.rescale,
+        guidance_interval: tuple[float, float] = Sampling.guidance_interval,
+        shift: float = Sampling.shift,
+        schedule: str = Sampling.schedule,
+        sigmas: Sequence[float] | None = None,
+        timesteps: Sequence[float] | None = None,
+        solver: str = Sampling.solver,
+        strength: float = Sampling.strength,
+        latent: Tensor | None = None,
+        seed: int | Sequence[int] = 0,
+        count: int = 1,
+        output: str = "pil",
+        callback: sampling.Callback | None = None,
+        progress: bool = False,
     ) -> list[Image.Image] | Tensor:
         """Edit pictures by instruction.
 
@@ -163,43 +180,70 @@ class JoyImage:
         or "auto" for the model's own), and every picture is scaled and cropped to its own. With `base_size=None`
         pictures keep their sizes, rounded to multiples of 16. `size` (height, width) is taken as it is; a single
         picture is fitted to it.
-        `options` are those of `sample`, and `count`, `seed` and `output` as in `render`.
-        Raises `JoyImageError` for input that cannot be used.
+        The settings from `steps` to `strength` are those of `joyimage.settings.Sampling`; `latent`, `callback` and
+        `progress` as in `sample`; `seed`, `count` and `output` as in `render`.
+        Raises `JoyImageError` for what cannot be used, before any work.
         """
+        settings = Sampling(
+            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
+        )
+        check_output(output, count)
         conditionings = self.condition(
             images, instruction, negative_prompt=negative_prompt, size=size, base_size=base_size
         )
-        return self.render(conditionings, **options)
+        run = {"latent": latent, "callback": callback, "progress": progress}
+        return self._rendered(conditionings, settings, seed, count, output, run)
 
     def generate(
         self,
         prompt: str | Sequence[str],
         *,
         size: tuple[int, int] | None = None,
-        base_size: int | str | None = "auto",
+        base_size: int | str | None = AUTO,
         negative_prompt: str | Sequence[str] | None = None,
-        **options,
+        steps: int = Sampling.steps,
+        guidance_scale: float = Sampling.guidance_scale,
+        rescale: float = Sampling.rescale,
+        guidance_interval: tuple[float, float] = Sampling.guidance_interval,
+        shift: float = Sampling.shift,
+        schedule: str = Sampling.schedule,
+        sigmas: Sequence[float] | None = None,
+        timesteps: Sequence[float] | None = None,
+        solver: str = Sampling.solver,
+        strength: float = Sampling.strength,
+        latent: Tensor | None = None,
+        seed: int | Sequence[int] = 0,
+        count: int = 1,
+        output: str = "pil",
+        callback: sampling.Callback | None = None,
+        progress: bool = False,
     ) -> list[Image.Image] | Tensor:
         """Make pictures from text: `edit` without pictures. `size` is (base_size, base_size) by default."""
+        settings = Sampling(
+            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
+        )
+        check_output(output, count)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         conditionings = self.condition(
             [[]] * len(prompts), prompts, negative_prompt=negative_prompt, size=size, base_size=base_size
         )
-        return self.render(conditionings, **options)
+        run = {"latent": latent, "callback": callback, "progress": progress}
+        return self._rendered(conditionings, settings, seed, count, output, run)
 
     def ask(
         self,
         images: Source | Sequence[Source],
         question: str | None = None,
         *,
-        max_new_tokens: int = 2048,
-        temperature: float = 0.7,
-        top_p: float = 0.8,
-        top_k: int = 50,
-        seed: int = 0,
+        max_new_tokens: int = Answering.max_new_tokens,
+        temperature: float = Answering.temperature,
+        top_p: float = Answering.top_p,
+        top_k: int = Answering.top_k,
+        seed: int = Answering.seed,
         on_text: Callable[[str], object] | None = None,
     ) -> str:
         """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
+        Answering(max_new_tokens, temperature, top_p, top_k, seed)
         pictures = load_all(images)
         with self._answering(pictures, question or "", max_new_tokens):
             return self.encoder.answer(
@@ -233,7 +277,7 @@ class JoyImage:
         *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
-        base_size: int | str | None = "auto",
+        base_size: int | str | None = AUTO,
     ) -> list[Conditioning]:
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
         base_size = self._side(base_size)
@@ -251,12 +295,8 @@ class JoyImage:
 
     def _side(self, base_size: int | str | None) -> int | None:
         """A base size with "auto" resolved."""
-        if not isinstance(base_size, str):
-            return base_size
-        if base_size != "auto":
-            sizes = ", ".join(map(str, BASE_SIZES))
-            raise JoyImageError(f'base size {base_size!r} is neither "auto" nor one of the numbers {sizes}, nor None')
-        return self.base_size
+        check_base_size(base_size)
+        return self.base_size if base_size == AUTO else base_size
 
     def _condition_group(self, pictures, prompts, negatives, size, base_size) -> list[Conditioning]:
         """Conditionings of several prompts on the same pictures, whose encodings are shared."""
@@ -286,44 +326,40 @@ class JoyImage:
         seed: int | Sequence[int] = 0,
         count: int = 1,
         output: str = "pil",
-        **options,
+        latent: Tensor | None = None,
+        callback: sampling.Callback | None = None,
+        progress: bool = False,
+        **options: Any,
     ) -> list[Image.Image] | Tensor:
         """The last two thirds of `edit`: `count` pictures per conditioning.
 
-        `seed` is one for all conditionings or one each; picture k of a conditioning has seed + k. A sample depends
-        on its own seed only, so a batch changes nothing. `output` is "pil" for a list of pictures, "pt" for a tensor
-        (N, 3, H, W) in [0, 1], "np" for an array (N, H, W, 3), "latent" for (N, 16, 1, h, w).
+        `options` are those of `joyimage.settings.Sampling`, the rest as in `sample`. `seed` is one for all
+        conditionings or one each; picture k of a conditioning has seed + k. A sample depends on its own seed only, so
+        a batch changes nothing. `output` is "pil" for a list of pictures, "pt" for a tensor (N, 3, H, W) in [0, 1],
+        "np" for an array (N, H, W, 3), "latent" for (N, 16, 1, h, w).
         """
-        if output not in OUTPUTS:
-            raise JoyImageError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
-        if not isinstance(count, int) or count < 1:
-            raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
+        settings = Sampling.of(options)
+        check_output(output, count)
+        run = {"latent": latent, "callback": callback, "progress": progress}
+        return self._rendered(conditionings, settings, seed, count, output, run)
+
+    def _rendered(self, conditionings, settings: Sampling, seed, count: int, output: str, run: dict[str, Any]):
         seeds = spread(seed, len(conditionings), "seeds")
         samples = [
             (conditioning, s + k) for conditioning, s in zip(conditionings, seeds, strict=True) for k in range(count)
         ]
-        latents = self.sample([c for c, _ in samples], [s for _, s in samples], **options)
+        latents = self._sample([c for c, _ in samples], [s for _, s in samples], settings, **run)
         return OUTPUTS[output](self, latents)
 
-    @torch.inference_mode()
     def sample(
         self,
         conditionings: Sequence[Conditioning],
         seeds: Sequence[int],
         *,
-        steps: int = 40,
-        guidance_scale: float = 4.0,
-        rescale: float = 1.0,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        shift: float = 1.5,
-        schedule: str = "original",
-        sigmas: Sequence[float] | None = None,
-        timesteps: Sequence[float] | None = None,
-        solver: str = "euler",
         latent: Tensor | None = None,
-        strength: float = 1.0,
         callback: sampling.Callback | None = None,
         progress: bool = False,
+        **options: Any,
     ) -> list[Tensor]:
         """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed.
 
@@ -331,11 +367,22 @@ class JoyImage:
         `latents`), at `strength` below 1 a clean latent that gets as much noise as the remaining steps take away.
         Without it an edit of strength below 1 starts from its last picture. `sigmas` or `timesteps` replace
         `steps`, `shift` and `schedule`. `callback(step, sigma, denoised)` runs after each step of each batch and
-        ends the batch with the estimate at hand by returning False.
+        ends the batch with the estimate at hand by returning False. `options` are those of
+        `joyimage.settings.Sampling`.
         """
-        levels = sampling.schedule(steps, shift, schedule)
-        if sigmas is not None or timesteps is not None:
-            levels = sampling.custom_schedule(sigmas=sigmas, timesteps=timesteps)
+        return self._sample(conditionings, seeds, Sampling.of(options), latent, callback, progress)
+
+    @torch.inference_mode()
+    def _sample(
+        self,
+        conditionings: Sequence[Conditioning],
+        seeds: Sequence[int],
+        settings: Sampling,
+        latent: Tensor | None,
+        callback: sampling.Callback | None,
+        progress: bool,
+    ) -> list[Tensor]:
+        levels = sampling.levels(settings)
         if latent is not None:
             latent = one_each(latent, len(conditionings))
         batches = self._batches(conditionings)
@@ -351,17 +398,17 @@ class JoyImage:
             for members in batches:
                 group = [conditionings[i] for i in members]
                 rows = None if latent is None else latent[members]
-                start, group_levels = self._start(group, [seeds[i] for i in members], levels, rows, strength)
+                start, group_levels = self._start(group, [seeds[i] for i in members], levels, rows, settings.strength)
                 bar.total -= len(levels) - len(group_levels)
                 velocity = sampling.guided(
                     self._model(group),
                     [c.positive for c in group],
                     [c.negative for c in group],
-                    guidance_scale,
-                    rescale,
-                    guidance_interval,
+                    settings.guidance_scale,
+                    settings.rescale,
+                    settings.guidance_interval,
                 )
-                x = sampling.sample(velocity, start, group_levels, solver=solver, callback=on_step)
+                x = sampling.sample(velocity, start, group_levels, solver=settings.solver, callback=on_step)
                 for i, sample in zip(members, x.split(1), strict=True):
                     results[i] = sample
         return results

@@ -19,6 +19,15 @@ import torch
 from torch import Tensor
 
 from .errors import JoyImageError
+from .settings import (
+    TRAINING_STEPS,
+    Sampling,
+    check_guidance,
+    check_schedule,
+    check_seed,
+    check_solver,
+    check_strength,
+)
 
 # velocity(x, sigma) -> v, shaped like x
 Velocity = Callable[[Tensor, float], Tensor]
@@ -28,9 +37,6 @@ Model = Callable[[Tensor, float, list[Any]], Sequence[Tensor]]
 Callback = Callable[[int, float, Tensor], Any]
 # a solver yields after each step: x at the next sigma, and the denoised estimate at this one
 Steps = Iterator[tuple[Tensor, Tensor]]
-
-TRAINING_STEPS = 1000
-
 
 # Schedules
 
@@ -55,7 +61,7 @@ def _diffusers(steps: int, shift: float) -> Tensor:
 SCHEDULES: dict[str, Callable[[int, float], Tensor]] = {"original": _original, "diffusers": _diffusers}
 
 
-def schedule(steps: int, shift: float = 1.5, kind: str = "original") -> Tensor:
+def schedule(steps: int, shift: float = Sampling.shift, kind: str = Sampling.schedule) -> Tensor:
     """The noise levels of a run: (steps + 1,) float32 on the CPU, falling strictly from 1 to 0.
 
     `kind` "original" is `shifted(linspace(1, 0, steps + 1), shift)`, with the shift of 1.5 that the model's
@@ -66,12 +72,7 @@ def schedule(steps: int, shift: float = 1.5, kind: str = "original") -> Tensor:
     Raises `JoyImageError` for a number of steps that is not whole or below one, for a shift that is not a positive
     number or so extreme that neighbouring sigmas coincide in float32, and for an unknown kind.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise JoyImageError(f"steps is {steps!r}; give a whole number of at least 1")
-    if not 0 < shift < math.inf:
-        raise JoyImageError(f"shift is {shift}; give a positive number (the model's own is 1.5)")
-    if kind not in SCHEDULES:
-        raise JoyImageError(f"unknown schedule {kind!r}; choose one of {', '.join(SCHEDULES)}")
+    check_schedule(steps, shift, kind)
     return _falling(SCHEDULES[kind](steps, shift), f"the sigmas of {steps} steps with shift {shift:g}")
 
 
@@ -94,6 +95,13 @@ def custom_schedule(sigmas: Sequence[float] | None = None, timesteps: Sequence[f
     return _falling(values, name, top)
 
 
+def levels(settings: Sampling) -> Tensor:
+    """The noise levels of a run by its settings: (n + 1,) float32 on the CPU."""
+    if settings.sigmas is None and settings.timesteps is None:
+        return schedule(settings.steps, settings.shift, settings.schedule)
+    return custom_schedule(settings.sigmas, settings.timesteps)
+
+
 def _falling(values: Sequence[float] | Tensor, name: str = "sigmas", top: float = 1) -> Tensor:
     """`values / top` as float32 on the CPU, after making sure that they are noise levels that fall."""
     values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
@@ -113,7 +121,7 @@ def _falling(values: Sequence[float] | Tensor, name: str = "sigmas", top: float 
 # Guidance
 
 
-def guide(cond: Tensor, uncond: Tensor, scale: float, rescale: float = 1.0) -> Tensor:
+def guide(cond: Tensor, uncond: Tensor, scale: float, rescale: float = Sampling.rescale) -> Tensor:
     """Classifier-free guidance with the norm of the conditional velocity, per position.
 
     `v = u + scale (c - u)`, then `v *= |c| / max(|v|, 1e-6)` with norms over the channels: velocities are
@@ -132,9 +140,9 @@ def guided(
     model: Model,
     cond: Any,
     uncond: Any,
-    scale: float = 4.0,
-    rescale: float = 1.0,
-    interval: tuple[float, float] = (0.0, 1.0),
+    scale: float = Sampling.guidance_scale,
+    rescale: float = Sampling.rescale,
+    interval: tuple[float, float] = Sampling.guidance_interval,
 ) -> Velocity:
     """The guided velocity of a model that takes conditions.
 
@@ -146,13 +154,8 @@ def guided(
     Raises `JoyImageError` for a scale that is not finite, a rescale outside [0, 1], or an interval that is not
     0 <= low <= high <= 1.
     """
+    check_guidance(scale, rescale, interval)
     low, high = interval
-    if not math.isfinite(scale):
-        raise JoyImageError(f"guidance scale is {scale}; give a finite number (1 or less turns guidance off)")
-    if not 0 <= rescale <= 1:
-        raise JoyImageError(f"guidance rescale is {rescale}; it must lie in [0, 1]")
-    if not 0 <= low <= high <= 1:
-        raise JoyImageError(f"guidance interval is ({low}, {high}); it needs 0 <= low <= high <= 1, in sigmas")
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         if scale <= 1 or not low <= sigma <= high:
@@ -284,7 +287,7 @@ def sample(
     x: Tensor,
     sigmas: Sequence[float] | Tensor,
     *,
-    solver: str = "euler",
+    solver: str = Sampling.solver,
     callback: Callback | None = None,
 ) -> Tensor:
     """Integrate from `x` at `sigmas[0]` to `sigmas[-1]`; float32, shaped like x and on its device.
@@ -300,8 +303,7 @@ def sample(
     or infinity, and for a model that produces such values, naming the step.
     """
     levels = _falling(sigmas).tolist()
-    if solver not in SOLVERS:
-        raise JoyImageError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}")
+    check_solver(solver)
     if not x.isfinite().all():
         raise JoyImageError("the latent to start from holds NaN or infinity; check the image or latent given")
 
@@ -333,14 +335,13 @@ def noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
     if not seeds:
         raise JoyImageError("no seeds given; noise takes one seed per sample")
     for seed in seeds:
-        if not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise JoyImageError(f"seed is {seed!r}; give a whole number from 0 to 2^64 - 1")
+        check_seed(seed)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return torch.stack([torch.randn(*shape, generator=g, dtype=torch.float32) for g in generators])
 
 
 def start(
-    noise: Tensor, sigmas: Sequence[float] | Tensor, latent: Tensor | None = None, strength: float = 1.0
+    noise: Tensor, sigmas: Sequence[float] | Tensor, latent: Tensor | None = None, strength: float = Sampling.strength
 ) -> tuple[Tensor, Tensor]:
     """What `sample` starts from: (x float32, sigmas float32), from noise or on the way from a clean latent.
 
@@ -352,8 +353,7 @@ def start(
     of another shape than the noise.
     """
     sigmas = _falling(sigmas)
-    if not 0 < strength <= 1:
-        raise JoyImageError(f"strength is {strength}; it must be above 0 and at most 1")
+    check_strength(strength)
     if latent is None:
         if strength < 1:
             raise JoyImageError(f"strength is {strength} but there is no latent to start from; give one, or strength 1")

@@ -16,9 +16,8 @@ from typing import ClassVar
 from PIL import Image
 
 from .errors import JoyImageError
+from .settings import VIEWS, ZOOMS
 
-VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear right", "rear left")
-ZOOMS = ("in", "out", "unchanged")
 RED = (255, 0, 0)
 FIELD = re.compile(r"\{(\w+)\}")
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from ..joyimage.batches import to_batch
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
-from ..joyimage.images import BASE_SIZES, Size, check_size
+from ..joyimage.images import Size, check_size
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.pipeline import fit
+from ..joyimage.settings import AUTO, BASE_SIZES
 from .feedback import caught_warnings, told
 from .inputs import Refusal, all_pictures, blame, check, encoder_input, images_input, refuse
 
-AUTO, EXACT = "auto", "exact"
+EXACT = "exact"
 EMPTY = (
     "the prompt is empty: say what to make or change. Where another node should write it, such as Move Object, Rotate "
     "Object or Camera, that one is bypassed, muted or not connected"

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from nodes import VAEDecode
 
 from ..joyimage.inputs import MAX_REFERENCES
+from ..joyimage.settings import Sampling
 from .conditioning import (
     EncodePrompt,
     base_size_input,
@@ -75,7 +76,7 @@ class Edit(io.ComfyNode):
                 base_size_input(),
                 seed_input(),
                 steps_input(),
-                guidance_input(LEAST_GUIDANCE),
+                guidance_input(min=LEAST_GUIDANCE),
                 io.String.Input(
                     "negative_prompt",
                     default="",
@@ -102,7 +103,7 @@ class Edit(io.ComfyNode):
     def execute(
         cls, model, encoder, vae, prompt, base_size, seed, steps, guidance,
         negative_prompt="", width=0, height=0, batch_size=1, image1=None, images=None,
-        rescale=1.0, shift=1.5, schedule="original", solver="euler", **surplus,
+        rescale=Sampling.rescale, shift=Sampling.shift, schedule=Sampling.schedule, solver=Sampling.solver, **surplus,
     ) -> io.NodeOutput:  # fmt: skip
         refuse(surplus, "image1 and images.image2", f"images.image{MAX_REFERENCES}")
         batches = [image for image in (image1, *(images or {}).values()) if image is not None]

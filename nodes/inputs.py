@@ -14,6 +14,7 @@ from torch import Tensor
 from ..joyimage.batches import from_batch
 from ..joyimage.errors import JoyImageError
 from ..joyimage.inputs import MAX_REFERENCES
+from ..joyimage.settings import Settings
 from .host import ENCODER
 
 LAST_IMAGE = f"images.image{MAX_REFERENCES - 1}"
@@ -36,6 +37,18 @@ def object_input(verb: str) -> io.String.Input:
         default="",
         tooltip=f"What to {verb}, in a few words that tell it from everything else, as in: red cup on the left.",
     )
+
+
+def setting_input(settings: type[Settings], setting: str, tooltip: str, name: str | None = None, **options) -> io.Input:
+    """A widget for a setting, with the default, the range or the choices that it has everywhere."""
+    name, default = name or setting, getattr(settings, setting)
+    if isinstance(default, str):
+        choices = list(settings.choices(setting))
+        return io.Combo.Input(name, options=choices, default=default, tooltip=tooltip, **options)
+    limits = settings.range(setting)
+    bounds = {"min": limits.least, "max": limits.most, "step": limits.step} | options
+    kind = io.Int if isinstance(default, int) else io.Float
+    return kind.Input(name, default=default, tooltip=tooltip, **bounds)
 
 
 def all_pictures(batches: Iterable[Tensor]) -> list[Image.Image]:

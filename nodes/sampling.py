@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..joyimage.sampling import SCHEDULES, SOLVERS
+from ..joyimage.settings import SEEDS, Sampling
 from . import host
-
-STEPS = 40
-MAX_STEPS = 1000
+from .inputs import setting_input
 
 
 def condition_inputs() -> list[io.Input]:
@@ -21,30 +19,24 @@ def condition_inputs() -> list[io.Input]:
     ]
 
 
-def guidance_input(least: float = 1.0) -> io.Float.Input:
-    return io.Float.Input(
-        "guidance",
-        default=4.0,
-        min=least,
-        max=30.0,
-        step=0.1,
-        tooltip="How strongly the prompt is followed. 4 suits the released models. At 1 the negative prompt is not "
-        "used and a step takes half the time.",
-    )
+ADVANCED = {"optional": True, "advanced": True}
 
 
-def rescale_input() -> io.Float.Input:
-    return io.Float.Input(
-        "rescale",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        optional=True,
-        advanced=True,
-        tooltip="How far guidance keeps the norm of the conditional velocity: 1 as trained, 0 plain guidance. A model "
-        "patched with a guidance of its own, as by CFGNorm, ignores this.",
+def guidance_input(**limits: float) -> io.Input:
+    own = f"{Sampling.guidance_scale:g}"
+    tooltip = (
+        f"How strongly the prompt is followed. {own} suits the released models. At 1 the negative prompt is not used "
+        "and a step takes half the time."
     )
+    return setting_input(Sampling, "guidance_scale", tooltip, name="guidance", **limits)
+
+
+def rescale_input() -> io.Input:
+    tooltip = (
+        "How far guidance keeps the norm of the conditional velocity: 1 as trained, 0 plain guidance. A model patched "
+        "with a guidance of its own, as by CFGNorm, ignores this."
+    )
+    return setting_input(Sampling, "rescale", tooltip, **ADVANCED)
 
 
 def seed_input() -> io.Int.Input:
@@ -52,62 +44,37 @@ def seed_input() -> io.Int.Input:
         "seed",
         default=0,
         min=0,
-        max=2**64 - 1,
+        max=SEEDS - 1,
         control_after_generate=True,
         tooltip="The same seed gives the same picture. Picture k of a batch has seed + k.",
     )
 
 
-def steps_input() -> io.Int.Input:
-    return io.Int.Input("steps", default=STEPS, min=1, max=MAX_STEPS, tooltip="20 are enough for a draft.")
+def steps_input() -> io.Input:
+    return setting_input(Sampling, "steps", "20 are enough for a draft.")
 
 
 def schedule_inputs() -> list[io.Input]:
+    own = f"{Sampling.shift:g}"
+    shift = f"Above 1 spends more steps on the composition, below 1 on the details. The model's own is {own}."
+    schedule = "original is the authors'; diffusers is that of the Diffusers library, which wastes the last step."
     return [
-        io.Float.Input(
-            "shift",
-            default=1.5,
-            min=0.01,
-            max=100.0,
-            step=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Above 1 spends more steps on the composition, below 1 on the details. The model's own is 1.5.",
-        ),
-        io.Combo.Input(
-            "schedule",
-            options=list(SCHEDULES),
-            default="original",
-            optional=True,
-            advanced=True,
-            tooltip="original is the authors'; diffusers is that of the Diffusers library, which wastes the last step.",
-        ),
+        setting_input(Sampling, "shift", shift, **ADVANCED),
+        setting_input(Sampling, "schedule", schedule, **ADVANCED),
     ]
 
 
-def solver_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "solver",
-        options=list(SOLVERS),
-        default="euler",
-        optional=True,
-        advanced=True,
-        tooltip="euler is the authors'. unipc and dpmpp_2m need fewer steps, heun takes twice the time.",
-    )
+def solver_input() -> io.Input:
+    tooltip = "euler is the authors'. unipc and dpmpp_2m need fewer steps, heun takes twice the time."
+    return setting_input(Sampling, "solver", tooltip, **ADVANCED)
 
 
-def strength_input() -> io.Float.Input:
-    return io.Float.Input(
-        "strength",
-        default=1.0,
-        min=0.01,
-        max=1.0,
-        step=0.01,
-        optional=True,
-        advanced=True,
-        tooltip="Below 1 the run starts from the given latent and takes only the last part of the steps. "
-        "At 1 nothing of the latent is left, except where a mask keeps it.",
+def strength_input() -> io.Input:
+    tooltip = (
+        "Below 1 the run starts from the given latent and takes only the last part of the steps. At 1 nothing of the "
+        "latent is left, except where a mask keeps it."
     )
+    return setting_input(Sampling, "strength", tooltip, **ADVANCED)
 
 
 class Sampler(io.ComfyNode):
@@ -145,11 +112,11 @@ class Sampler(io.ComfyNode):
         steps,
         guidance,
         negative=None,
-        rescale=1.0,
-        shift=1.5,
-        schedule="original",
-        solver="euler",
-        strength=1.0,
+        rescale=Sampling.rescale,
+        shift=Sampling.shift,
+        schedule=Sampling.schedule,
+        solver=Sampling.solver,
+        strength=Sampling.strength,
     ) -> io.NodeOutput:
         guider = host.guider(model, positive, negative, guidance, rescale)
         sigmas = host.schedule(steps, shift, schedule, strength)
@@ -170,7 +137,7 @@ class Guider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, guidance, negative=None, rescale=1.0) -> io.NodeOutput:
+    def execute(cls, model, positive, guidance, negative=None, rescale=Sampling.rescale) -> io.NodeOutput:
         return io.NodeOutput(host.guider(model, positive, negative, guidance, rescale))
 
 
@@ -188,5 +155,7 @@ class Schedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, steps, shift=1.5, schedule="original", strength=1.0) -> io.NodeOutput:
+    def execute(
+        cls, steps, shift=Sampling.shift, schedule=Sampling.schedule, strength=Sampling.strength
+    ) -> io.NodeOutput:
         return io.NodeOutput(host.schedule(steps, shift, schedule, strength))

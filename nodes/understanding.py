@@ -11,11 +11,38 @@ from comfy_api.latest import io
 from ..joyimage import grounding, rewriting, spatial
 from ..joyimage.batches import from_batch, to_batch
 from ..joyimage.prompts import DEFAULT_QUESTION
+from ..joyimage.settings import Answering
 from .feedback import answering, caught_warnings, told
-from .inputs import Refusal, all_pictures, check, encoder_input, images_input, object_input, refuse
+from .inputs import (
+    Refusal,
+    all_pictures,
+    check,
+    encoder_input,
+    images_input,
+    object_input,
+    refuse,
+    setting_input,
+)
 
 REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
+
+
+ANSWERING = {
+    "max_new_tokens": "The answer is cut off after this many tokens, each about three quarters of a word.",
+    "temperature": "0 always takes the likeliest word; higher values vary more.",
+    "top_p": "Draws among the likeliest words that together have this probability; 1 is no limit.",
+    "top_k": "Draws among this many of the likeliest words; 0 is no limit.",
+    "seed": "The same seed gives the same answer.",
+}
+
+
+def answering_inputs() -> list[io.Input]:
+    fixed = {"seed": {"control_after_generate": io.ControlAfterGenerate.fixed}}
+    return [
+        setting_input(Answering, name, tooltip, optional=True, advanced=True, **fixed.get(name, {}))
+        for name, tooltip in ANSWERING.items()
+    ]
 
 
 class Ask(io.ComfyNode):
@@ -38,54 +65,7 @@ class Ask(io.ComfyNode):
                     multiline=True,
                     tooltip="Left empty, the images are described.",
                 ),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=2048,
-                    min=1,
-                    max=32768,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The answer is cut off after this many tokens, each about three quarters of a word.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.7,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    optional=True,
-                    advanced=True,
-                    tooltip="0 always takes the likeliest word; higher values vary more.",
-                ),
-                io.Float.Input(
-                    "top_p",
-                    default=0.8,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Draws among the likeliest words that together have this probability; 1 is no limit.",
-                ),
-                io.Int.Input(
-                    "top_k",
-                    default=50,
-                    min=0,
-                    max=1000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Draws among this many of the likeliest words; 0 is no limit.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The same seed gives the same answer.",
-                ),
+                *answering_inputs(),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="The answer.")],
         )
@@ -93,7 +73,8 @@ class Ask(io.ComfyNode):
     @classmethod
     def execute(
         cls, encoder, question,
-        max_new_tokens=2048, temperature=0.7, top_p=0.8, top_k=50, seed=0, images=None, **surplus,
+        max_new_tokens=Answering.max_new_tokens, temperature=Answering.temperature,
+        top_p=Answering.top_p, top_k=Answering.top_k, seed=Answering.seed, images=None, **surplus,
     ) -> io.NodeOutput:  # fmt: skip
         refuse(surplus)
         with answering(cls.hidden.unique_id, encoder, max_new_tokens) as on_text:

@@ -1,0 +1,241 @@
+"""Every setting of sampling and answering: its name, default, range and choices, checked when it is made.
+
+The library's signatures, the command line's options, the nodes' inputs and the documentation say what stands here. It
+imports no torch, so that a bad value is refused before anything slow begins.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any
+
+from .errors import JoyImageError
+
+SOLVERS = ("euler", "heun", "dpmpp_2m", "unipc")
+SCHEDULES = ("original", "diffusers")
+OUTPUTS = ("pil", "pt", "np", "latent")
+DTYPES = ("float32", "bfloat16", "float16")
+VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear right", "rear left")
+ZOOMS = ("in", "out", "unchanged")
+BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
+AUTO = "auto"  # the base size that the model at hand was made for
+SEEDS = 2**64
+TRAINING_STEPS = 1000  # timesteps in a sigma of 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field offers, both ends among them, and the step from one to the next.
+
+    `least` and `most` are what a widget offers; what the library takes is said by each setting's own check, and may go
+    further (a guidance of 100 is odd, not wrong).
+    """
+
+    least: float
+    most: float
+    step: float = 1
+
+
+def number(default: float, least: float, most: float, step: float = 1, help: str = "") -> Any:
+    """A field with a number."""
+    return field(default=default, metadata={"range": Range(least, most, step), "help": help})
+
+
+def choice(default: str, choices: Sequence[str], help: str = "") -> Any:
+    """A field with one of some words."""
+    return field(default=default, metadata={"choices": tuple(choices), "help": help})
+
+
+def given(default: Any, help: str = "") -> Any:
+    """A field that no widget offers."""
+    return field(default=default, metadata={"help": help})
+
+
+class Settings:
+    """What both kinds of settings can say of themselves."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [each.name for each in fields(cls)]  # type: ignore[arg-type]
+
+    @classmethod
+    def range(cls, name: str) -> Range:
+        return cls._metadata(name)["range"]
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[str, ...]:
+        return cls._metadata(name)["choices"]
+
+    @classmethod
+    def purpose(cls, name: str) -> str:
+        """What a setting is for."""
+        return cls._metadata(name)["help"]
+
+    @classmethod
+    def help(cls, name: str) -> str:
+        """What a setting is for, and its default, as the command line says it."""
+        default = getattr(cls, name)
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        return f"{cls.purpose(name)} ({shown})".strip()
+
+    @classmethod
+    def _metadata(cls, name: str) -> dict[str, Any]:
+        return next(each.metadata for each in fields(cls) if each.name == name)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, options: dict[str, Any]):
+        """Settings from keywords. Raises `JoyImageError` for one that does not exist, and as when they are made."""
+        names = cls.names()
+        for name in options:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+                raise JoyImageError(f"there is no option {name!r}{meant}")
+        return cls(**options)
+
+
+@dataclass(frozen=True)
+class Sampling(Settings):
+    """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`.
+
+    Raises `JoyImageError` for a value that cannot be used, naming it.
+    """
+
+    steps: int = number(40, 1, 1000, help="denoising steps")
+    guidance_scale: float = number(4.0, 1.0, 30.0, 0.1, help="1 or less turns guidance off")
+    rescale: float = number(1.0, 0.0, 1.0, 0.05, help="guidance rescaling, 0 to 1")
+    guidance_interval: tuple[float, float] = given((0.0, 1.0), "sigmas between which guidance acts")
+    shift: float = number(1.5, 0.01, 100.0, 0.01, help="shift of the schedule towards noise")
+    schedule: str = choice("original", SCHEDULES, help="original or diffusers")
+    sigmas: Sequence[float] | None = given(None, "own noise levels instead of a schedule")
+    timesteps: Sequence[float] | None = given(None, "the same in thousandths")
+    solver: str = choice("euler", SOLVERS, help="euler, heun, dpmpp_2m or unipc")
+    strength: float = number(1.0, 0.01, 1.0, 0.01, help="below 1, start from the picture itself")
+
+    def __post_init__(self):
+        check_schedule(self.steps, self.shift, self.schedule)
+        check_guidance(self.guidance_scale, self.rescale, self.guidance_interval)
+        if self.sigmas is not None or self.timesteps is not None:
+            check_levels(self.sigmas, self.timesteps)
+        check_solver(self.solver)
+        check_strength(self.strength)
+
+
+@dataclass(frozen=True)
+class Answering(Settings):
+    """How an answer's words are drawn. Raises `JoyImageError` for a value that cannot be used, naming it."""
+
+    max_new_tokens: int = number(2048, 1, 32768, help="length of the answer")
+    temperature: float = number(0.7, 0.0, 2.0, 0.05, help="0 takes the likeliest word always")
+    top_p: float = number(0.8, 0.01, 1.0, 0.01)
+    top_k: int = number(50, 0, 1000)
+    seed: int = number(0, 0, SEEDS - 1)
+
+    def __post_init__(self):
+        checks = {
+            "max_new_tokens": (whole(self.max_new_tokens) and self.max_new_tokens >= 1, "at least 1"),
+            "temperature": (finite(self.temperature) and self.temperature >= 0, "0 (greedy) or more"),
+            "top_p": (finite(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1 (no limit)"),
+            "top_k": (whole(self.top_k) and self.top_k >= 0, "0 (no limit) or more"),
+        }
+        for name, (valid, wanted) in checks.items():
+            if not valid:
+                raise JoyImageError(f"{name} is {getattr(self, name)} and must be {wanted}")
+        check_seed(self.seed)
+
+
+def whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_schedule(steps: int, shift: float, kind: str) -> None:
+    """Raise `JoyImageError` for steps, a shift or a schedule that cannot be used."""
+    if not whole(steps) or steps < 1:
+        raise JoyImageError(f"steps is {steps!r}; give a whole number of at least 1")
+    if not finite(shift) or shift <= 0:
+        raise JoyImageError(f"shift is {shift}; give a positive number (the model's own is {Sampling.shift:g})")
+    if kind not in SCHEDULES:
+        raise JoyImageError(f"unknown schedule {kind!r}; choose one of {', '.join(SCHEDULES)}")
+
+
+def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) -> None:
+    """Raise `JoyImageError` for guidance that cannot be used: not finite, or outside [0, 1]."""
+    if not finite(scale):
+        raise JoyImageError(f"guidance scale is {scale}; give a finite number (1 or less turns guidance off)")
+    if not finite(rescale) or not 0 <= rescale <= 1:
+        raise JoyImageError(f"guidance rescale is {rescale}; it must lie in [0, 1]")
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+        shown = ", ".join(map(str, interval))
+        raise JoyImageError(f"guidance interval is ({shown}); it needs 0 <= low <= high <= 1, in sigmas")
+
+
+def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | None) -> list[float]:
+    """Given noise levels as sigmas that end at 0, exact as they were given.
+
+    Raises `JoyImageError` unless exactly one of the two is given, or if there is no step in it, or a value is not
+    finite, out of range or not below the one before.
+    """
+    if (sigmas is None) == (timesteps is None):
+        raise JoyImageError("a custom schedule takes either sigmas or timesteps, exactly one of them")
+    name, values, top = ("sigmas", sigmas, 1) if timesteps is None else ("timesteps", timesteps, TRAINING_STEPS)
+    levels = [float(value) for value in values]  # type: ignore[union-attr]
+    if levels[-1:] and levels[-1] > 0:
+        levels.append(0.0)
+    check_falling(levels, name, top)
+    return [level / top for level in levels]
+
+
+def check_falling(levels: Sequence[float], name: str = "sigmas", top: float = 1) -> None:
+    """Raise `JoyImageError` for levels that do not fall, from at most `top` to at least 0."""
+    if len(levels) < 2:
+        raise JoyImageError(f"{name}: {list(levels)} is not a list of falling levels; give at least one above 0")
+    bad = [level for level in levels if not 0 <= level <= top]  # NaN compares false too
+    if bad:
+        raise JoyImageError(f"{name}: {bad[0]:g} is out of range; all must lie in [0, {top:g}]")
+    for place, (before, after) in enumerate(pairwise(levels), 1):
+        if not after < before:
+            raise JoyImageError(f"{name} must fall: {before:g} is followed by {after:g} at place {place}")
+
+
+def check_solver(solver: str) -> None:
+    """Raise `JoyImageError` for a solver that does not exist."""
+    if solver not in SOLVERS:
+        raise JoyImageError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}")
+
+
+def check_strength(strength: float) -> None:
+    """Raise `JoyImageError` for a strength outside (0, 1]."""
+    if not finite(strength) or not 0 < strength <= 1:
+        raise JoyImageError(f"strength is {strength}; it must be above 0 and at most 1")
+
+
+def check_seed(seed: int) -> None:
+    """Raise `JoyImageError` for a seed that is not a whole number in [0, 2^64)."""
+    if not whole(seed) or not 0 <= seed < SEEDS:
+        raise JoyImageError(f"seed is {seed!r}; give a whole number from 0 to 2^64 - 1")
+
+
+def check_output(output: str, count: int) -> None:
+    """Raise `JoyImageError` for a form of output that does not exist, and for a count of pictures below 1."""
+    if output not in OUTPUTS:
+        raise JoyImageError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
+    if not whole(count) or count < 1:
+        raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
+
+
+def check_base_size(base_size: int | str | None) -> None:
+    """Raise `JoyImageError` for a base size that is neither "auto", None nor one that the models know."""
+    if isinstance(base_size, str) and base_size != AUTO:
+        sizes = ", ".join(map(str, BASE_SIZES))
+        raise JoyImageError(f'base size {base_size!r} is neither "auto" nor one of the numbers {sizes}, nor None')
+    if base_size not in (None, AUTO, *BASE_SIZES):
+        raise JoyImageError(f"base size {base_size} is not one of {', '.join(map(str, BASE_SIZES))}")
