@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from joyimage import JoyImage, spatial
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.images import load
+from joyimage.settings import Answering, Sampling
 from tools.photograph import photograph
 
 QUESTION = "Is the red cube to the left or to the right of the blue cube?"
@@ -429,3 +430,31 @@ def test_the_field_that_is_wrong_is_marked_alone(client, pictures, kind, inputs,
         client.run(graph)
     reply = json.loads(str(refused.value))["node_errors"]
     assert [e["extra_info"]["input_name"] for node in reply.values() for e in node["errors"]] == [field]
+
+
+# The nodes' inputs that are settings of the library: by node, their names there where these differ.
+SETTINGS = {
+    "JoyImageSampler": (Sampling, {"guidance": "guidance_scale"}, {"guidance_interval", "sigmas", "timesteps"}),
+    "JoyImageSchedule": (
+        Sampling,
+        {},
+        {"guidance_scale", "rescale", "guidance_interval", "sigmas", "timesteps", "solver"},
+    ),
+    "JoyImageAsk": (Answering, {}, set()),
+}
+
+
+@pytest.mark.parametrize("node", SETTINGS)
+def test_inputs_are_the_librarys_settings(client, node):
+    """Default, least and most, or choices, as `joyimage.settings` has them."""
+    kind, names, absent = SETTINGS[node]
+    definition = client.get(f"/object_info/{node}")[node]["input"]
+    inputs = {names.get(name, name): spec[1] for part in definition.values() for name, spec in part.items() if spec[1:]}
+    assert set(kind.names()) - absent <= set(inputs)
+    for name in set(kind.names()) - absent:
+        assert inputs[name]["default"] == getattr(kind, name)
+        if isinstance(getattr(kind, name), str):
+            assert tuple(inputs[name]["options"]) == kind.choices(name)
+        else:
+            limits = kind.range(name)
+            assert (inputs[name]["min"], inputs[name]["max"]) == (limits.least, limits.most)
