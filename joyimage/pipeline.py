@@ -30,10 +30,9 @@ from .inputs import (
     usable_device,
     vision_pixels,
 )
-from .memory import Needs, parse_size
+from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .settings import AUTO, Answering, Sampling, check_base_size, check_output
-from .streaming import Memory
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt

@@ -15,7 +15,7 @@ from .encoder import MIN_PIXELS
 from .errors import JoyImageError
 from .images import check_size
 from .inputs import MAX_REFERENCES, find_parts
-from .memory import RESERVES, Needs, Placement, parse_size, place_all, show
+from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, show
 
 
 @dataclass(frozen=True)

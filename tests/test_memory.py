@@ -7,10 +7,11 @@ import torch
 from live_memory import LiveMemory
 from torch import nn
 
-from joyimage import JoyImageError, memory, tiny
+from joyimage import JoyImageError, tiny
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.encoder import Encoder
-from joyimage.memory import Group, Needs, Part, parse_size, place
+from joyimage.memory import budget as budgets
+from joyimage.memory.budget import Group, Needs, Part, parse_size, place
 from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
 
@@ -78,7 +79,7 @@ def test_a_reserve_comes_on_top():
 def test_shared_weights_count_once():
     network = nn.ModuleDict({"a": nn.Linear(64, 64, bias=False), "b": nn.Linear(64, 64, bias=False)})
     network["b"].weight = network["a"].weight
-    assert memory.size_of(network.modules()) == 64 * 64 * 4
+    assert budgets.size_of(network.modules()) == 64 * 64 * 4
 
 
 # -- what activations take --------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def test_mmdit_activations_are_those_of_the_published_size(lengths, references, 
         prompts = [torch.empty(length, 4096, dtype=dtype) for length in lengths]
         measured = peak(network, lambda: network(latents[0], torch.empty(batch), prompts, latents[1:]))
     tokens = batch * (1 + references) * 32 * 32 + sum(lengths)
-    assert measured <= memory.mmdit_activations(network.config, tokens, dtype.itemsize) <= 1.25 * measured
+    assert measured <= budgets.mmdit_activations(network.config, tokens, dtype.itemsize) <= 1.25 * measured
 
 
 @pytest.mark.parametrize("tile", [None, 512, 256])
@@ -113,7 +114,7 @@ def test_vae_activations_are_those_of_the_published_size(side, tile):
         image, latent = torch.empty(1, 3, side, side), torch.empty(1, 16, 1, side // 8, side // 8)
         encoding = peak(network, lambda: network.encode(image, tile))
         decoding = peak(network, lambda: network.decode(latent, tile))
-    estimate = memory.vae_activations(network.config, side * side, 4, tile)
+    estimate = budgets.vae_activations(network.config, side * side, 4, tile)
     assert max(encoding, decoding) <= estimate <= 2.3 * max(encoding, decoding)
 
 
@@ -126,16 +127,16 @@ def test_encoder_activations_are_as_estimated(texts, images):
     measured = peak(encoder.model, lambda: encoder.encode(texts, pictures))
     tokens = sum(len(encoder.tokenizer(text).input_ids) + 50 for text in texts)  # the template takes 40
     config = encoder.backbone.config
-    assert measured <= memory.encoder_activations(config, images * 256 * 256, tokens, 4) <= 6 * measured
+    assert measured <= budgets.encoder_activations(config, images * 256 * 256, tokens, 4) <= 6 * measured
 
 
 def test_the_published_model_streams_in_8_gb():
     """bf16: 40 blocks of 0.81 GB; at least a dozen stay, and 24 GB hold two thirds."""
     with torch.device("meta"):
         mmdit = MMDiT(MMDiTConfig(), dtype=torch.bfloat16)
-    part = memory.measure("mmdit", mmdit, {"blocks": mmdit.double_blocks})
+    part = budgets.measure("mmdit", mmdit, {"blocks": mmdit.double_blocks})
     assert 32.2e9 < part.weights < 32.8e9
-    activations = memory.mmdit_activations(mmdit.config, 9300, 2)
+    activations = budgets.mmdit_activations(mmdit.config, 9300, 2)
     stay = {budget: len(place(part, activations, budget * 10**9, 2**29).resident[0]) for budget in (4, 8, 12, 16, 24)}
     assert stay[4] == 0 and 3 <= stay[8] < stay[12] < stay[16] < stay[24] < 40
 
@@ -146,4 +147,4 @@ def test_idle_modules_are_left_out():
     head = encoder.model.lm_head.weight.nbytes
     tied = encoder.model.lm_head.weight is encoder.model.get_input_embeddings().weight
     difference = needs.part("encoder").weights - needs.part("encoder", needs.idle["encoder"]).weights
-    assert difference == (0 if tied else memory.padded(head))
+    assert difference == (0 if tied else budgets.padded(head))

@@ -8,9 +8,10 @@ import psutil
 import pytest
 import torch
 
-from joyimage import JoyImage, memory, operations, precision, spatial, tiny
+from joyimage import JoyImage, operations, precision, spatial, tiny
 from joyimage.checkpoints import load_encoder, load_mmdit, load_vae
 from joyimage.demo import asset
+from joyimage.memory.budget import itemsize
 
 QUESTION = "How many objects are there?"
 
@@ -87,7 +88,7 @@ def test_matrices_stay_as_the_file_has_them(layer_by_layer):
     assert all(any(layer.weight.data_ptr() in span for span in spans) for layer in layers)  # views of the mapped file
     kept = {layer.weight for layer in layers}
     assert {p.dtype for p in model.double_blocks.parameters() if p not in kept} == {torch.float32}
-    assert memory.itemsize(model) == 4  # bytes of its activations
+    assert itemsize(model) == 4  # bytes of its activations
 
 
 def test_results_are_those_of_networks_cast_whole(layer_by_layer):

@@ -13,15 +13,17 @@ from quantised_files import fp8_scale_weight
 from safetensors.torch import save_file
 from torch import nn
 
-from joyimage import JoyImage, JoyImageError, memory, operations, quantised, tiny
+from joyimage import JoyImage, JoyImageError, operations, quantised, tiny
 from joyimage.checkpoints import load_encoder, load_mmdit, load_vae
 from joyimage.checkpoints.sizes import empty_part
 from joyimage.cli import main
 from joyimage.config import MMDiTConfig
-from joyimage.memory import Needs, place
+from joyimage.memory import budget as budgets
+from joyimage.memory.budget import Needs, place
+from joyimage.memory.offload import Memory, with_tiles
+from joyimage.memory.streaming import Pinned, Streamer, Worker
 from joyimage.mmdit import MMDiT
 from joyimage.planning import plan, plan_model
-from joyimage.streaming import Memory, Pinned, Streamer, Worker, with_tiles
 from tools.photograph import photograph
 
 CPU = torch.device("cpu")
@@ -57,9 +59,9 @@ def worker(model: MMDiT, pinned: Pinned | None = None) -> Worker:
     return Worker(model, [list(model.double_blocks)], CPU, pinned or Pinned(0))
 
 
-def placement(model: MMDiT, blocks: int) -> memory.Placement:
+def placement(model: MMDiT, blocks: int) -> budgets.Placement:
     """Of a budget that holds so many blocks."""
-    part = memory.measure("mmdit", model, {"blocks": model.double_blocks})
+    part = budgets.measure("mmdit", model, {"blocks": model.double_blocks})
     return place(part, 0, part.rest + blocks * max(part.groups[0].blocks))
 
 
@@ -220,7 +222,7 @@ def test_streamed_blocks_move_to_pinned_memory_once(packed):
         assert torch.equal(velocity(model), expected)
         part.leave()
         assert not storages(model.double_blocks.parameters()) & storages(first)
-        weights = memory.size_of(model.double_blocks.modules())
+        weights = budgets.size_of(model.double_blocks.modules())
         assert weights <= pinned.total < weights + 2 * 2**16
     assert torch.equal(velocity(model), expected)
 
@@ -357,8 +359,8 @@ def test_running_out_with_the_smallest_tile_is_an_error():
 def test_the_budget_chooses_the_tile():
     mmdit, vae, encoder = tiny.build("cpu")
     needs = Needs(encoder.model, mmdit, vae)
-    room = {tile: needs.part("vae").weights + needs.vae(1408**2, tile) for tile in memory.TILES}
-    assert [needs.tile(1408**2, count) for count in room.values()] == list(memory.TILES)
+    room = {tile: needs.part("vae").weights + needs.vae(1408**2, tile) for tile in budgets.TILES}
+    assert [needs.tile(1408**2, count) for count in room.values()] == list(budgets.TILES)
     with Memory(needs, CPU, room[1024] + needs.part("encoder").weights).vae(1408**2) as tiled:
         assert tiled(lambda tile: tile) == 1024
 
@@ -378,7 +380,7 @@ def test_a_plan_of_files_is_that_of_the_loaded_model(tmp_path):
         load_encoder(paths["encoder"]).model, load_mmdit(paths["mmdit"]), load_vae(paths["vae"], dtype=torch.float32)
     )
     assert from_headers == plan(loaded, 60_000_000, device="cpu", **options)
-    assert from_headers.placements[1].part.weights == memory.size_of(mmdit.modules())
+    assert from_headers.placements[1].part.weights == budgets.size_of(mmdit.modules())
 
 
 def save(folder, **networks) -> None:
@@ -395,10 +397,10 @@ def test_a_plan_knows_that_quantised_weights_are_smaller(tmp_path):
     chosen = [name for name in state if re.search(r"double_blocks.*(qkv|proj|net\.2)\.weight$", name)]
     path = fp8_scale_weight(tmp_path / "fp8.safetensors", state, chosen)
     empty, loaded = empty_part(path, "mmdit"), load_mmdit(path, compute_device="cuda")
-    parts = [memory.measure("mmdit", model, {"blocks": model.double_blocks}) for model in (empty, loaded)]
+    parts = [budgets.measure("mmdit", model, {"blocks": model.double_blocks}) for model in (empty, loaded)]
     assert parts[0].weights == pytest.approx(parts[1].weights, rel=0.02)
-    assert parts[0].groups[0].blocks[0] < 0.3 * memory.size_of(mmdit.double_blocks[0].modules())
-    assert memory.unpacking(empty, 2) == memory.unpacking(loaded, 2) > memory.unpacking(mmdit, 2) == 0
+    assert parts[0].groups[0].blocks[0] < 0.3 * budgets.size_of(mmdit.double_blocks[0].modules())
+    assert budgets.unpacking(empty, 2) == budgets.unpacking(loaded, 2) > budgets.unpacking(mmdit, 2) == 0
 
 
 def test_plan_prints_what_will_be_where(capsys, monkeypatch):

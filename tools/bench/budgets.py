@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from joyimage import operations, quantised
 from joyimage.config import MMDiTConfig
-from joyimage.memory import RESERVES, itemsize, measure, mmdit_activations, parse_size, place, show, unpacking
+from joyimage.memory.budget import RESERVES, itemsize, measure, mmdit_activations, parse_size, place, show, unpacking
+from joyimage.memory.streaming import Worker, pinned_for
 from joyimage.mmdit import MMDiT
 from joyimage.sampling import guide
-from joyimage.streaming import Worker, pinned_for
 
 from .measure import median_times
 

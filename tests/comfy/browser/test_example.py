@@ -10,7 +10,7 @@ from PIL import Image
 from tools.tiny.examples import load_scenes
 
 SCENE_IMAGE, LOADED = ".joyimage-scene img[src]:visible", ".joyimage-stage:not(.joyimage-box) > img[src]:visible"
-BOXED = ".joyimage-box > img[src]:visible"
+BOXED = ".joyimage-box img[src]:visible"
 SIZE = "selector => { const {naturalWidth: w, naturalHeight: h} = document.querySelector(selector); return [w, h] }"
 DROP = """([bytes, name]) => {
   const transfer = new DataTransfer();

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import nn
 
-from .config import MMDiTConfig, WanVAEConfig
-from .errors import JoyImageError
-from .quantised import CHUNK
+from ..config import MMDiTConfig, WanVAEConfig
+from ..errors import JoyImageError
+from ..quantised import CHUNK
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 ALIGNMENT = 512  # bytes, of a tensor in a slot; what CUDA's allocator rounds to as well
