@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
 OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py \
-	tests/test_precision.py
+	tests/test_precision.py tests/test_download.py
 NEWEST := .venv-newest
 PIP := -m pip install --quiet --constraint constraints.txt
 
