@@ -56,10 +56,14 @@ def rows(page: Path) -> list[str]:
 
 
 def modules() -> list[list[Path]]:
-    """The library's files by the rows of their table, from the ground up."""
+    """The library's files by the rows of their table, from the ground up; a folder stands for all that it holds."""
     text = ARCHITECTURE.read_text(encoding="utf-8").split("## The library's files\n", 1)[1].split("\n## ")[0]
-    found = ([ROOT / file for file in FILE.findall(line)] for line in text.splitlines() if line.startswith("| "))
-    return [row for row in found if row]
+    named = ([ROOT / file for file in FILE.findall(line)] for line in text.splitlines() if line.startswith("| "))
+    return [
+        [file for path in row for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+        for row in named
+        if row
+    ]
 
 
 def imported(file: Path) -> set[Path]:
