@@ -30,6 +30,11 @@ def import_host(comfyui: str) -> ModuleType:
     return importlib.import_module(".nodes.host", PACK)
 
 
+def library(name: str) -> ModuleType:
+    """A module of the library, as the pack imports it."""
+    return importlib.import_module(f".joyimage.{name}", PACK)
+
+
 def draw(*shape: int, seed: int = 0):
     import torch
 
@@ -56,7 +61,7 @@ def forward(host) -> dict[str, float]:
     import comfy.ops
     import torch
 
-    network, _, _ = host.tiny.build()
+    network, _, _ = library("tiny").build()
     sizes = asdict(network.config)
     core = comfy.ldm.joyimage.model.JoyImageTransformer3DModel(
         hidden_size=sizes["hidden_size"],
@@ -87,11 +92,12 @@ def offloading(host) -> dict[str, float]:
     x, t, context, references = inputs()
     pixels = draw(1, 32, 48, 3).clamp(0, 1)
     picture = Image.fromarray((pixels[0].numpy() * 255).astype(np.uint8))
+    plain_encoder = library("encoder").Encoder
     model, vae, encoder = host.load_mmdit(None), host.load_vae(None), host.load_encoder(None)
     runs = {
         "model": (model, lambda: model.model.diffusion_model(x, t, context, references, transformer_options={})),
         "vae": (vae.patcher, lambda: vae.first_stage_model.encode(pixels.movedim(-1, 1).unsqueeze(2))),
-        "encoder": (encoder.patcher, lambda: host.Encoder.encode(encoder, ["a cup", "two"], [picture])[1]),
+        "encoder": (encoder.patcher, lambda: plain_encoder.encode(encoder, ["a cup", "two"], [picture])[1]),
     }
     result = {}
     for name, (patcher, run) in runs.items():
@@ -159,7 +165,7 @@ def single_file_encoder(host) -> float:
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder, "encoder.safetensors"))
         managed = host.load_encoder(Path(folder, "encoder.safetensors"))
-    plain = host.Encoder(model, managed.tokenizer)
+    plain = library("encoder").Encoder(model, managed.tokenizer)
     return difference(managed.encode(["a red cup"])[0], plain.encode(["a red cup"])[0])
 
 
@@ -167,13 +173,12 @@ def plain_processor(host) -> dict[str, float | list[str]]:
     """The encoder's file on a processor that computes in float32 alone, against all of it made float32."""
     import torch
 
-    precision = importlib.import_module(".joyimage.precision", PACK)
-    load = importlib.import_module(".joyimage.checkpoints.load", PACK)
+    precision, load = library("precision"), library("checkpoints.load")
     with (
         mock.patch.object(precision, "native", lambda dtype, _: dtype == torch.float32),
         mock.patch.object(load, "WHOLE", 0),
     ):
-        kept = host.load_encoder(host.tiny.FILES["encoder"])
+        kept = host.load_encoder(library("tiny").FILES["encoder"])
     whole = host.load_encoder(None)
     prompts = ["Remove the red cube.", ""]
     pairs = zip(kept.encode(prompts), whole.encode(prompts), strict=True)

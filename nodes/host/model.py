@@ -1,7 +1,4 @@
-"""The library's networks as ComfyUI's own MODEL, VAE and managed encoder, and its sampling as a guider and a sampler.
-
-Only this file knows the host's model classes, and only here do nodes touch tensors.
-"""
+"""The MMDiT as ComfyUI's MODEL: its weights read as the host reads them, quantised layers in the host's terms."""
 
 from __future__ import annotations
 
@@ -13,36 +10,25 @@ from typing import Any
 
 import comfy.conds
 import comfy.latent_formats
-import comfy.ldm.wan.vae
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.model_sampling
 import comfy.ops
-import comfy.sample
-import comfy.samplers
-import comfy.sd
 import comfy.supported_models_base
-import comfy.text_encoders
 import comfy.utils
-import latent_preview
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
-from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor, nn
 
-from ..joyimage import checkpoints, operations, sampling, tiny
-from ..joyimage.checkpoints.folders import Source, find_tokenizer, open_part
-from ..joyimage.checkpoints.layouts import detect
-from ..joyimage.checkpoints.load import empty_mmdit, fill
-from ..joyimage.config import MMDiTConfig
-from ..joyimage.encoder import Encoder
-from ..joyimage.errors import CheckpointError, JoyImageError
-from ..joyimage.mmdit import MMDiT
-from ..joyimage.quantised import Packed
-from ..joyimage.vae import WanVAE
+from ...joyimage import operations, tiny
+from ...joyimage.checkpoints.folders import Source, open_part
+from ...joyimage.checkpoints.layouts import detect
+from ...joyimage.checkpoints.load import empty_mmdit, fill
+from ...joyimage.config import MMDiTConfig
+from ...joyimage.errors import CheckpointError, JoyImageError
+from ...joyimage.mmdit import MMDiT
+from ...joyimage.quantised import Packed
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -52,10 +38,7 @@ WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 State = dict[str, Tensor]
-
-ENCODER = io.Custom("JOYIMAGE_ENCODER")  # the socket of a `ManagedEncoder`
-
-# --- MODEL ---
+META = {"device": "meta"}
 
 
 class HostMMDiT(MMDiT):
@@ -314,247 +297,3 @@ def model_config(config: MMDiTConfig, state: State, options: Mapping[str, Any], 
     cast = management.unet_manual_cast(None if result.quant_config else dtype, device, supported)
     result.set_inference_dtype(dtype, cast)
     return result
-
-
-# --- encoder ---
-
-
-class EncoderModule(nn.Module):
-    """What the host manages: Qwen3-VL inside a module of its own, since the host keeps notes on its attributes."""
-
-    def __init__(self, qwen: nn.Module):
-        super().__init__()
-        self.qwen = qwen
-
-
-class ManagedEncoder(Encoder):
-    """An encoder that the host loads before it runs, as much of it as fits, and unloads when others need room."""
-
-    BYTES = 2**30  # for the activations and cache of 4096 tokens in the published size, 256 KB each
-    BYTES_PER_PIXEL = 512  # vision tower, image tokens and their cache
-
-    def __init__(self, encoder: Encoder, base_size: int):
-        """`base_size` is that of the model which the encoder belongs to."""
-        use_host_layers(encoder.model)
-        self.base_size = base_size
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
-            EncoderModule(encoder.model),
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.text_encoder_offload_device(),
-        )
-        super().__init__(encoder.model, encoder.tokenizer)
-
-    @property
-    def device(self) -> torch.device:
-        return self.patcher.load_device
-
-    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> list[Tensor]:
-        self._load(images)
-        device = comfy.model_management.intermediate_device()
-        return [condition.to(device) for condition in super().encode(prompts, images)]
-
-    def answer(self, images: Sequence[Image.Image], question: str | None = None, **options) -> str:
-        self._load(images)
-        return super().answer(images, question, **options)
-
-    def _load(self, images: Sequence[Image.Image]) -> None:
-        pixels = sum(image.width * image.height for image in images)
-        memory = self.BYTES + self.BYTES_PER_PIXEL * pixels
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
-        for module in self.model.modules():
-            if stays_whole(module):
-                module.to(self.device)
-
-
-def stays_whole(module: nn.Module) -> bool:
-    """Whether a module has parameters or buffers of its own and is no host layer: it must be where it runs."""
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return bool(own) and not hasattr(module, "comfy_cast_weights")
-
-
-def use_host_layers(model: nn.Module) -> None:
-    """Replace the layers of a transformers model by the host's, in place: they may stay in main memory until they run.
-
-    The parameters move over as they are. What transformers asks for its device stays as it is, to be loaded always:
-    the vision tower's patch embedding, the first parameter and so "the model's", and its position embedding; 14 MB.
-    """
-    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, operations.Linear))
-    keep_packed(model, {f"{name}.weight": module.packed for name, module in linear if module.packed})
-    plain = [m for m in model.modules() if isinstance(m, operations.Embedding) and not m.packed]
-    cast = any(m.weight.dtype != m.dtype for m in plain)  # on a CPU that can't compute in what the weights are kept in
-    layers = comfy.ops.manual_cast if cast else comfy.ops.disable_weight_init
-    operations.replace_layers(model, layers, ("visual.pos_embed",), HOST_LAYERS)
-
-
-META = {"device": "meta"}
-
-
-def host_embedding(layers, m: operations.Embedding) -> nn.Module:
-    embedding = layers.Embedding(m.num_embeddings, m.embedding_dim, m.padding_idx, **META)
-    embedding.register_forward_hook(lambda _module, _args, rows: rows.to(m.dtype))  # what the rest computes in
-    return embedding
-
-
-HOST_LAYERS = {
-    "Linear": lambda ops, m: ops.Linear(m.in_features, m.out_features, bias=m.bias is not None, **META),
-    "Embedding": host_embedding,
-    "LayerNorm": lambda ops, m: ops.LayerNorm(m.normalized_shape, eps=m.eps, **META),
-    "Qwen3VLTextRMSNorm": lambda ops, m: ops.RMSNorm(m.weight.shape, eps=m.variance_epsilon, **META),
-}
-
-
-def load_encoder(path: Path | None) -> ManagedEncoder:
-    """The encoder in a file or folder, or the bundled tiny one. A single file takes the host's copy of the tokenizer.
-
-    Errors as for `load_mmdit`.
-    """
-    if path is None:
-        return ManagedEncoder(tiny.encoder(), tiny.BASE_SIZE)
-    tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
-    device = comfy.model_management.get_torch_device()
-    encoder = checkpoints.load_encoder(path, tokenizer, compute_device=device)
-    return ManagedEncoder(encoder, checkpoints.base_size(path, "encoder"))
-
-
-# --- VAE ---
-
-
-class HostVAE(WanVAE):
-    """The VAE in the host's terms: pixels and latents have a time axis of length 1, latents are not normalised."""
-
-    def encode(self, image: Tensor, tile: int | None = None) -> Tensor:
-        """(B, 3, 1, H, W) in [-1, 1] -> (B, 16, 1, H/8, W/8)."""
-        return comfy.latent_formats.Wan21().process_out(super().encode(image.squeeze(2), tile))
-
-    def decode(self, latent: Tensor, tile: int | None = None) -> Tensor:
-        """(B, 16, 1, h, w) -> (B, 3, 1, 8h, 8w) in [-1, 1]."""
-        latent = comfy.latent_formats.Wan21().process_in(latent.float())
-        return super().decode(latent, tile).unsqueeze(2)
-
-    def encode_tiled(self, image: Tensor, tile_x: int = 512, tile_y: int = 512, **_overlap) -> Tensor:
-        """Tiles read all that they depend on, so there is no overlap to choose and no seam."""
-        return self.encode(image, tile=min(tile_x, tile_y))
-
-    def decode_tiled(self, latent: Tensor, tile_x: int = 64, tile_y: int = 64, **_overlap) -> Tensor:
-        """`tile_x` and `tile_y` count latent pixels."""
-        return self.decode(latent, tile=self.config.spatial_factor * min(tile_x, tile_y))
-
-
-class ImageVAE(comfy.sd.VAE):
-    """The host's Wan 2.1 VAE with our network inside. A batch is a batch of images, not the frames of a video.
-
-    It computes in float32 unless the host is told otherwise (`--bf16-vae`): bf16 moves pixels by a level or two.
-    """
-
-    # Tensors alive at once in the published size are 550 bytes per pixel and byte of the dtype; the rest is workspace.
-    BYTES_PER_PIXEL = 800
-
-    def __init__(self, network: WanVAE):
-        dtype = comfy.model_management.vae_dtype(allowed_dtypes=[torch.float32])
-        super().__init__(sd=smallest_wan_vae(), dtype=dtype)  # for every setting of a Wan 2.1 VAE that the host has
-        self.first_stage_model = HostVAE(network.config, operations=comfy.ops.disable_weight_init, device="meta").eval()
-        self.first_stage_model.load_state_dict(network.state_dict(), assign=True)
-        self.first_stage_model.to(dtype)
-        comfy.model_management.archive_model_dtypes(self.first_stage_model)
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
-            self.first_stage_model, self.device, comfy.model_management.vae_offload_device()
-        )
-        self.not_video = True
-        self.handles_tiling = True
-        self.memory_used_encode = lambda shape, dtype: self.BYTES_PER_PIXEL * shape[3] * shape[4] * dtype.itemsize
-        self.memory_used_decode = lambda shape, dtype: 64 * self.memory_used_encode(shape, dtype)
-        self.size = None
-        self.model_size()
-
-
-def smallest_wan_vae() -> State:
-    """Weights from which the host recognises a Wan 2.1 VAE, two channels wide."""
-    return comfy.ldm.wan.vae.WanVAE(
-        dim=2, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
-    ).state_dict()
-
-
-def load_vae(path: Path | None) -> ImageVAE:
-    """A VAE from the Wan 2.1 weights in a file or folder, or from the bundled tiny ones. Errors as for `load_mmdit`."""
-    return ImageVAE(tiny.vae() if path is None else checkpoints.load_vae(path))
-
-
-# --- sampling ---
-
-
-class Guider(comfy.samplers.CFGGuider):
-    """Guidance by the norm of the conditional velocity. A model patched with a guidance of its own keeps that."""
-
-    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, rescale: float):
-        if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
-            raise JoyImageError("this MODEL is no rectified-flow model: connect Load MMDiT (JoyImage)")
-        super().__init__(model)
-        self.set_cfg(max(guidance, 1.0))  # at 1 the host runs the positive prompt alone
-        self.rescale = rescale
-
-    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
-        return super().predict_noise(x, timestep, {"sampler_cfg_function": self.guide, **model_options}, seed)
-
-    def guide(self, args: Mapping[str, Any]) -> Tensor:
-        """The host's `cond` and `uncond` are sigma times the velocities; guidance keeps that factor."""
-        if self.cfg == 1:
-            return args["cond"]
-        return sampling.guide(args["cond"], args["uncond"], args["cond_scale"], self.rescale)
-
-
-def guider(model, positive, negative, guidance: float, rescale: float) -> Guider:
-    """A GUIDER. Raises `JoyImageError` if a negative prompt is needed and missing."""
-    if negative is None and guidance > 1:
-        raise JoyImageError(
-            f"guidance is {guidance:g} but negative is not connected: connect it, or set guidance to 1 to do without"
-        )
-    result = Guider(model, guidance, rescale)
-    result.inner_set_conds({"positive": positive} | ({"negative": negative} if negative is not None else {}))
-    return result
-
-
-def integrate(model, x: Tensor, sigmas: Tensor, extra_args, callback, disable: bool, solver: str) -> Tensor:
-    """The host's sampler function: `model(x, sigma)` gives the denoised estimate, with masks already applied."""
-    current = x
-
-    def velocity(x: Tensor, sigma: float) -> Tensor:
-        nonlocal current
-        current = x
-        return (x - model(x, x.new_full((len(x),), sigma), **extra_args)) / sigma
-
-    def on_step(step: int, sigma: float, denoised: Tensor) -> None:
-        callback({"x": current, "i": step, "sigma": sigma, "denoised": denoised})
-
-    return sampling.sample(velocity, x, sigmas, solver=solver, callback=on_step)
-
-
-def schedule(steps: int, shift: float, kind: str, strength: float) -> Tensor:
-    """SIGMAS (n + 1,) of the library's schedule, of which `strength` leaves the last part."""
-    nothing = torch.zeros(1)  # which steps are left does not depend on what they start from
-    return sampling.start(nothing, sampling.schedule(steps, shift, kind), nothing, strength)[1]
-
-
-def sample(guider: Guider, solver: str, sigmas: Tensor, latent: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A LATENT, integrated by the host's machinery: with its previews, masks, hooks and interruption.
-
-    Image k of a batch has the noise of seed + k, whatever the batch: the library's.
-    """
-    patcher = guider.model_patcher
-    ratios = latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
-    samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], *ratios)
-    check_latent(samples, "the start", patcher.get_model_object("latent_format").latent_channels)
-    if sigmas[0] < 1 and not samples.any():
-        raise JoyImageError("strength is below 1 but the latent is empty: connect VAE Encode, or set strength to 1")
-    seeds = [(seed + index) % 2**64 for index in latent.get("batch_index") or range(len(samples))]
-    result = guider.sample(
-        sampling.noise(samples.shape[1:], seeds),
-        samples,
-        comfy.samplers.KSAMPLER(integrate, extra_options={"solver": solver}),
-        sigmas,
-        denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(patcher, len(sigmas) - 1),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-    )
-    kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return kept | {"samples": result.to(comfy.model_management.intermediate_device())}

@@ -1,0 +1,20 @@
+"""The library's networks as ComfyUI's own MODEL, VAE and managed encoder, and its sampling as a guider and a sampler.
+
+Only this folder knows the host's model classes, and only here do nodes touch tensors.
+"""
+
+from .encoder import ENCODER, load_encoder
+from .model import WEIGHT_DTYPES, load_mmdit
+from .sampling import guider, sample, schedule
+from .vae import load_vae
+
+__all__ = [
+    "ENCODER",
+    "WEIGHT_DTYPES",
+    "guider",
+    "load_encoder",
+    "load_mmdit",
+    "load_vae",
+    "sample",
+    "schedule",
+]
