@@ -1,4 +1,4 @@
-"""`joyimage download`: the published weights, from the Hugging Face Hub into folders as ComfyUI has them.
+"""The published weights, from the Hugging Face Hub into folders as ComfyUI has them.
 
 A file comes as NAME.KEY.part beside its place, where KEY is of its content, and is renamed when it is whole and has
 the hub's SHA-256. A download may be killed: the next one goes on from that part. `hf_hub_download` does not serve for
@@ -84,42 +84,25 @@ class RemoteFile:
         return 0 if self.is_there else max(self.size - _size(self.partial), 0)
 
 
-def add_command(commands, parents) -> None:
-    """Add `download` to the command line."""
-    download = commands.add_parser(
-        "download",
-        parents=parents,
-        help="fetch the published weights",
-        description="Fetches a model's three files from the Hugging Face Hub, or from the hub in $HF_ENDPOINT, with "
-        "the token in $HF_TOKEN where there is one. Says first what comes; goes on where an earlier call stopped.",
-    )
-    download.add_argument("model", choices=MODELS, help="edit works on one picture, plus on up to six")
-    download.add_argument("--format", choices=FORMATS, default="int8", help="bf16 is twice as large (int8)")
-    download.add_argument(
-        "--to", type=Path, default=Path("models"), metavar="FOLDER", help="such as ComfyUI's models folder (models)"
-    )
-    download.add_argument("--yes", action="store_true", help="do not ask")
-    download.set_defaults(run=run)
+def run(model: str, format: str, to: Path, *, yes: bool = False, quiet: bool = False, as_json: bool = False) -> None:
+    """Fetch what is not in the folder `to` yet of the files of "edit" or "plus", and say how to use them.
 
-
-def run(options) -> None:
-    """Fetch what is not there yet, and say how to use it.
-
-    Raises `JoyImageError` for a hub that cannot be reached or lacks a file, a disk that is too small, and for a no;
-    `OSError` for a folder that cannot be written; `KeyboardInterrupt` that says what is left.
+    It asks first, unless `yes`. Raises `JoyImageError` for a hub that cannot be reached or lacks a file, a disk that is
+    too small, and for a no; `OSError` for a folder that cannot be written; `KeyboardInterrupt` that says what is left.
     """
-    hub, folder = Hub(), options.to.expanduser()
-    files = [hub.find(wanted, folder) for wanted in wanted_files(options.model, options.format)]
+    hub, folder = Hub(), to.expanduser()
+    files = [hub.find(wanted, folder) for wanted in wanted_files(model, format)]
     coming = [file for file in files if not file.is_there]
-    print(describe(files, folder), file=sys.stderr if options.json else sys.stdout, flush=True)
+    print(describe(files, folder), file=sys.stderr if as_json else sys.stdout, flush=True)
     if coming:
         check_space(coming)
-        _ask(options, sum(file.left for file in coming))
+        if not yes:
+            _ask(sum(file.left for file in coming), f'joyimage download {model} --format {format} --to "{to}" --yes')
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder), _progress_bars(not options.quiet), _interruptible():
+        with _alone(folder), _progress_bars(not quiet), _interruptible():
             for file in coming:
                 hub.fetch(file)
-    _report(options, files, coming, folder)
+    _report(model, files, coming, folder, as_json)
 
 
 def wanted_files(model: str, format: str) -> tuple[Wanted, ...]:
@@ -327,21 +310,16 @@ def check_space(files: Iterable[RemoteFile]) -> None:
             )
 
 
-def _ask(options, count: int) -> None:
-    """Raises `JoyImageError` unless the answer is yes, or was given by --yes."""
-    if options.yes:
-        return
+def _ask(count: int, agreeing: str) -> None:
+    """Raises `JoyImageError` unless the answer is yes; where nobody can answer, it names the command that agrees."""
     if not (sys.stdin and sys.stdin.isatty()):
-        raise JoyImageError(
-            "nothing was downloaded, as there is no terminal to ask at; to agree, type: joyimage download "
-            f'{options.model} --format {options.format} --to "{options.to}" --yes'
-        )
+        raise JoyImageError(f"nothing was downloaded, as there is no terminal to ask at; to agree, type: {agreeing}")
     print(f"Download {_bytes(count)}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise JoyImageError("nothing was downloaded, as the answer was not y")
 
 
-def _report(options, files: Sequence[RemoteFile], came: Sequence[RemoteFile], folder: Path) -> None:
+def _report(model: str, files: Sequence[RemoteFile], came: Sequence[RemoteFile], folder: Path, as_json: bool) -> None:
     """Say what the new files are, and the command that uses them all. Raises `CheckpointError` for one that is none."""
     from .checkpoints import inspect
 
@@ -351,9 +329,9 @@ def _report(options, files: Sequence[RemoteFile], came: Sequence[RemoteFile], fo
         raise CheckpointError(f"{error}\nIt came as the hub has it; remove it and tell those who publish it") from error
     tokenizer = _tokenizer(next(file.place for file in files if file.option == "encoder"), folder)
     given = [(file.option, file.place) for file in files] + [("tokenizer", tokenizer or "FOLDER")]
-    command = " ".join(("joyimage edit", MODELS[options.model][2], *(f'--{option} "{path}"' for option, path in given)))
+    command = " ".join(("joyimage edit", MODELS[model][2], *(f'--{option} "{path}"' for option, path in given)))
     note = "" if tokenizer else TOKENIZER
-    if not options.json:
+    if not as_json:
         print("\n" + "\n\n".join(filter(None, (*map(str, reports), f"Use them:\n{command}", note))))
         return
     listed = [

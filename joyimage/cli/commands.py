@@ -1,0 +1,251 @@
+"""What each command does: its input checked, the model loaded, the library called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .. import download, spatial
+from ..errors import JoyImageError, MissingFileError
+from ..settings import Answering, Sampling, check_base_size, check_output, check_seed
+from .outputs import output_paths, save
+
+# Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
+SAMPLING = (
+    "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
+    "timesteps", "solver", "seed", "count", "strength",
+)  # fmt: skip
+
+
+def run_edit(options) -> None:
+    pictures, instructions, names = _edit_inputs(options)
+    parameters = _checked(options)
+    pictures = _loaded(pictures)
+    edits = max(len(instructions), len(names))
+    paths = output_paths(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
+    model = _load(options)
+    started = time.perf_counter()
+    results = model.edit(
+        pictures,
+        instructions,
+        size=options.size,
+        base_size=None if options.exact else options.base_size,
+        progress=not options.quiet,
+        **parameters,
+    )
+    seconds = time.perf_counter() - started
+    save(options, _saved_name(options), results, paths, instructions, names, parameters, seconds)
+
+
+def run_generate(options) -> None:
+    parameters = _checked(options)
+    paths = output_paths(options.output, "picture", len(options.prompt) * options.count)
+    model = _load(options)
+    started = time.perf_counter()
+    results = model.generate(
+        options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
+    )
+    seconds = time.perf_counter() - started
+    save(options, _saved_name(options), results, paths, options.prompt, [[]], parameters, seconds)
+
+
+def run_ask(options) -> None:
+    pictures, question = options.inputs, None
+    if not Path(pictures[-1]).is_file():
+        *pictures, question = pictures
+    Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
+    loaded = _loaded(pictures)
+    show = None if options.json else lambda text: print(text, end="", flush=True)
+    answer = _load(options).ask(
+        loaded,
+        question,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        seed=options.seed,
+        on_text=show,
+    )
+    print(json.dumps({"question": question, "images": pictures, "answer": answer}) if options.json else "")
+
+
+def run_rewrite(options) -> None:
+    rewritten = _load(options).rewrite(options.prompt, options.image)
+    print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
+
+
+def run_inspect(options) -> None:
+    from .. import checkpoints
+
+    reports = [checkpoints.inspect(path) for path in options.path]
+    if options.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print("\n\n".join(map(str, reports)))
+
+
+def run_convert(options) -> None:
+    from ..checkpoints import convert
+
+    _use_threads(options.threads)
+    written = convert(
+        options.path, options.output, format=options.format, layout=options.layout, progress=not options.quiet
+    )
+    if options.json:
+        print(json.dumps([vars(file) for file in written], indent=2))
+    else:
+        print("\n".join(map(str, written)))
+
+
+def run_plan(options) -> None:
+    import torch
+
+    from ..planning import plan_model
+
+    if options.memory is None:
+        raise JoyImageError("plan needs a budget, such as --memory 12GB")
+    plan = plan_model(
+        _model_name(options),
+        memory=options.memory,
+        mmdit=options.mmdit,
+        vae=options.vae,
+        encoder=options.encoder,
+        device=options.device or "cuda",
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        size=options.size,
+        references=options.references,
+    )
+    print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
+
+
+def run_download(options) -> None:
+    download.run(options.model, options.format, options.to, yes=options.yes, quiet=options.quiet, as_json=options.json)
+
+
+def run_demo(options) -> None:
+    from ..demo import run
+
+    _use_threads(options.threads or 1)
+    run(options.output, quiet=options.quiet, as_json=options.json)
+
+
+def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
+    """Pictures and instructions of `edit`, and the names of each edit's pictures.
+
+    Spatial options bring the instruction, and draw the box.
+    """
+    wanted = [name for name in ("move", "rotate", "camera") if getattr(options, name) is not None]
+    if len(wanted) > 1:
+        raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
+    if wanted and options.instruction:
+        raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
+    files, instructions = options.inputs, options.instruction
+    if not wanted and not instructions:
+        files, instructions = files[:-1], files[-1:]
+    if not files:
+        raise JoyImageError('give a picture and an instruction, such as: joyimage edit photo.jpg "Remove the cup."')
+    pictures: list = list(files)
+    if wanted:
+        instructions, pictures = _spatial(options, wanted[0], pictures)
+    names = [Path(file).name for file in files]
+    if options.each:
+        return [[picture] for picture in pictures], instructions, [[name] for name in names]
+    return pictures, instructions, [names]
+
+
+def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
+    if kind == "move":
+        if options.box is None or len(pictures) != 1:
+            raise JoyImageError("--move takes one picture and --box LEFT,TOP,RIGHT,BOTTOM in its pixels")
+        from ..images import load
+
+        return [spatial.move_object(options.move)], [spatial.draw_box(load(pictures[0]), options.box)]
+    if kind == "rotate":
+        return [spatial.rotate_object(options.rotate, options.view or "")], pictures
+    parts = [part.strip() for part in options.camera.split(",")]
+    if len(parts) > 3:
+        raise JoyImageError(f"--camera takes YAW,PITCH,ZOOM, not {options.camera!r}")
+    yaw, pitch, zoom = parts + ["0", "0", "unchanged"][len(parts) :]
+    return [spatial.camera(_number(yaw), _number(pitch), zoom)], pictures
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise JoyImageError(f"{text!r} is not a number of degrees") from None
+
+
+def _checked(options) -> dict:
+    """What goes to the library under the same names, checked before any weights are opened."""
+    parameters = {name: getattr(options, name) for name in SAMPLING}
+    Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
+    check_seed(options.seed)
+    check_output("pil", options.count)
+    check_base_size(options.base_size)
+    for path, _ in options.lora:
+        if not Path(path).is_file():
+            raise MissingFileError(f"there is no LoRA file {path}")
+    if options.size is not None:
+        from ..images import check_size
+
+        check_size(options.size)
+    return parameters
+
+
+def _loaded(pictures: list) -> list:
+    """Pictures, or lists of them, read from their files."""
+    from ..images import load
+
+    return [_loaded(one) if isinstance(one, list) else load(one) for one in pictures]
+
+
+def _model_name(options) -> str | None:
+    """The model folder to load; parts given one by one need none."""
+    given = options.model or os.environ.get("JOYIMAGE_MODEL")
+    return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
+
+
+def _saved_name(options) -> str:
+    """The model's name in a picture's parameters: for parts given one by one, that of the MMDiT."""
+    return _model_name(options) or str(options.mmdit)
+
+
+def _load(options):
+    import torch  # after the options are checked: it takes a second, and --help should not
+
+    from ..pipeline import JoyImage
+    from ..precision import WHOLE
+
+    name = _model_name(options)
+    if name == "tiny":
+        print(
+            "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "
+            "The published weights come with: joyimage download edit",
+            file=sys.stderr,
+        )
+    model = JoyImage.load(
+        name,
+        mmdit=options.mmdit,
+        vae=options.vae,
+        encoder=options.encoder,
+        tokenizer=options.tokenizer,
+        device=options.device,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        memory=options.memory,
+    )
+    if options.lora:
+        model.set_loras(*options.lora)
+    _use_threads(options.threads or (1 if model.memory.needs.weights < WHOLE else None))
+    return model
+
+
+def _use_threads(count: int | None) -> None:
+    """Let torch work with so many; None leaves it to torch. In small networks threads mostly wait for each other."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)

@@ -1,0 +1,257 @@
+"""The parser: commands, groups of options, and what a value is read as. Defaults and help are those of the settings."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from .. import __version__
+from ..download import FORMATS, MODELS
+from ..settings import AUTO, BASE_SIZES, DTYPES, VIEWS, Answering, Sampling, Settings
+from .commands import (
+    run_ask,
+    run_convert,
+    run_demo,
+    run_download,
+    run_edit,
+    run_generate,
+    run_inspect,
+    run_plan,
+    run_rewrite,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joyimage",
+        description="JoyAI-Image: edit pictures, make them from text, ask about them.",
+        epilog="Weights: without any, a bundled tiny model is used, for trying the commands. `joyimage download edit` "
+        "fetches those of the published model, `joyimage download plus` those of the one for several pictures.",
+    )
+    parser.add_argument("--version", action="version", version=f"joyimage {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    common = _common_options()
+    weights = _weight_options()
+    threads = _thread_options()
+    networks = [common, weights, _lora_options(), threads]
+    _add_edit(commands, [*networks, _sampling_options()])
+    _add_generate(commands, [*networks, _sampling_options()])
+    _add_ask(commands, networks)
+    _add_rewrite(commands, networks)
+    inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
+    inspect.add_argument("path", nargs="+", help="a file or folder")
+    inspect.set_defaults(run=run_inspect)
+    _add_convert(commands, [common, threads])
+    _add_plan(commands, [common, weights])
+    _add_download(commands, [common])
+    demo = commands.add_parser(
+        "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
+    )
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for the pictures (demo)")
+    demo.set_defaults(run=run_demo)
+    return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    options.add_argument("--quiet", action="store_true", help="no progress bars")
+    options.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return options
+
+
+def _thread_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--threads", type=_threads, metavar="N", help="of the processor (1 for small models, else all)"
+    )
+    return options
+
+
+def _weight_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("weights")
+    group.add_argument("-m", "--model", help='model folder, or "tiny" (default: $JOYIMAGE_MODEL, else "tiny")')
+    group.add_argument("--mmdit", type=Path, help="MMDiT weights")
+    group.add_argument("--vae", type=Path, help="VAE weights")
+    group.add_argument("--encoder", type=Path, help="Qwen3-VL weights")
+    group.add_argument("--tokenizer", type=Path, help="folder with the Qwen tokenizer's files")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU where there is one)")
+    group.add_argument("--dtype", choices=DTYPES, help="precision of MMDiT and encoder (default: the files')")
+    group.add_argument("--memory", help="what to take of the device, such as 12GB (default: all it needs)")
+    return options
+
+
+def _lora_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--lora", type=_lora, action="append", default=[], metavar="FILE[:STRENGTH]", help="a LoRA (1); may be repeated"
+    )
+    return options
+
+
+def _sampling_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("-o", "--output", type=Path, help="PNG file, or a folder for several pictures")
+    options.add_argument("-n", "--negative-prompt", help="what to stay away from")
+    options.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, multiples of 16")
+    sizes = f"{', '.join(map(str, BASE_SIZES[:-1]))} or {BASE_SIZES[-1]}"
+    options.add_argument(
+        "--base-size", type=_base_size, default=AUTO, metavar="N",
+        help=f"{sizes} ({AUTO}: the model's own, {BASE_SIZES[-1]} or tiny's {BASE_SIZES[0]})",
+    )  # fmt: skip
+    _add_setting(options, Sampling, "steps")
+    _add_setting(options, Sampling, "guidance_scale", "-g")
+    _add_setting(options, Sampling, "rescale")
+    low, high = Sampling.guidance_interval
+    options.add_argument(
+        "--guidance-interval", type=_pair_of_floats, default=(low, high), metavar="LOW,HIGH",
+        help=f"{Sampling.purpose('guidance_interval')} ({low:g},{high:g})",
+    )  # fmt: skip
+    _add_setting(options, Sampling, "shift")
+    _add_setting(options, Sampling, "schedule")
+    options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help=Sampling.purpose("sigmas"))
+    options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help=Sampling.purpose("timesteps"))
+    _add_setting(options, Sampling, "solver")
+    options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
+    options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
+    return options
+
+
+def _add_setting(parser: argparse.ArgumentParser, settings: type[Settings], name: str, *short: str) -> None:
+    """An option for a setting: its name, default and help."""
+    default = getattr(settings, name)
+    parser.add_argument(
+        *short, f"--{name.replace('_', '-')}", type=type(default), default=default, help=settings.help(name)
+    )
+
+
+def _add_edit(commands, parents) -> None:
+    edit = commands.add_parser("edit", parents=parents, help="edit pictures by instruction")
+    edit.add_argument(
+        "inputs", nargs="+", metavar="IMAGE… INSTRUCTION", help="one to six pictures, then what to do with them"
+    )
+    edit.add_argument("-i", "--instruction", action="append", default=[], help="an instruction; may be repeated")
+    edit.add_argument("--each", action="store_true", help="edit each picture by itself, not all into one")
+    edit.add_argument("--exact", action="store_true", help="keep the picture's own size, to a multiple of 16")
+    _add_setting(edit, Sampling, "strength")
+    spatial_options = edit.add_argument_group("spatial editing, instead of an instruction")
+    spatial_options.add_argument("--move", metavar="OBJECT", help="move an object into the box given by --box")
+    spatial_options.add_argument("--box", type=_box, metavar="L,T,R,B", help="box for --move, in pixels")
+    spatial_options.add_argument("--rotate", metavar="OBJECT", help="rotate an object to the view given by --view")
+    spatial_options.add_argument("--view", help=", ".join(VIEWS))
+    spatial_options.add_argument(
+        "--camera", metavar="YAW,PITCH[,ZOOM]", help="turn the camera by degrees; zoom in, out or unchanged"
+    )
+    edit.set_defaults(run=run_edit)
+
+
+def _add_generate(commands, parents) -> None:
+    generate = commands.add_parser("generate", parents=parents, help="make pictures from text")
+    generate.add_argument("prompt", nargs="+", help="one picture for each")
+    generate.set_defaults(run=run_generate, strength=Sampling.strength)
+
+
+def _add_ask(commands, parents) -> None:
+    ask = commands.add_parser("ask", parents=parents, help="ask about pictures")
+    ask.add_argument(
+        "inputs", nargs="+", metavar="IMAGE… [QUESTION]", help="pictures, then the question (a description)"
+    )
+    for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
+        _add_setting(ask, Answering, name)
+    ask.set_defaults(run=run_ask)
+
+
+def _add_rewrite(commands, parents) -> None:
+    rewrite = commands.add_parser("rewrite", parents=parents, help="make a prompt clear and specific")
+    rewrite.add_argument("prompt")
+    rewrite.add_argument("--image", type=Path, action="append", default=[], help="picture that the prompt is about")
+    rewrite.set_defaults(run=run_rewrite)
+
+
+def _add_convert(commands, parents) -> None:
+    convert = commands.add_parser(
+        "convert",
+        parents=parents,
+        help="write weights in another format or layout",
+        description="Matrices are quantised; what is small or sensitive keeps its precision, and the report says why.",
+    )
+    convert.add_argument("path", help="a file, a part's folder or a model folder")
+    convert.add_argument("output", help="a .safetensors or .gguf file for one part, else a folder")
+    convert.add_argument("--format", metavar="FORMAT", help="fp32, bf16, fp16, fp8, int8, gguf:Q4_K … (as they are)")
+    convert.add_argument("--layout", default="comfy", help="comfy or diffusers (comfy)")
+    convert.set_defaults(run=run_convert)
+
+
+def _add_plan(commands, parents) -> None:
+    plan = commands.add_parser("plan", parents=parents, help="say what will be where within a --memory")
+    plan.add_argument("--size", type=_size, default=(1024, 1024), metavar="HxW", help="of the picture (1024x1024)")
+    plan.add_argument("--references", type=int, default=1, help="pictures that go in (1)")
+    plan.set_defaults(run=run_plan)
+
+
+def _add_download(commands, parents) -> None:
+    download = commands.add_parser(
+        "download",
+        parents=parents,
+        help="fetch the published weights",
+        description="Fetches a model's three files from the Hugging Face Hub, or from the hub in $HF_ENDPOINT, with "
+        "the token in $HF_TOKEN where there is one. Says first what comes; goes on where an earlier call stopped.",
+    )
+    download.add_argument("model", choices=MODELS, help="edit works on one picture, plus on up to six")
+    download.add_argument("--format", choices=FORMATS, default="int8", help="bf16 is twice as large (int8)")
+    download.add_argument(
+        "--to", type=Path, default=Path("models"), metavar="FOLDER", help="such as ComfyUI's models folder (models)"
+    )
+    download.add_argument("--yes", action="store_true", help="do not ask")
+    download.set_defaults(run=run_download)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 1024x768")
+    return int(height), int(width)
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, such as 4")
+    return int(text)
+
+
+def _base_size(text: str) -> int | str:
+    if text != AUTO and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pixels, such as 512")
+    return text if text == AUTO else int(text)
+
+
+def _lora(text: str) -> tuple[str, float]:
+    """FILE or FILE:STRENGTH; a colon before what is no number is part of the name."""
+    file, colon, strength = text.rpartition(":")
+    try:
+        return (file, float(strength)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
+def _floats(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers with commas between") from None
+
+
+def _pair_of_floats(text: str) -> tuple[float, float]:
+    values = _floats(text)
+    if len(values) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with a comma between")
+    return values[0], values[1]
+
+
+def _box(text: str) -> tuple[float, ...]:
+    values = _floats(text)
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels")
+    return tuple(values)
