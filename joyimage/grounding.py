@@ -93,6 +93,32 @@ def box_from_json(text: str, width: int, height: int) -> Box:
     return _clipped((x * width, y * height, (x + w) * width, (y + h) * height), width, height)
 
 
+def boxes_from_json(text: str, width: int, height: int) -> list[Box]:
+    """The boxes of a JSON list, each as `box_from_json` reads one, in its order.
+
+    Raises `JoyImageError` for no box, for another form, and with its number, from 1, for a box that cannot be used.
+    """
+    try:
+        entries = json.loads(text) if text.strip() else []
+    except ValueError:
+        entries = None
+    if not isinstance(entries, list):
+        raise JoyImageError(
+            'the boxes must read [{"x": …, "y": …, "w": …, "h": …}, …] in fractions of the picture, '
+            f"not {_excerpt(text)}"
+        )
+    if not entries:
+        raise JoyImageError("there are no boxes: draw at least one on the picture")
+    return [_numbered(i, json.dumps(entry), width, height) for i, entry in enumerate(entries, 1)]
+
+
+def _numbered(number: int, text: str, width: int, height: int) -> Box:
+    try:
+        return box_from_json(text, width, height)
+    except JoyImageError as error:
+        raise JoyImageError(f"box {number}: {error}") from None
+
+
 def box_to_region(box: Box) -> dict[str, int]:
     """A box as `{"x": …, "y": …, "width": …, "height": …}` in pixels."""
     left, top, right, bottom = box
@@ -150,6 +176,6 @@ def _clipped(corners: Sequence[float], width: int, height: int) -> Box:
         left, top, right, bottom = corners
         raise JoyImageError(
             f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) covers nothing of the picture, which is "
-            f"{width} pixels wide and {height} high: draw one around the place where the object is to go"
+            f"{width} pixels wide and {height} high: draw one inside it"
         )
     return box

@@ -11,7 +11,7 @@ from .edit import Edit
 from .example import ExampleScene, LoadImage
 from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
-from .spatial import Camera, MoveObject, Orbit, RotateObject
+from .spatial import Camera, DrawBoxes, MoveObject, Orbit, RotateObject
 from .understanding import Ask, Locate, RewritePrompt
 
 NODES = [
@@ -27,6 +27,7 @@ NODES = [
     RotateObject,
     Camera,
     Orbit,
+    DrawBoxes,
     Ask,
     RewritePrompt,
     Locate,

@@ -1,4 +1,4 @@
-"""Spatial instructions: moving an object into a red box, turning it, and moving the camera."""
+"""Spatial instructions, for an object or the camera, and boxes drawn on a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from torch import Tensor
 
 from ..joyimage import spatial
 from ..joyimage.batches import from_batch, to_batch
-from ..joyimage.grounding import box_from_json, box_from_mask, box_from_regions, box_to_region, boxes_to_mask
+from ..joyimage.grounding import (
+    box_from_json,
+    box_from_mask,
+    box_from_regions,
+    box_to_region,
+    boxes_from_json,
+    boxes_to_mask,
+)
 from .inputs import blame, check, object_input
 
 NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
@@ -213,3 +220,46 @@ class Orbit(io.ComfyNode):
     @classmethod
     def execute(cls, yaw_start, yaw_end, views, pitch, zoom, image=None) -> io.NodeOutput:
         return io.NodeOutput(spatial.orbit(yaw_start, yaw_end, views, pitch, zoom), passed_on(image))
+
+
+class DrawBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageDrawBoxes",
+            display_name="Draw Boxes (JoyImage)",
+            category="JoyImage/spatial",
+            description="Boxes that you draw on a picture, as bounding boxes and as a mask.",
+            search_aliases=["bounding box", "mask by box", "regions", "inpaint mask"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to draw on; of a batch, the first is shown."),
+                io.String.Input(
+                    "boxes",
+                    default="",
+                    socketless=True,
+                    extra_dict={"widgetType": "JOYIMAGE_BOXES"},
+                    tooltip='The boxes: [{"x": …, "y": …, "w": …, "h": …}, …] in fractions of the picture.',
+                ),
+            ],
+            outputs=[
+                io.BoundingBoxes.Output(display_name="boxes", tooltip="All boxes in pixels, in the order drawn."),
+                io.BoundingBox.Output(
+                    display_name="bbox",
+                    tooltip="The first box in pixels. Connect it to the bbox of Move Object (JoyImage).",
+                ),
+                io.Mask.Output(display_name="mask", tooltip="White inside all boxes, as for Set Latent Noise Mask."),
+                io.Image.Output(display_name="image", tooltip="The picture as it came."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, boxes) -> bool | str:
+        return blame("boxes", check(boxes_from_json, boxes, ANY_SIDE, ANY_SIDE))
+
+    @classmethod
+    def execute(cls, image, boxes) -> io.NodeOutput:
+        size = from_batch(image[:1])[0].size
+        areas = boxes_from_json(boxes, *size)
+        regions = [box_to_region(area) for area in areas]
+        source = ui.PreviewImage(image[:1]).values  # for the widget, where no node before shows the picture
+        return io.NodeOutput(regions, regions[0], boxes_to_mask(areas, *size), image, ui={"source": source})

@@ -15,6 +15,8 @@ from joyimage.grounding import (
     box_from_regions,
     box_to_json,
     box_to_region,
+    boxes_from_json,
+    boxes_to_mask,
     locate_question,
     parse_boxes,
 )
@@ -131,6 +133,38 @@ def test_a_box_to_the_very_edge_may_stick_out_by_a_rounding():
 def test_a_json_box_that_cannot_be_used_is_refused(text, message):
     with pytest.raises(JoyImageError, match=message):
         box_from_json(text, 1000, 500)
+
+
+BOXES = '[{"x": 0.2, "y": 0.1, "w": 0.2, "h": 0.1}, {"x": 0.70001, "y": 0, "w": 0.3, "h": 1}]'
+
+
+def test_boxes_keep_the_order_of_their_list():
+    assert boxes_from_json(BOXES, 1000, 500) == [CUP, (700, 0, 1000, 500)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there are no boxes: draw at least one"),
+        (" \n", "there are no boxes: draw at least one"),
+        ("[]", "there are no boxes: draw at least one"),
+        ("draw here", "the boxes must read"),
+        ("null", "the boxes must read"),
+        ('{"x": 0.2, "y": 0.1, "w": 0.2, "h": 0.1}', "the boxes must read"),
+        ("[[0, 0, 1, 1]]", "box 1: the box must read"),
+        (BOXES[:-1] + ', {"x": 0.5, "y": 0.5, "w": 0.6, "h": 0.3}]', "box 3: the box .* reaches outside"),
+        (BOXES[:-1] + ', {"x": 0.5, "y": 0.5, "w": 0, "h": 0.3}]', "box 3: the box .* covers nothing"),
+        ('[{"x": NaN, "y": 0.5, "w": 0.2, "h": 0.3}]', "box 1: the box .* reaches outside"),
+    ],
+)
+def test_a_list_of_boxes_that_cannot_be_used_is_refused(text, message):
+    with pytest.raises(JoyImageError, match=message):
+        boxes_from_json(text, 1000, 500)
+
+
+def test_the_mask_of_boxes_is_white_in_all_of_them():
+    mask = boxes_to_mask([(1, 0, 3, 2), (2, 1, 4, 3)], 5, 4)
+    assert mask.tolist() == [[[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]]]
 
 
 REGION = {"x": 200, "y": 50.0, "width": 200, "height": 50}

@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { answerView, listen, remember } from "./answer.js";
 import { boxWidget } from "./box.js";
+import { boxesWidget } from "./boxes.js";
 import { cameraView } from "./camera.js";
 import { colour } from "./colours.js";
 import { compareView } from "./compare.js";
@@ -51,6 +52,7 @@ app.registerExtension({
   },
   getCustomWidgets: () => ({
     JOYIMAGE_BOX: (/** @type {GraphNode} */ node, /** @type {string} */ name) => ({ widget: boxWidget(node, name) }),
+    JOYIMAGE_BOXES: (/** @type {GraphNode} */ node, /** @type {string} */ name) => ({ widget: boxesWidget(node, name) }),
   }),
   nodeCreated(/** @type {GraphNode & {comfyClass: string}} */ node) {
     if (node.comfyClass?.startsWith("JoyImage")) {

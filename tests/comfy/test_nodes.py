@@ -292,6 +292,59 @@ def test_a_mask_without_content_is_named(client, pictures):
         client.run(graph)
 
 
+TWO_BOXES = [BOX, {"x": 0.7, "y": 0.6, "w": 0.2, "h": 0.3}]  # which overlap
+
+
+def test_drawn_boxes_are_given_in_pixels_and_as_a_mask(client, pictures):
+    graph = Graph()
+    drawn = graph.add("JoyImageDrawBoxes", image=load_image(graph, "wide.png"), boxes=json.dumps(TWO_BOXES))
+    boxes, first = (graph.add("PreviewAny", source=output(drawn, slot)) for slot in (0, 1))
+    mask = graph.add("PreviewImage", images=graph.add("MaskToImage", mask=output(drawn, 2)))
+    image = graph.add("PreviewImage", images=output(drawn, 3))
+    run = client.run(graph)
+    expected = [
+        {"x": 75, "y": 100, "width": 150, "height": 50},
+        {"x": 210, "y": 120, "width": 60, "height": 60},
+    ]
+    assert json.loads(text_of(run, boxes)) == expected
+    assert json.loads(text_of(run, first)) == expected[0]
+    white = np.zeros((200, 300), bool)
+    white[100:150, 75:225] = white[120:180, 210:270] = True
+    assert np.array_equal(shown_image(run, mask)[..., 0] == 255, white)
+    assert np.array_equal(shown_image(run, mask).any(axis=-1), white)
+    assert np.array_equal(shown_image(run, image), np.asarray(pictures["wide.png"]))
+
+
+def test_the_first_drawn_box_is_a_place_to_move_to(client, pictures):
+    graph = Graph()
+    drawn = graph.add("JoyImageDrawBoxes", image=load_image(graph, "wide.png"), boxes=json.dumps(TWO_BOXES))
+    image = graph.add("PreviewImage", images=move(graph, box="", bbox=output(drawn, 1)))
+    expected = spatial.draw_box(pictures["wide.png"], (75, 100, 225, 150))
+    assert np.array_equal(shown_image(client.run(graph), image), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("", "there are no boxes"),
+        ("[]", "there are no boxes"),
+        ("here", "the boxes must read"),
+        (json.dumps(BOX), "the boxes must read"),
+        (json.dumps([BOX, {**BOX, "w": 0.9}]), "box 2: the box"),
+        (json.dumps([{**BOX, "h": 0}]), "covers nothing"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_refused_before_running(client, pictures, boxes, message):
+    graph = Graph()
+    drawn = graph.add("JoyImageDrawBoxes", image=load_image(graph, "wide.png"), boxes=boxes)
+    graph.add("PreviewAny", source=drawn)
+    with pytest.raises(Rejected) as refused:
+        client.run(graph)
+    assert message in refused.value.errors["JoyImageDrawBoxes"]
+    reply = json.loads(str(refused.value))["node_errors"]
+    assert [e["extra_info"]["input_name"] for e in reply[drawn[0]]["errors"]] == ["boxes"]
+
+
 @pytest.mark.parametrize(
     ("node", "inputs", "expected"),
     [
