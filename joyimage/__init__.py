@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from .errors import CheckpointError, JoyImageError, MissingFileError
 
 if TYPE_CHECKING:
-    from .pipeline import Conditioning, JoyImage
+    from .conditioning import Conditioning
+    from .pipeline import JoyImage
 
 
 def _version() -> str:

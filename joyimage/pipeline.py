@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,9 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoints, lora, rewriting, sampling
+from .conditioning import Conditioning, Group, fit, join, read, see
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import NATIVE_BASE_SIZE, best_bucket, check_size, cover, nearest_size, to_pil, to_tensor
+from .images import NATIVE_BASE_SIZE, to_pil, to_tensor
 from .inputs import (
     Source,
     find_parts,
@@ -40,21 +40,6 @@ REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request
 # more image tokens than this: then reading the weights costs most. Packed against one after the other, on two cores:
 # 0.85 of the time at 2 x 8 tokens, 0.98 at 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
 PACKED_TOKENS = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Conditioning:
-    """What one edit or generation is conditioned on; reusable over seeds, schedules and guidance scales."""
-
-    positive: Tensor  # (L, text_dim)
-    negative: Tensor  # (L', text_dim)
-    references: tuple[Tensor, ...]  # clean latents, each (1, 16, 1, h_i, w_i)
-    size: tuple[int, int]  # height, width of the target in pixels
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Samples with equal shapes can share a batch; their prompts need not have one length."""
-        return (self.size, *(tuple(reference.shape) for reference in self.references))
 
 
 class JoyImage:
@@ -286,37 +271,31 @@ class JoyImage:
             groups = [(edit, [i]) for i, edit in enumerate(edits)]
         else:
             groups = [(edits[0], list(range(len(prompts))))]
-        result = []
-        for edit, members in groups:
-            group_prompts, group_negatives = [prompts[i] for i in members], [negatives[i] for i in members]
-            result += self._condition_group(edit, group_prompts, group_negatives, size, base_size)
-        return result
+        pairs = list(zip(prompts, negatives, strict=True))
+        return self._conditioned(
+            [Group(*fit(load_all(edit), size, base_size), tuple(pairs[i] for i in members)) for edit, members in groups]
+        )
 
     def _side(self, base_size: int | str | None) -> int | None:
         """A base size with "auto" resolved."""
         check_base_size(base_size)
         return self.base_size if base_size == AUTO else base_size
 
-    def _condition_group(self, pictures, prompts, negatives, size, base_size) -> list[Conditioning]:
-        """Conditionings of several prompts on the same pictures, whose encodings are shared."""
-        pictures, size = fit(load_all(pictures), size, base_size)
-        texts = list(dict.fromkeys([*prompts, *negatives]))
-        with self.memory.conditioning(vision_pixels(pictures), text_tokens(texts)):
-            encoded = self.encoder.encode(texts, pictures)
-        context = {text: value.to(self.device, self.dtype) for text, value in zip(texts, encoded, strict=True)}
-        references = self._encode(pictures)
-        return [
-            Conditioning(context[prompt], context[negative], references, size)
-            for prompt, negative in zip(prompts, negatives, strict=True)
-        ]
+    def _conditioned(self, groups: Sequence[Group]) -> list[Conditioning]:
+        """In one visit of the encoder, and one of the VAE where there are pictures."""
+        pixels = max(vision_pixels(group.pictures) for group in groups)
+        with self.memory.conditioning(pixels, max(text_tokens(group.texts) for group in groups)):
+            contexts = read(groups, self._read)
+        if not any(group.pictures for group in groups):
+            return join(groups, contexts, [()] * len(groups))
+        with self.memory.vae(max(group.pixels for group in groups)) as tiled:
+            references = see(
+                groups, lambda picture: tiled(partial(self.vae.encode, to_tensor(picture).to(self.device)))
+            )
+        return join(groups, contexts, references)
 
-    def _encode(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-        """The clean latents (1, 16, 1, h, w) of pictures."""
-        if not pictures:
-            return ()
-        images = [to_tensor(picture).to(self.device) for picture in pictures]
-        with self.memory.vae(max(picture.width * picture.height for picture in pictures)) as tiled:
-            return tuple(tiled(partial(self.vae.encode, image)) for image in images)
+    def _read(self, texts: list[str], pictures: Sequence[Image.Image]) -> list[Tensor]:
+        return [context.to(self.device, self.dtype) for context in self.encoder.encode(texts, pictures)]
 
     def render(
         self,
@@ -500,29 +479,6 @@ OUTPUTS: dict[str, Callable[[JoyImage, list[Tensor]], object]] = {
     "np": lambda model, latents: _to_tensor(model, latents).permute(0, 2, 3, 1).numpy(),
     "latent": lambda model, latents: _stack(latents),
 }
-
-
-def fit(
-    pictures: Sequence[Image.Image], size: tuple[int, int] | None, base_size: int | None
-) -> tuple[list[Image.Image], tuple[int, int]]:
-    """Scale and crop the pictures of one edit; returns them with the (height, width) of the target.
-
-    One picture shares the target's size, as Edit was trained; of several, each has its own bucket and the target
-    that of the last, as Edit-Plus was. Without pictures the target is a square with the side `base_size`.
-    """
-    if size is None and not pictures:
-        if base_size is None:
-            raise JoyImageError("there is no picture whose size to keep: give a size, or a base size")
-        size = base_size, base_size
-    if size is not None:
-        size = check_size(size)
-    if size is not None and len(pictures) < 2:
-        sizes = [size] * len(pictures)
-    elif base_size is None:
-        sizes = [nearest_size(picture.height, picture.width) for picture in pictures]
-    else:
-        sizes = [best_bucket(picture.height, picture.width, base_size) for picture in pictures]
-    return [cover(picture, own) for picture, own in zip(pictures, sizes, strict=True)], size or sizes[-1]
 
 
 def _memory(mmdit: MMDiT, vae: WanVAE, encoder: Encoder, device: torch.device, budget: int | None = None) -> Memory:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
 
 import comfy.model_management
 import torch
@@ -11,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..joyimage.batches import to_batch
+from ..joyimage.conditioning import Conditioning, Group, fit, join, read, see
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
 from ..joyimage.images import Size, check_size
 from ..joyimage.inputs import MAX_REFERENCES
-from ..joyimage.pipeline import fit
 from ..joyimage.settings import AUTO, BASE_SIZES
 from .feedback import caught_warnings, told
 from .inputs import Refusal, all_pictures, blame, check, encoder_input, images_input, refuse
@@ -146,14 +148,17 @@ class EncodePrompt(io.ComfyNode):
         count = max(map(len, [prompt, negative_prompt, *slots]))
         pairs = [(pick(prompt, i), pick(negative_prompt, i)) for i in range(count)]
         size, base = target_size(width[0], height[0]), side(base_size[0], encoder[0])
-        results, notes = [()] * count, []
+        batches, members = zip(*groups(slots, count), strict=True)
+        edits = [
+            Group(*fitted(images, size, base), tuple(pairs[i] for i in numbers))
+            for images, numbers in zip(batches, members, strict=True)
+        ]
         with caught_warnings() as problems:
-            for batches, members in groups(slots, count):
-                pictures, fitted_size = fitted(batches, size, base)
-                conditionings = encode(encoder[0], vae and vae[0], pictures, [pairs[i] for i in members])
-                for i, (positive, negative) in zip(members, conditionings, strict=True):
-                    results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
-                notes.append(size_note(fitted_size, pictures))
+            conditionings = encode(encoder[0], vae and vae[0], edits)
+        results = [()] * count
+        for i, (positive, negative, fitted_size) in zip(chain(*members), conditionings, strict=True):
+            results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
+        notes = [size_note(edit.size, edit.pictures) for edit in edits]
         text = told(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
         return io.NodeOutput(*map(list, zip(*results, strict=True)), ui=text)
 
@@ -187,7 +192,7 @@ def side(choice: str, encoder) -> int | None:
     return None if choice == EXACT else int(choice)
 
 
-def fitted(batches: Sequence[Tensor], size: Size | None, base: int | None) -> tuple[list[Image.Image], Size]:
+def fitted(batches: Sequence[Tensor], size: Size | None, base: int | None) -> tuple[tuple[Image.Image, ...], Size]:
     """The pictures of one edit, scaled and cropped as `JoyImage.edit` does, and the (height, width) of the result."""
     pictures = all_pictures(batches)
     if len(pictures) > MAX_REFERENCES:
@@ -204,14 +209,18 @@ def size_note(size: Size, pictures: Sequence[Image.Image]) -> str:
     return f"{size[1]} x {size[0]} pixels, references: {len(pictures)}"
 
 
-def encode(encoder, vae, pictures: Sequence[Image.Image], pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:
-    """Positive and negative CONDITIONING for each pair of prompts; all share the pictures and their encoding."""
-    if not all(prompt.strip() for prompt, _ in pairs):
+def encode(encoder, vae, edits: Sequence[Group]) -> list[tuple[list, list, Size]]:
+    """Positive and negative CONDITIONING of each edit and the size of its result; a group's edits share references."""
+    if not all(prompt.strip() for group in edits for prompt, _ in group.prompts):
         raise JoyImageError(EMPTY)
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    contexts = dict(zip(texts, encoder.encode(texts, pictures), strict=True))
-    options = {"reference_latents": [reference(vae, picture) for picture in pictures]} if pictures else {}
-    return [tuple([[contexts[text][None], dict(options)]] for text in pair) for pair in pairs]  # each (1, L, D)
+    conditionings = join(edits, read(edits, encoder.encode), see(edits, partial(reference, vae)))
+    return [(socket(each, each.positive), socket(each, each.negative), each.size) for each in conditionings]
+
+
+def socket(conditioning: Conditioning, context: Tensor) -> list:
+    """In the host's form, with the context as (1, L, D)."""
+    references = {"reference_latents": list(conditioning.references)} if conditioning.references else {}
+    return [[context[None], references]]
 
 
 def reference(vae, picture: Image.Image) -> Tensor:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from nodes import VAEDecode
 
+from ..joyimage.conditioning import Group
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.settings import Sampling
 from .conditioning import (
@@ -109,7 +110,7 @@ class Edit(io.ComfyNode):
         batches = [image for image in (image1, *(images or {}).values()) if image is not None]
         with caught_warnings() as problems:
             pictures, size = fitted(batches, target_size(width, height), side(base_size, encoder))
-            [(positive, negative)] = encode(encoder, vae, pictures, [(prompt, negative_prompt)])
+            [(positive, negative, _)] = encode(encoder, vae, [Group(pictures, size, ((prompt, negative_prompt),))])
         text = told(cls.hidden.unique_id, "\n".join([size_note(size, pictures), *dict.fromkeys(problems)]))
         latent, guidance = empty_latent(size, batch_size), max(guidance, 1.0)
         options = {"rescale": rescale, "shift": shift, "schedule": schedule, "solver": solver}

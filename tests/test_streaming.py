@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from live_memory import LiveMemory
@@ -441,3 +442,22 @@ def test_edit_takes_a_memory(tmp_path, capsys, monkeypatch):
         assert main([*common, "-o", "out.png", *options]) == 0
         pixels.append(Image.open("out.png").tobytes())
     assert pixels[0] == pixels[1]
+
+
+def test_several_edits_visit_each_network_once(monkeypatch):
+    """However different their pictures: the encoder once, the MMDiT once, the VAE to encode and to decode."""
+    model, visits = JoyImage.load("tiny", device="cpu", memory="14MB"), []
+    at_work = Memory.at_work
+
+    def counted(self, name, *rest):
+        visits.append(name)
+        return at_work(self, name, *rest)
+
+    monkeypatch.setattr(Memory, "at_work", counted)
+    scenes = [[photograph().crop((x, x, x + 200, x + 200))] for x in (0, 100, 200)]
+    made = model.edit(scenes, "Remove the red cube.", negative_prompt="blur", steps=1, seed=[1, 2, 3])
+    assert visits == ["encoder", "vae", "mmdit", "vae"]
+    alone = JoyImage.load("tiny", device="cpu")
+    for scene, picture, seed in zip(scenes, made, (1, 2, 3), strict=True):
+        (expected,) = alone.edit(scene, "Remove the red cube.", negative_prompt="blur", steps=1, seed=seed)
+        assert np.abs(np.asarray(picture, np.int16) - np.asarray(expected, np.int16)).max() <= 1

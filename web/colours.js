@@ -17,6 +17,7 @@ const TITLES = {
   JoyImageLoadMMDiT: LOADING,
   JoyImageLoadVAE: LOADING,
   JoyImageCamera: SPATIAL,
+  JoyImageDrawBoxes: SPATIAL,
   JoyImageMoveObject: SPATIAL,
   JoyImageOrbit: SPATIAL,
   JoyImageRotateObject: SPATIAL,

@@ -43,6 +43,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "JoyImageCamera": {"yaw": 45, "pitch": -15},
     "JoyImageAsk": {"question": "What is in this picture, and where is it? Name materials."},
     "JoyImageRewritePrompt": {"prompt": "make it look like morning"},
+    "JoyImageDrawBoxes": {
+        "boxes": '[{"x": 0.27, "y": 0.03, "w": 0.43, "h": 0.77}, {"x": 0.53, "y": 0.56, "w": 0.16, "h": 0.27}]'
+    },
     "JoyImageLocate": {"object": "the empty table to the right of the saucer"},
 }
 

@@ -19,9 +19,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from joyimage import JoyImage
+from joyimage.conditioning import Conditioning
 from joyimage.errors import JoyImageError
 from joyimage.grounding import parse_boxes
-from joyimage.pipeline import Conditioning
 from joyimage.vae import WanVAE
 
 from . import judge, questions

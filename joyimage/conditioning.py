@@ -1,0 +1,102 @@
+"""From pictures and prompts to what a picture is conditioned on, for several edits at once, in two passes.
+
+First all texts, with their pictures, visit the encoder; then all pictures visit the VAE. So each network is needed
+once, however many edits there are: within a memory budget it comes and goes once, in ComfyUI it is loaded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from .errors import JoyImageError
+from .images import Size, best_bucket, check_size, cover, nearest_size
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What one edit or generation is conditioned on; reusable over seeds, schedules and guidance scales."""
+
+    positive: Tensor  # (L, text_dim)
+    negative: Tensor  # (L', text_dim)
+    references: tuple[Tensor, ...]  # clean latents, each (1, 16, 1, h_i, w_i)
+    size: Size  # height, width of the target in pixels
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Samples with equal shapes can share a batch; their prompts need not have one length."""
+        return (self.size, *(tuple(reference.shape) for reference in self.references))
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Edits of the same pictures, whose encodings they share."""
+
+    pictures: tuple[Image.Image, ...]  # fitted
+    size: Size  # height, width of the results in pixels
+    prompts: tuple[tuple[str, str], ...]  # positive and negative, of each edit
+
+    @property
+    def texts(self) -> list[str]:
+        """What the encoder reads, nothing twice."""
+        return list(dict.fromkeys(text for pair in self.prompts for text in pair))
+
+    @property
+    def pixels(self) -> int:
+        """Of its largest picture."""
+        return max((picture.width * picture.height for picture in self.pictures), default=0)
+
+
+# texts and the pictures they are about -> one context (L, text_dim) each
+EncodeTexts = Callable[[list[str], Sequence[Image.Image]], Sequence[Tensor]]
+# a picture -> its clean latent (1, 16, 1, h, w)
+EncodePicture = Callable[[Image.Image], Tensor]
+
+
+def read(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
+    """The first pass: the contexts of each group's texts."""
+    return [dict(zip(group.texts, encode(group.texts, group.pictures), strict=True)) for group in groups]
+
+
+def see(groups: Sequence[Group], encode: EncodePicture) -> list[tuple[Tensor, ...]]:
+    """The second pass: the references of each group."""
+    return [tuple(encode(picture) for picture in group.pictures) for group in groups]
+
+
+def join(
+    groups: Sequence[Group], contexts: Sequence[dict[str, Tensor]], references: Sequence[tuple[Tensor, ...]]
+) -> list[Conditioning]:
+    """One conditioning per edit, group by group."""
+    return [
+        Conditioning(context[positive], context[negative], own, group.size)
+        for group, context, own in zip(groups, contexts, references, strict=True)
+        for positive, negative in group.prompts
+    ]
+
+
+def fit(
+    pictures: Sequence[Image.Image], size: Size | None, base_size: int | None
+) -> tuple[tuple[Image.Image, ...], Size]:
+    """Scale and crop the pictures of one edit; returns them with the (height, width) of the target.
+
+    One picture shares the target's size, as Edit was trained; of several, each has its own bucket and the target
+    that of the last, as Edit-Plus was. Without pictures the target is a square with the side `base_size`.
+    Raises `JoyImageError` for a size that cannot be, and where there is nothing to take one from.
+    """
+    if size is None and not pictures:
+        if base_size is None:
+            raise JoyImageError("there is no picture whose size to keep: give a size, or a base size")
+        size = base_size, base_size
+    if size is not None:
+        size = check_size(size)
+    if size is not None and len(pictures) < 2:
+        sizes = [size] * len(pictures)
+    elif base_size is None:
+        sizes = [nearest_size(picture.height, picture.width) for picture in pictures]
+    else:
+        sizes = [best_bucket(picture.height, picture.width, base_size) for picture in pictures]
+    fitted = tuple(cover(picture, own) for picture, own in zip(pictures, sizes, strict=True))
+    return fitted, size or sizes[-1]
