@@ -17,7 +17,7 @@ from tools.workflows.try_it import WORKFLOWS
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 ENTRIES, SCENES = examples.load_scenes()
-OTHERS = (5, 11)  # scenes that are tried besides the one that the templates open with
+OTHERS = (5,)  # scenes that are tried besides the one that the templates open with
 
 
 @pytest.fixture(params=[0, *OTHERS])

@@ -8,12 +8,10 @@ pytest.importorskip("playwright", reason="no Playwright to open pages with: pip 
 
 from tools.workflows import load
 from tools.workflows import page as editor
-from tools.workflows.apps import APPS
-from tools.workflows.graphs import WORKFLOWS
 from tools.workflows.parts import EDIT_FILES, PLUS_FILES
 
-NAMES = [*(workflow.name for workflow in WORKFLOWS), *(app.graph.name for app in APPS)]
-PLUS = ("Character turnaround", "Edit with three images")
+PLUS, ASK = "Edit with three images", "Ask about an image"
+NAMES = ["Edit an image", PLUS, ASK, "Move an object (app)"]  # one for each set of files; loaders are tested in all
 DETAILS = "View details"
 OFFERED = """count => [...document.querySelectorAll("button")]
   .filter(button => button.textContent.trim() === "Download").length === count"""
@@ -30,9 +28,7 @@ def page(client):
 @pytest.mark.parametrize("name", NAMES)
 def test_offers_what_is_missing(page, name):
     """But for the Plus model's own files, whose addresses are not known for certain."""
-    files = [PLUS_FILES["vae"]] if name in PLUS else list(EDIT_FILES.values())
-    if name == "Ask about an image":
-        files = [EDIT_FILES["encoder"]]
+    files = {PLUS: [PLUS_FILES["vae"]], ASK: [EDIT_FILES["encoder"]]}.get(name, list(EDIT_FILES.values()))
     workflow = load(name)
     workflow["extra"].pop("linearMode", None)  # seen as a graph
     editor.open_workflow(page, workflow)
