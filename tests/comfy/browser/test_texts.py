@@ -19,12 +19,16 @@ COMMAND = "command => app.extensionManager.command.execute(command)"
 
 @pytest.fixture
 def graph(editor) -> None:
-    """A question, a place to be found and two prompts, of which the server has nothing at hand."""
+    """A question, a place to be found, two prompts and one to be rewritten, of which the server has nothing at hand."""
     workflow = load("3 Try it - Ask, locate and move")
     for node in workflow["nodes"]:
         if node["type"] == "JoyImageEncodePrompt":
             node["widgets_values"][1] = uuid4().hex  # the negative prompt
     editor.load({**workflow, "id": str(uuid4())})
+    [loader] = [node["id"] for node in workflow["nodes"] if node["type"] == "JoyImageLoadEncoder"]
+    rewrite = editor.add("JoyImageRewritePrompt", 0, 2000, prompt=f"Remove the red cube {uuid4().hex}.")
+    editor.connect(loader, 0, rewrite, "encoder")
+    editor.connect(rewrite, 0, editor.add("PreviewAny", 500, 2000), "source")
     editor.view(0.5)
 
 
@@ -37,10 +41,11 @@ def wait_for(editor, expected: list[str]) -> None:
 
 
 def test_texts_stay(editor, graph):
-    assert texts(editor) == ["", "", "", ""]
+    assert texts(editor) == [""] * 5
     editor.run()
     said = texts(editor)
-    answer, box, *sizes = said
+    answer, box, *sizes, rewritten = said
+    assert "not rewritten" in rewritten
     assert sizes == [f"{SIZE}1", f"{SIZE}1"] and answer.startswith("the ") and '{"x"' in box
     assert editor.page.evaluate(PREVIEWS) == 0
     assert SIZE not in json.dumps(editor.prompt()) and SIZE not in json.dumps(editor.save())
