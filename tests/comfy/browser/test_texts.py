@@ -29,6 +29,7 @@ def graph(editor) -> None:
     rewrite = editor.add("JoyImageRewritePrompt", 0, 2000, prompt=f"Remove the red cube {uuid4().hex}.")
     editor.connect(loader, 0, rewrite, "encoder")
     editor.connect(rewrite, 0, editor.add("PreviewAny", 500, 2000), "source")
+    editor.ready()  # so that the page keeps what was added
     editor.view(0.5)
 
 
