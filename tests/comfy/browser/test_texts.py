@@ -26,9 +26,9 @@ def graph(editor) -> None:
             node["widgets_values"][1] = uuid4().hex  # the negative prompt
     editor.load({**workflow, "id": str(uuid4())})
     [loader] = [node["id"] for node in workflow["nodes"] if node["type"] == "JoyImageLoadEncoder"]
-    rewrite = editor.add("JoyImageRewritePrompt", 0, 2000, prompt=f"Remove the red cube {uuid4().hex}.")
+    rewrite = editor.add("JoyImageRewritePrompt", 450, -330, prompt=f"Remove the red cube {uuid4().hex}.")
     editor.connect(loader, 0, rewrite, "encoder")
-    editor.connect(rewrite, 0, editor.add("PreviewAny", 500, 2000), "source")
+    editor.connect(rewrite, 0, editor.add("PreviewAny", 850, -330), "source")
     editor.ready()  # so that the page keeps what was added
     editor.view(0.5)
 
