@@ -21,7 +21,7 @@ test: $(VENV)/.tested
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
 
-# The widgets by hand, in two frontends and both renderers: ten minutes, with ComfyUI and Chromium.
+# The widgets by hand, in two frontends and both renderers: over half an hour, with ComfyUI and Chromium.
 test-browser: $(VENV)/.tested
 	$(BIN)/pytest tests/comfy/browser
 
