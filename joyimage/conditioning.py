@@ -56,12 +56,12 @@ EncodeTexts = Callable[[list[str], Sequence[Image.Image]], Sequence[Tensor]]
 EncodePicture = Callable[[Image.Image], Tensor]
 
 
-def read(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
+def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
     """The first pass: the contexts of each group's texts."""
     return [dict(zip(group.texts, encode(group.texts, group.pictures), strict=True)) for group in groups]
 
 
-def see(groups: Sequence[Group], encode: EncodePicture) -> list[tuple[Tensor, ...]]:
+def encode_pictures(groups: Sequence[Group], encode: EncodePicture) -> list[tuple[Tensor, ...]]:
     """The second pass: the references of each group."""
     return [tuple(encode(picture) for picture in group.pictures) for group in groups]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoints, lora, rewriting, sampling
-from .conditioning import Conditioning, Group, fit, join, read, see
+from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
 from .errors import JoyImageError
 from .images import NATIVE_BASE_SIZE, to_pil, to_tensor
@@ -32,7 +32,7 @@ from .inputs import (
 )
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
-from .settings import AUTO, Answering, Sampling, check_base_size, check_output
+from .settings import AUTO, Answering, Sampling, check_base_size, check_output, check_seed
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
@@ -171,12 +171,8 @@ class JoyImage:
         settings = Sampling(
             steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
         )
-        check_output(output, count)
-        conditionings = self.condition(
-            images, instruction, negative_prompt=negative_prompt, size=size, base_size=base_size
-        )
         run = {"latent": latent, "callback": callback, "progress": progress}
-        return self._rendered(conditionings, settings, seed, count, output, run)
+        return self._make(images, instruction, negative_prompt, size, base_size, settings, seed, count, output, run)
 
     def generate(
         self,
@@ -206,12 +202,19 @@ class JoyImage:
         settings = Sampling(
             steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
         )
-        check_output(output, count)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        conditionings = self.condition(
-            [[]] * len(prompts), prompts, negative_prompt=negative_prompt, size=size, base_size=base_size
-        )
         run = {"latent": latent, "callback": callback, "progress": progress}
+        return self._make(
+            [[]] * len(prompts), prompts, negative_prompt, size, base_size, settings, seed, count, output, run
+        )
+
+    def _make(self, images, instruction, negative_prompt, size, base_size, settings, seed, count, output, run):
+        """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
+        check_output(output, count)
+        edits, prompts = pair(images, instruction)
+        for each in spread(seed, len(prompts), "seeds"):
+            check_seed(each)
+        conditionings = self.condition(edits, prompts, negative_prompt=negative_prompt, size=size, base_size=base_size)
         return self._rendered(conditionings, settings, seed, count, output, run)
 
     def ask(
@@ -285,16 +288,16 @@ class JoyImage:
         """In one visit of the encoder, and one of the VAE where there are pictures."""
         pixels = max(vision_pixels(group.pictures) for group in groups)
         with self.memory.conditioning(pixels, max(text_tokens(group.texts) for group in groups)):
-            contexts = read(groups, self._read)
+            contexts = encode_texts(groups, self._contexts)
         if not any(group.pictures for group in groups):
             return join(groups, contexts, [()] * len(groups))
         with self.memory.vae(max(group.pixels for group in groups)) as tiled:
-            references = see(
+            references = encode_pictures(
                 groups, lambda picture: tiled(partial(self.vae.encode, to_tensor(picture).to(self.device)))
             )
         return join(groups, contexts, references)
 
-    def _read(self, texts: list[str], pictures: Sequence[Image.Image]) -> list[Tensor]:
+    def _contexts(self, texts: list[str], pictures: Sequence[Image.Image]) -> list[Tensor]:
         return [context.to(self.device, self.dtype) for context in self.encoder.encode(texts, pictures)]
 
     def render(

@@ -22,7 +22,9 @@ from .errors import JoyImageError
 from .settings import (
     TRAINING_STEPS,
     Sampling,
+    check_falling,
     check_guidance,
+    check_levels,
     check_schedule,
     check_seed,
     check_solver,
@@ -86,13 +88,7 @@ def custom_schedule(sigmas: Sequence[float] | None = None, timesteps: Sequence[f
     Raises `JoyImageError` unless exactly one of the two is given, or if there is no step in it, or a value is
     not finite, out of range or not below the one before.
     """
-    if (sigmas is None) == (timesteps is None):
-        raise JoyImageError("a custom schedule takes either sigmas or timesteps, exactly one of them")
-    name, given, top = ("sigmas", sigmas, 1) if timesteps is None else ("timesteps", timesteps, TRAINING_STEPS)
-    values = torch.as_tensor(given, dtype=torch.float64, device="cpu")
-    if values.ndim == 1 and (values[-1:] > 0).any():
-        values = torch.cat([values, values.new_zeros(1)])
-    return _falling(values, name, top)
+    return _falling(check_levels(sigmas, timesteps))
 
 
 def levels(settings: Sampling) -> Tensor:
@@ -102,19 +98,14 @@ def levels(settings: Sampling) -> Tensor:
     return custom_schedule(settings.sigmas, settings.timesteps)
 
 
-def _falling(values: Sequence[float] | Tensor, name: str = "sigmas", top: float = 1) -> Tensor:
-    """`values / top` as float32 on the CPU, after making sure that they are noise levels that fall."""
+def _falling(values: Sequence[float] | Tensor, name: str = "sigmas") -> Tensor:
+    """Noise levels as float32 on the CPU, after making sure that they fall, there too."""
     values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
-    if values.ndim != 1 or len(values) < 2:
+    if values.ndim != 1:
         raise JoyImageError(f"{name}: {values.tolist()} is not a list of falling levels; give at least one above 0")
-    bad = [value for value in values.tolist() if not 0 <= value <= top]  # NaN compares false too
-    if bad:
-        raise JoyImageError(f"{name}: {bad[0]:g} is out of range; all must lie in [0, {top:g}]")
-    sigmas = (values / top).float()
-    stuck = torch.nonzero(sigmas.diff() >= 0).flatten().tolist()
-    if stuck:
-        first, second = values[stuck[0] : stuck[0] + 2].tolist()
-        raise JoyImageError(f"{name} must fall: {first:g} is followed by {second:g} at place {stuck[0] + 1}")
+    check_falling(values.tolist(), name)
+    sigmas = values.float()
+    check_falling(sigmas.tolist(), name)
     return sigmas
 
 

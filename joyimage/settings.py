@@ -173,9 +173,13 @@ def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) 
         raise JoyImageError(f"guidance scale is {scale}; give a finite number (1 or less turns guidance off)")
     if not finite(rescale) or not 0 <= rescale <= 1:
         raise JoyImageError(f"guidance rescale is {rescale}; it must lie in [0, 1]")
-    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-        shown = ", ".join(map(str, interval))
-        raise JoyImageError(f"guidance interval is ({shown}); it needs 0 <= low <= high <= 1, in sigmas")
+    try:
+        low, high = interval
+        good = 0 <= low <= high <= 1
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise JoyImageError(f"guidance interval is {interval}; it needs 0 <= low <= high <= 1, in sigmas")
 
 
 def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | None) -> list[float]:
@@ -187,8 +191,11 @@ def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | No
     if (sigmas is None) == (timesteps is None):
         raise JoyImageError("a custom schedule takes either sigmas or timesteps, exactly one of them")
     name, values, top = ("sigmas", sigmas, 1) if timesteps is None else ("timesteps", timesteps, TRAINING_STEPS)
-    levels = [float(value) for value in values]  # type: ignore[union-attr]
-    if levels[-1:] and levels[-1] > 0:
+    try:
+        levels = [float(value) for value in values]  # type: ignore[union-attr]
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of more than one dimension
+        raise JoyImageError(f"{name}: {values!r} is not a list of falling levels; give at least one above 0") from None
+    if levels and levels[-1] > 0:
         levels.append(0.0)
     check_falling(levels, name, top)
     return [level / top for level in levels]

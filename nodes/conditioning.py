@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..joyimage.batches import to_batch
-from ..joyimage.conditioning import Conditioning, Group, fit, join, read, see
+from ..joyimage.conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
 from ..joyimage.images import Size, check_size
@@ -213,7 +213,7 @@ def encode(encoder, vae, edits: Sequence[Group]) -> list[tuple[list, list, Size]
     """Positive and negative CONDITIONING of each edit and the size of its result; a group's edits share references."""
     if not all(prompt.strip() for group in edits for prompt, _ in group.prompts):
         raise JoyImageError(EMPTY)
-    conditionings = join(edits, read(edits, encoder.encode), see(edits, partial(reference, vae)))
+    conditionings = join(edits, encode_texts(edits, encoder.encode), encode_pictures(edits, partial(reference, vae)))
     return [(socket(each, each.positive), socket(each, each.negative), each.size) for each in conditionings]
 
 

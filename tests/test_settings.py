@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from joyimage import JoyImage, JoyImageError, images, sampling, settings, spatial
 from joyimage.cli import build_parser, main
@@ -110,6 +111,20 @@ def test_a_wrong_way_to_answer_is_named(name):
         Answering(**{name: ANSWERS[name]})
 
 
+@pytest.mark.parametrize("levels", [[], 0.5, [[0.5, 0.2]], ["a"], [float("nan")], torch.zeros(2, 2)], ids=str)
+def test_what_is_no_list_of_levels_is_refused(levels):
+    with pytest.raises(JoyImageError, match="sigmas"):
+        Sampling(sigmas=levels)
+    with pytest.raises(JoyImageError, match="sigmas"):
+        sampling.custom_schedule(levels)
+
+
+@pytest.mark.parametrize("interval", [0.5, (0.2,), (0.1, 0.2, 0.3), ("a", "b"), None])
+def test_what_is_no_interval_is_refused(interval):
+    with pytest.raises(JoyImageError, match="guidance interval"):
+        Sampling(guidance_interval=interval)
+
+
 @pytest.mark.parametrize("value", [True, 2.0, "40", None])
 def test_steps_are_whole_numbers(value):
     with pytest.raises(JoyImageError, match="steps"):
@@ -120,7 +135,7 @@ def test_an_unknown_option_is_named():
     with pytest.raises(JoyImageError, match="'step'; did you mean steps"):
         Sampling.of({"step": 5})
     with pytest.raises(TypeError, match="'step'"):
-        JoyImage.edit(None, [], "x", step=5)
+        JoyImage.__new__(JoyImage).edit([], "x", step=5)
 
 
 @pytest.fixture
@@ -153,21 +168,39 @@ def closed(monkeypatch):
 )
 def test_the_command_line_refuses_before_weights_are_opened(closed, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    from PIL import Image
-
     Image.new("RGB", (64, 64)).save("photo.png")
     instruction = [] if "--move" in arguments else ["Remove the cup."]
     assert main(["edit", "photo.png", *instruction, *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_picture_is_refused_before_weights_are_opened(closed, capsys):
-    assert main(["edit", "absent.png", "Remove the cup."]) == 2
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["edit", "absent.png", "Remove the cup."],
+        ["edit", "absent.png", "--move", "cup", "--box", "0,0,9,9"],
+        ["ask", "absent.png", "What is it?"],
+        ["rewrite", "Remove the cup.", "--image", "absent.png"],
+    ],
+)
+def test_a_missing_picture_is_refused_before_weights_are_opened(closed, capsys, command):
+    assert main(command) == 2
     assert "absent.png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"output": "jpeg"}, {"solver": "magic"}, {"count": 0}])
+@pytest.mark.parametrize("command", [["edit", "photo.png", " "], ["generate", ""], ["edit", *["photo.png"] * 7, "x"]])
+def test_prompts_are_refused_before_weights_are_opened(closed, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("photo.png")
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "is empty" in error or "at most 6" in error
+
+
+@pytest.mark.parametrize(
+    "option", [{"steps": 0}, {"output": "jpeg"}, {"solver": "magic"}, {"count": 0}, {"seed": -1}, {"seed": [1, 2]}]
+)
 def test_the_library_refuses_before_any_work(option):
     """On a model without networks: whatever is touched fails in another way."""
     with pytest.raises(JoyImageError, match=str(next(iter(option)))):
-        JoyImage.edit(None, [], "x", **option)
+        JoyImage.__new__(JoyImage).edit("absent.png", "x", **option)

@@ -23,6 +23,7 @@ SAMPLING = (
 def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
     parameters = _checked(options)
+    _check_prompts(pictures, instructions)
     pictures = _loaded(pictures)
     edits = max(len(instructions), len(names))
     paths = output_paths(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
@@ -42,6 +43,7 @@ def run_edit(options) -> None:
 
 def run_generate(options) -> None:
     parameters = _checked(options)
+    _check_prompts([[]] * len(options.prompt), options.prompt)
     paths = output_paths(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
     started = time.perf_counter()
@@ -73,7 +75,8 @@ def run_ask(options) -> None:
 
 
 def run_rewrite(options) -> None:
-    rewritten = _load(options).rewrite(options.prompt, options.image)
+    pictures = _loaded(options.image)
+    rewritten = _load(options).rewrite(options.prompt, pictures)
     print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
 
 
@@ -194,6 +197,13 @@ def _checked(options) -> dict:
 
         check_size(options.size)
     return parameters
+
+
+def _check_prompts(pictures: list, prompts: list[str]) -> None:
+    """Raise `JoyImageError` for prompts and pictures that do not go together, before weights are opened."""
+    from ..inputs import pair
+
+    pair(pictures, prompts)
 
 
 def _loaded(pictures: list) -> list:
