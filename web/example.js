@@ -9,7 +9,7 @@ import { t } from "./text.js";
 
 const SCENE_HEIGHT = 235; // pixels of the graph
 const PICTURE_HEIGHT = 220;
-const WORDS = ["object", "car", "question", "description", "removal", "recolouring"]; // by the node's outputs
+const WORDS = ["object", "car", "question", "description", "removal", "recolouring"]; // names of outputs
 
 /** @param {GraphNode} node */
 export function sceneView(node) {
@@ -19,11 +19,14 @@ export function sceneView(node) {
   follow(node, () => sceneNamed(value(node, "scene")), (scene) => {
     set(image, { src: shown(node)[0] });
     words.replaceChildren(
-      ...WORDS.flatMap((name) => (scene?.[name] ? [html("dt", {}, name), html("dd", {}, scene[name])] : [])),
+      ...WORDS.flatMap((name) => (scene?.[name] ? [html("dt", {}, shownName(node, name)), html("dd", {}, scene[name])] : [])),
     );
   });
   return mount(node, "scene_view", element, SCENE_HEIGHT);
 }
+
+/** An output's name in the user's language. @param {GraphNode} node @param {string} name */
+const shownName = (node, name) => node.outputs.find((output) => output.name === name)?.localized_name ?? name;
 
 /** @param {GraphNode} node */
 export function loadView(node) {

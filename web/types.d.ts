@@ -18,6 +18,7 @@ export interface Link {
 
 export interface Slot {
   name: string;
+  localized_name?: string;
   type: string;
   linkIds?: number[];
 }
