@@ -57,6 +57,6 @@ def preview(latent: Tensor) -> Tensor:
     Linear, and fitted to this model's VAE: true colours at the true size, without its details.
     """
     weights = {name: value.to(latent.device) for name, value in _preview().items()}
-    places = latent.squeeze(2).float().movedim(1, -1)  # (B, h, w, 16)
-    patches = functional.linear(places, weights["factors"], weights["bias"]).movedim(-1, 1)  # (B, 192, h, w)
+    padded = functional.pad(latent.squeeze(2).float(), (1, 1, 1, 1), mode="replicate")  # (B, 16, h + 2, w + 2)
+    patches = functional.conv2d(padded, weights["factors"], weights["bias"])  # (B, 192, h, w)
     return functional.pixel_shuffle(patches, 8)

@@ -1,6 +1,7 @@
 """How a latent of the bundled model is seen while it is made: `python -m tools.tiny.preview` fits it anew.
 
-A linear map from each place of the latent to the 8 x 8 pixels that it stands for, by least squares over drawn scenes.
+A linear map from each place of the latent and its eight neighbours to the 8 x 8 pixels that it stands for, by least
+squares over drawn scenes. From the place alone it was 23.1 dB in place of 25.8, and the places' edges were seen.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ def images(seed: int, count: int, test: bool) -> Tensor:
 
 
 def fit(vae: WanVAE, pictures: Tensor) -> dict[str, Tensor]:
-    """`factors` (192, 16) and `bias` (192,)."""
+    """`factors` (192, 16, 3, 3) and `bias` (192,)."""
     latents = vae.encode(pictures).squeeze(2)  # (N, 16, 8, 8)
-    inputs = latents.movedim(1, -1).reshape(-1, latents.shape[1])
+    around = functional.unfold(functional.pad(latents, (1, 1, 1, 1), mode="replicate"), 3)  # (N, 16 * 9, 64)
+    inputs = around.movedim(1, -1).reshape(-1, around.shape[1])
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     patches = functional.pixel_unshuffle(pictures, SIDE).movedim(1, -1).reshape(len(inputs), -1)
-    solution = torch.linalg.lstsq(inputs, patches).solution  # (17, 192)
-    return {"factors": solution[:-1].T.contiguous(), "bias": solution[-1].contiguous()}
+    solution = torch.linalg.lstsq(inputs, patches).solution  # (145, 192)
+    factors = solution[:-1].T.reshape(-1, latents.shape[1], 3, 3)
+    return {"factors": factors.contiguous(), "bias": solution[-1].contiguous()}
 
 
 def main() -> None:
