@@ -7,6 +7,7 @@ OLD := $(VENV)/transformers-4.57
 OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py \
 	tests/test_precision.py tests/test_download.py
 NEWEST := .venv-newest
+BOTH := -n 2 --dist loadfile  # cores, one thread each; a file keeps its fixtures
 PIP := -m pip install --quiet --constraint constraints.txt
 
 .PHONY: web demo test test-browser test-newest constraints bench tiny eval-tiny format clean
@@ -17,8 +18,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --ignore=tests/comfy/browser
-	PYTHONPATH=$(OLD) $(BIN)/pytest $(OLD_TESTS)
+	$(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser
+	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
 
 # The widgets by hand, in two frontends and both renderers: over half an hour, with ComfyUI and Chromium.
@@ -30,7 +31,7 @@ test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade "$(TORCH)" --editable ".[test]"
-	$(NEWEST)/bin/pytest --ignore=tests/comfy
+	$(NEWEST)/bin/pytest $(BOTH) --ignore=tests/comfy
 
 constraints:
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
@@ -52,9 +53,10 @@ bench: $(VENV)/.tested
 tiny: $(VENV)/.installed
 	$(BIN)/python -m tools.tiny --folder build/tiny
 
-# Judge it on held-out scenes, and compare schedules, solvers and guidance: half an hour on two cores.
+# Judge it on held-out scenes and on the examples, and compare schedules, solvers and guidance: half an hour on two cores.
 eval-tiny: $(VENV)/.installed
 	$(BIN)/python -m tools.tiny.evaluate --compare 60
+	$(BIN)/python -m tools.tiny.examples --check
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
