@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of each network instead of the recipe's, for a trial")
     parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
+    parser.add_argument("--layers", type=int, help="of encoder and MMDiT, at least 2; few for a trial")
+    parser.add_argument("--share", type=float, default=1.0, help="of each batch; little for a trial")
     parser.add_argument("--teacher", type=Path, help="an encoder.pt whose conditions the encoder shall learn to give")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
@@ -51,11 +53,12 @@ class Run:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.folder = options, options.folder
-        trial = options.pairs < data.SHARD  # which two shards of a task are enough for
-        self.shards = {task: min(2, count) if trial else count for task, count in data.SHARDS.items()}
+        self.trial = options.pairs < data.SHARD  # which two shards of a task are enough for
+        self.shards = {task: min(2, count) if self.trial else count for task, count in data.SHARDS.items()}
 
     def recipe(self, whole: Recipe) -> Recipe:
         steps = self.options.steps
+        whole = replace(whole, share=self.options.share)
         return replace(whole, steps=steps, save_every=max(1, steps // 2)) if steps else whole
 
     def data(self) -> None:
@@ -86,13 +89,14 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         folder = self.folder / "tokenizer"
         if not folder.exists():
-            encoder.build_tokenizer().save_pretrained(folder)
+            texts = {"pictures": 8 * self.options.pairs, "pairs": 4 * self.options.pairs} if self.trial else {}
+            encoder.build_tokenizer(**texts).save_pretrained(folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
 
     def encoder(self) -> None:
         count = min(QUESTIONS, 12 * self.options.pairs)
         asked = questions.make(count, np.random.default_rng([self.options.seed, 99]), every_object=True)
-        network = encoder.build(self.tokenizer())
+        network = encoder.build(self.tokenizer(), self.options.layers or encoder.LAYERS)
         pairs = {task: self.pairs(task) for task in self.shards}
         source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
         teacher = self.load_encoder(self.options.teacher) if self.options.teacher else None
@@ -100,14 +104,15 @@ class Run:
         torch.save(network.model.state_dict(), self.folder / "encoder.pt")
 
     def load_encoder(self, file: Path | None = None) -> Encoder:
-        network = encoder.build(self.tokenizer())
+        network = encoder.build(self.tokenizer(), self.options.layers or encoder.LAYERS)
         network.model.load_state_dict(torch.load(file or self.folder / "encoder.pt", weights_only=True))
         network.model.eval().requires_grad_(False)
         return network
 
     def mmdit(self) -> None:
         groups = self.groups()
-        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit.RECIPE), seed=self.options.seed)
+        layers = self.options.layers or mmdit.CONFIG.num_layers
+        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit.RECIPE), layers, seed=self.options.seed)
         torch.save(trained.state_dict(), self.folder / "mmdit.pt")
 
     def groups(self) -> dict:
@@ -127,7 +132,7 @@ class Run:
         return groups
 
     def load_mmdit(self) -> MMDiT:
-        network = mmdit.build()
+        network = mmdit.build(self.options.layers or mmdit.CONFIG.num_layers)
         network.load_state_dict(torch.load(self.folder / "mmdit.pt", weights_only=True))
         return network.eval().requires_grad_(False)
 

@@ -34,22 +34,23 @@ TAUGHT = 10.0  # how much the squared distance from a teacher's conditions weigh
 GRID = 8
 VOCABULARY = 1024
 TEXT_SIZE, VISION_SIZE, VISION_HEADS = 128, 128, 16
+LAYERS = 4  # of the language model, and of the vision tower
 SEEN = 256  # pixels of the side to which a small picture is enlarged for the encoder
 IGNORED = -100
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte pairs learned from the templates, questions, answers and system texts."""
+def build_tokenizer(pictures: int = 2000, pairs: int = 500) -> PreTrainedTokenizerFast:
+    """Byte pairs learned from system texts, the questions on so many pictures, and so many prompts of each task."""
     generator = np.random.default_rng(0)
-    asked = [q for some in exam.make(2000, generator).questions for q in some]
+    asked = [q for some in exam.make(pictures, generator).questions for q in some]
     texts = [chat.CONDITIONING_SYSTEM, chat.CHAT_SYSTEM, chat.rewriting_system(True), chat.rewriting_system(False)] * 2
     texts += [text for q in asked for text in (q.text, q.answer)]
     for task in TASKS.values():
-        texts += task(500, generator).texts
+        texts += task(pairs, generator).texts
     return tokenizer([*texts, "system\n", "user\n", "assistant\n", "system\n", "user\n", "assistant\n"], VOCABULARY)
 
 
-def config(tokens: PreTrainedTokenizerFast) -> Qwen3VLConfig:
+def config(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Qwen3VLConfig:
     """Patches of 32 pixels, so that an enlarged picture is 4x4 tokens; else as Qwen3-VL, at a small size."""
     ids = tokens.get_vocab()
     return Qwen3VLConfig(
@@ -57,7 +58,7 @@ def config(tokens: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             "vocab_size": len(ids),
             "hidden_size": TEXT_SIZE,
             "intermediate_size": 3 * TEXT_SIZE,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": layers,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
@@ -67,7 +68,7 @@ def config(tokens: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": 4,
+            "depth": layers,
             "hidden_size": VISION_SIZE,
             "intermediate_size": 3 * VISION_SIZE,
             "num_heads": VISION_HEADS,
@@ -86,9 +87,9 @@ def config(tokens: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     )
 
 
-def build(tokens: PreTrainedTokenizerFast) -> Encoder:
+def build(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(Qwen3VLForConditionalGeneration(config(tokens)), tokens)
+    return Encoder(Qwen3VLForConditionalGeneration(config(tokens, layers)), tokens)
 
 
 class Forecast(nn.Module):
@@ -233,8 +234,8 @@ class Source:
                 found.append(0)
         return found
 
-    def questions(self, generator: torch.Generator) -> Exams:
-        picks = torch.randint(len(self.asked), (PICTURES,), generator=generator).tolist()
+    def questions(self, generator: torch.Generator, pictures: int = PICTURES) -> Exams:
+        picks = torch.randint(len(self.asked), (pictures,), generator=generator).tolist()
         columns: dict[str, list[list[int]]] = {name: [] for name in ("ids", "segments", "labels", "rules")}
         for pick in picks:
             some = self.asked[pick]
@@ -255,17 +256,17 @@ class Source:
         padded = {name: pad(rows, fill[name]) for name, rows in columns.items()}
         return Exams(images=self.pixels[picks][:, None], **padded)
 
-    def conditions(self, generator: torch.Generator) -> tuple[Batch, Tensor, Tensor, Tensor]:
+    def conditions(self, generator: torch.Generator, prompts: int = PROMPTS) -> tuple[Batch, Tensor, Tensor, Tensor]:
         """A batch of one task's prompts, their lengths, the changed shares (B, 8, 8), the mean colours (B, 8, 8, 3)."""
         names = list(self.pairs)
         task = names[int(torch.randint(len(names), (), generator=generator))]
         pairs = self.pairs[task]
-        picks = torch.randint(len(pairs["texts"]), (PROMPTS,), generator=generator)
+        picks = torch.randint(len(pairs["texts"]), (prompts,), generator=generator)
         rows = [self.prompts[task][i] for i in picks.tolist()]
         references = [pairs[f"reference{k}"][picks] for k in range(count_references(pairs))]
-        images = torch.stack(references, dim=1) if references else torch.empty(PROMPTS, 0, 1, 1, 3)
+        images = torch.stack(references, dim=1) if references else torch.empty(prompts, 0, 1, 1, 3)
         lengths = torch.tensor([len(row) for row in rows])
-        colours = pairs["target"][picks].float().view(PROMPTS, GRID, 8, GRID, 8, 3).mean(dim=(2, 4)) / 127.5 - 1
+        colours = pairs["target"][picks].float().view(prompts, GRID, 8, GRID, 8, 3).mean(dim=(2, 4)) / 127.5 - 1
         return Batch(pad(rows, self.padding), images), lengths, pairs["changed"][picks].float(), colours
 
 
@@ -289,8 +290,8 @@ def fit(
     network = nn.ModuleDict({"model": model} if teacher else {"model": model, "forecast": Forecast(TEXT_SIZE)})
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        answers, right = answering(encoder, source.questions(generator), source.barred)
-        batch, lengths, changed, colours = source.conditions(generator)
+        answers, right = answering(encoder, source.questions(generator, recipe.batch(PICTURES)), source.barred)
+        batch, lengths, changed, colours = source.conditions(generator, recipe.batch(PROMPTS))
         with autocast():
             hidden = run(encoder, batch).float()
         details = {"answers": answers.item(), "right": right}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,9 +46,9 @@ class Group:
         return len(self.target)
 
 
-def build() -> MMDiT:
+def build(layers: int = CONFIG.num_layers) -> MMDiT:
     torch.manual_seed(0)
-    mmdit = MMDiT(CONFIG, attention=attention)
+    mmdit = MMDiT(replace(CONFIG, num_layers=layers), attention=attention)
     for name, parameter in mmdit.named_parameters():
         if "modulate_table" in name:
             nn.init.zeros_(parameter)
@@ -111,8 +111,14 @@ def prepare(task: str, pairs: dict, vae: WanVAE, encoder: Encoder) -> tuple[list
     return positive, negative
 
 
-def fit(groups: dict[str, tuple[list[Group], list[Group]]], folder: Path, recipe: Recipe = RECIPE, **options) -> MMDiT:
-    mmdit = build()
+def fit(
+    groups: dict[str, tuple[list[Group], list[Group]]],
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    layers: int = CONFIG.num_layers,
+    **options,
+) -> MMDiT:
+    mmdit = build(layers)
     tasks = list(groups)
     shares = torch.tensor([SHARES[task] for task in tasks])
 
@@ -122,7 +128,7 @@ def fit(groups: dict[str, tuple[list[Group], list[Group]]], folder: Path, recipe
         choices = groups[task][int(dropped)]
         sizes = torch.tensor([float(len(group)) for group in choices])
         group = choices[int(torch.multinomial(sizes, 1, generator=generator))]
-        return group, torch.randint(len(group), (MICRO_BATCH,), generator=generator)
+        return group, torch.randint(len(group), (recipe.batch(MICRO_BATCH),), generator=generator)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         edited = EDITED + (EDITED_LAST - EDITED) * step / recipe.steps

@@ -50,7 +50,7 @@ def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, **options) -> Wan
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         whole = step >= CROPS * recipe.steps
-        picks = torch.randint(len(images), (BATCH if whole else CROP_BATCH,), generator=generator)
+        picks = torch.randint(len(images), (recipe.batch(BATCH if whole else CROP_BATCH),), generator=generator)
         batch = images[picks]
         if not whole:
             top, left = (torch.randint(batch.shape[1] - CROP + 1, (2,), generator=generator)).tolist()
@@ -73,7 +73,7 @@ def refine(vae: WanVAE, images: Tensor, folder: Path, recipe: Recipe = DECODER, 
     decoder = vae.decoder.requires_grad_(True)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        picks = torch.randint(len(images), (BATCH,), generator=generator)
+        picks = torch.randint(len(images), (recipe.batch(BATCH),), generator=generator)
         batch = images[picks].permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad():
             latent = vae.conv2(vae.conv1(vae.encoder(batch)).chunk(2, dim=1)[0])
