@@ -6,14 +6,21 @@ once, however many edits there are: within a memory budget it comes and goes onc
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
 
+from . import spatial
 from .errors import JoyImageError
 from .images import Size, best_bucket, check_size, cover, nearest_size
+
+NEAR_MISS = (
+    "the prompt is close to a spatial instruction, but the model knows those word for word: {}. The spatial nodes, "
+    "--move, --rotate and --camera, and joyimage.spatial write them as they must be"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +64,10 @@ EncodePicture = Callable[[Image.Image], Tensor]
 
 
 def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
-    """The first pass: the contexts of each group's texts."""
+    """The first pass: the contexts of each group's texts. Warns of prompts that nearly are spatial instructions."""
+    for prompt in dict.fromkeys(positive for group in groups for positive, _ in group.prompts):
+        if problems := spatial.parse(prompt).problems:
+            warnings.warn(NEAR_MISS.format("; ".join(problems)), stacklevel=2)
     return [dict(zip(group.texts, encode(group.texts, group.pictures), strict=True)) for group in groups]
 
 

@@ -234,10 +234,20 @@ def save_png(image: Image.Image, path: str | os.PathLike, parameters: dict) -> N
         partial.unlink(missing_ok=True)
 
 
+def is_picture(path: str | os.PathLike) -> bool:
+    """Whether a file begins as a PNG, JPEG or WebP does."""
+    path = Path(path)
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(12)
+    return head.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
 def read_parameters(path: str | os.PathLike) -> dict:
     """The parameters that `save_png` put into a PNG. Raises `JoyImageError` if it holds none, or `MissingFileError`."""
     with _decoding(path), Image.open(path) as image:
         text = image.info.get(PARAMETERS)
         if not isinstance(text, str):
-            raise JoyImageError("it carries no parameters")
+            raise JoyImageError("it carries no parameters; only PNGs that joyimage has written do")
         return json.loads(text)

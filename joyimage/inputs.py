@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ def one_each(latent: Tensor, count: int) -> Tensor:
 
 def spread(value, length: int, name: str) -> list:
     """One value for all, or a list of one each."""
-    values = [value] if isinstance(value, str | int) else list(value)
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     if len(values) == 1:
         values *= length
     if len(values) != length:

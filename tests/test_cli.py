@@ -169,6 +169,26 @@ def test_inspect_and_demo(folder, capsys):
     assert "mmdit" in json.dumps(report)
 
 
+def test_inspect_says_how_a_picture_was_made(folder, capsys):
+    made_with = ["edit", "cup.png", "Remove it.", *FAST, "--seed", "7", "-o", "out.png"]
+    assert main(made_with) == 0
+    capsys.readouterr()
+    assert main(["inspect", "out.png"]) == 0
+    text = capsys.readouterr().out
+    assert "prompt: Remove it." in text and "seed: 7" in text and "sigmas" not in text
+    assert main(["inspect", "out.png", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report == {"path": "out.png", "parameters": read_parameters("out.png")}
+
+
+def test_a_prompt_that_is_nearly_a_spatial_instruction_gets_a_note(folder, capsys):
+    """Once for each, and an exact one gets none."""
+    nearly = ["--instruction", "Move the cup into the red box.", "--instruction", spatial.move_object("cup")]
+    assert main(["edit", "cup.png", *nearly, *FAST]) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "spatial" in line]
+    assert "and finally remove the red box" in note and "--move" in note
+
+
 BAD = [
     (["edit", "nowhere.png", "Remove it."], "nowhere.png"),
     (["edit", "cup.png"], "give a picture and an instruction"),

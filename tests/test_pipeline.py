@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from diffusers import (
 from einops import rearrange
 from PIL import Image
 
-from joyimage import JoyImage, JoyImageError, tiny
+from joyimage import JoyImage, JoyImageError, spatial, tiny
 from joyimage.images import cover, to_tensor
 from joyimage.vae import WanVAE
 from tools import oracle
@@ -169,7 +171,7 @@ def test_a_batch_of_edits_keeps_its_order(model, picture):
 
 def test_packed_and_separate_passes_agree(model, picture, monkeypatch):
     packed = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
-    monkeypatch.setattr("joyimage.pipeline.PACKED_TOKENS", 0)
+    monkeypatch.setattr("joyimage.batching.PACKED_TOKENS", 0)
     assert_same(model.edit(picture, INSTRUCTION, output="latent", **SMALL), packed)
 
 
@@ -252,6 +254,14 @@ def test_conditioning_can_be_kept_and_reused(model, picture):
     conditionings = model.condition(picture, INSTRUCTION, size=(64, 80))
     expected = model.edit(picture, INSTRUCTION, seed=5, output="latent", **SMALL)
     torch.testing.assert_close(model.render(conditionings, seed=5, steps=2, output="latent"), expected)
+
+
+def test_a_near_miss_of_a_spatial_instruction_warns(model, picture):
+    with pytest.warns(UserWarning, match="word for word.*Yaw ' is missing"):
+        model.condition(picture, "Move the camera.", base_size=256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.condition(picture, ["Move the cup to the left.", spatial.camera(10, 0, "in")], base_size=256)
 
 
 def test_ask_and_rewrite(model, picture):

@@ -81,13 +81,23 @@ def run_rewrite(options) -> None:
 
 
 def run_inspect(options) -> None:
-    from .. import checkpoints
-
-    reports = [checkpoints.inspect(path) for path in options.path]
+    reports = [_inspected(path) for path in options.path]
     if options.json:
-        print(json.dumps([report.as_dict() for report in reports], indent=2))
+        print(json.dumps([report for report, _ in reports], indent=2))
     else:
-        print("\n\n".join(map(str, reports)))
+        print("\n\n".join(text for _, text in reports))
+
+
+def _inspected(path: str) -> tuple[dict, str]:
+    """What weights are, or how a picture was made: plain values for JSON, and one screen of text."""
+    from .. import checkpoints, images
+
+    if not images.is_picture(path):
+        report = checkpoints.inspect(path)
+        return report.as_dict(), str(report)
+    parameters = images.read_parameters(path)
+    lines = (f"  {name}: {value}" for name, value in parameters.items() if value not in (None, "", []))
+    return {"path": path, "parameters": parameters}, "\n".join((f"{path}: a picture made with", *lines))
 
 
 def run_convert(options) -> None:

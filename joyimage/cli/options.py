@@ -39,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands, [*networks, _sampling_options()])
     _add_ask(commands, networks)
     _add_rewrite(commands, networks)
-    inspect = commands.add_parser("inspect", parents=[common], help="say what a weight file or model folder is")
+    inspect = commands.add_parser(
+        "inspect", parents=[common], help="say what a weight file or model folder is, and how a picture was made"
+    )
     inspect.add_argument("path", nargs="+", help="a file or folder")
     inspect.set_defaults(run=run_inspect)
     _add_convert(commands, [common, threads])

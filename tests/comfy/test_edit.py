@@ -65,6 +65,15 @@ def results(client: Client, graph: Graph) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in client.run(graph).files([find(graph, "SaveImage"), 0])]
 
 
+@pytest.mark.parametrize("build", [by_one, by_three])
+def test_the_node_says_what_a_spatial_instruction_lacks(client, build):
+    graph = build(
+        {"prompt": "Rotate the cube to show the rear view.", "negative_prompt": "", "base_size": "64"}, 1, SETTINGS
+    )
+    [text] = [text for text in client.run(graph).texts.values() if "word for word" in text]
+    assert "side" in text
+
+
 @pytest.mark.parametrize(
     ("prompt", "images", "settings"),
     [

@@ -1,0 +1,37 @@
+"""Which samples share a forward of the MMDiT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .conditioning import Conditioning
+
+# Samples of one shape run as one batch, and the two guidance passes as one packed sequence, while the forward has no
+# more image tokens than this: then reading the weights costs most. Packed against one after the other, on two cores:
+# 0.85 of the time at 2 x 8 tokens, 0.98 at 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
+PACKED_TOKENS = 1024
+
+Count = Callable[[Conditioning], int]  # of the image tokens of one sample's forward
+
+
+def batches(conditionings: Sequence[Conditioning], tokens: Count) -> list[list[int]]:
+    """Indices of the samples that run together: equal shapes, and no more than fill the machine."""
+    by_shape: dict[tuple, list[int]] = {}
+    for i, conditioning in enumerate(conditionings):
+        by_shape.setdefault(conditioning.shapes, []).append(i)
+    found = []
+    for members in by_shape.values():
+        size = max(1, PACKED_TOKENS // tokens(conditionings[members[0]]))
+        found += [members[i : i + size] for i in range(0, len(members), size)]
+    return found
+
+
+def packed(passes: int, batch: Sequence[Conditioning], tokens: Count) -> bool:
+    """Whether so many passes over a batch, one for each of guidance's prompts, run as one forward."""
+    return passes * len(batch) * tokens(batch[0]) <= PACKED_TOKENS
+
+
+def largest_forward(batch: Sequence[Conditioning], tokens: Count) -> int:
+    """Image and text tokens of a batch's largest forward, in which both passes of guidance may be packed."""
+    text = sum(max(len(c.positive), len(c.negative)) for c in batch)
+    return (len(batch) * tokens(batch[0]) + text) * (2 if packed(2, batch, tokens) else 1)

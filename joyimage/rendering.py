@@ -1,0 +1,180 @@
+"""From conditionings to latents, and from latents to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from . import sampling
+from .batching import batches, largest_forward, packed
+from .conditioning import Conditioning
+from .errors import JoyImageError
+from .images import to_pil
+from .inputs import one_each, spread
+from .memory import Memory
+from .mmdit import MMDiT
+from .settings import Sampling, check_output, check_seed
+from .vae import WanVAE
+
+Pictures: TypeAlias = "list[Image.Image] | Tensor | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is given besides its settings, and what comes of it; as in `JoyImage.render`.
+
+    Raises `JoyImageError` for an output that does not exist and for less than one picture.
+    """
+
+    seed: int | Sequence[int] = 0
+    count: int = 1
+    output: str = "pil"
+    latent: Tensor | None = None
+    callback: sampling.Callback | None = None
+    progress: bool = False
+
+    def __post_init__(self):
+        check_output(self.output, self.count)
+
+    def seeds(self, edits: int) -> list[int]:
+        """The seed of each picture: those of picture k are their edit's seed + k.
+
+        Raises `JoyImageError` for what is no seed, and for neither one seed nor one for each edit.
+        """
+        seeds = spread(self.seed, edits, "seeds")
+        for seed in seeds:
+            check_seed(seed)
+        return [seed + k for seed in seeds for k in range(self.count)]
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """The two networks that make pictures, which work where and when `memory` has room for them."""
+
+    mmdit: MMDiT
+    vae: WanVAE
+    memory: Memory
+
+    def render(self, conditionings: Sequence[Conditioning], settings: Sampling, run: Run) -> Pictures:
+        """`run.count` pictures for each conditioning, in the form of `run.output`."""
+        seeds = run.seeds(len(conditionings))
+        repeated = [conditioning for conditioning in conditionings for _ in range(run.count)]
+        return OUTPUTS[run.output](self, self.sample(repeated, seeds, settings, run))
+
+    @torch.inference_mode()
+    def sample(
+        self, conditionings: Sequence[Conditioning], seeds: Sequence[int], settings: Sampling, run: Run
+    ) -> list[Tensor]:
+        """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed."""
+        levels = sampling.levels(settings)
+        latent = None if run.latent is None else one_each(run.latent, len(conditionings))
+        together = batches(conditionings, self.tokens)
+        results: list[Tensor] = [torch.empty(0)] * len(conditionings)
+        largest = max(largest_forward([conditionings[i] for i in members], self.tokens) for members in together)
+        steps = len(together) * (len(levels) - 1)
+        with self.memory.denoising(largest), tqdm(total=steps, disable=not run.progress, unit="step") as bar:
+
+            def on_step(step: int, sigma: float, denoised: Tensor) -> object:
+                bar.update()
+                return run.callback(step, sigma, denoised) if run.callback else None
+
+            for members in together:
+                batch = [conditionings[i] for i in members]
+                rows = None if latent is None else latent[members]
+                start, own_levels = self._start(batch, [seeds[i] for i in members], levels, rows, settings.strength)
+                bar.total -= len(levels) - len(own_levels)
+                velocity = self._velocity(batch, settings)
+                latents = sampling.sample(velocity, start, own_levels, solver=settings.solver, callback=on_step)
+                for i, sample in zip(members, latents.split(1), strict=True):
+                    results[i] = sample
+        return results
+
+    def tokens(self, conditioning: Conditioning) -> int:
+        """Image tokens of one sample's forward: those of the target and of all references."""
+        patch = self.mmdit.config.patch_size[1] * self.mmdit.config.patch_size[2]
+        pixels = conditioning.size[0] * conditioning.size[1] // self.vae.config.spatial_factor**2
+        return (pixels + sum(r.shape[3] * r.shape[4] for r in conditioning.references)) // patch
+
+    def _start(
+        self, batch: list[Conditioning], seeds: list[int], levels: Tensor, latent: Tensor | None, strength: float
+    ) -> tuple[Tensor, Tensor]:
+        """The latents (B, 16, 1, h, w) that a batch starts from, and its sigmas."""
+        factor = self.vae.config.spatial_factor
+        height, width = batch[0].size
+        shape = (self.mmdit.config.in_channels, 1, height // factor, width // factor)
+        noise = sampling.noise(shape, seeds).to(self.memory.device)
+        if latent is not None:
+            if latent.shape[1:] != shape:
+                raise JoyImageError(f"the latent has shape {tuple(latent.shape)}; expected (pictures, *{shape})")
+            latent = latent.to(self.memory.device)
+            if strength == 1 and levels[0] == 1:
+                return latent.float(), levels
+        elif strength < 1 and batch[0].references:
+            latent = torch.cat([c.references[-1] for c in batch])
+        return sampling.start(noise, levels, latent, strength)
+
+    def _velocity(self, batch: list[Conditioning], settings: Sampling) -> sampling.Velocity:
+        """A batch's velocity under guidance. Each prompt's is one pass over all samples; small passes run packed."""
+        references = [torch.cat(reference) for reference in zip(*(c.references for c in batch), strict=True)]
+
+        def forward(x: Tensor, sigma: float, prompts: list[Tensor], times: int = 1) -> Tensor:
+            t = torch.full((len(prompts),), 1000 * sigma, device=x.device)
+            x, *repeated = (tensor.repeat(times, 1, 1, 1, 1) if times > 1 else tensor for tensor in (x, *references))
+            return self.mmdit(x, t, prompts, repeated)
+
+        def model(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Sequence[Tensor]:
+            if not packed(len(prompts), batch, self.tokens):
+                return [forward(x, sigma, one) for one in prompts]
+            return forward(x, sigma, list(chain(*prompts)), len(prompts)).chunk(len(prompts))
+
+        positive, negative = [c.positive for c in batch], [c.negative for c in batch]
+        return sampling.guided(
+            model, positive, negative, settings.guidance_scale, settings.rescale, settings.guidance_interval
+        )
+
+    @torch.inference_mode()
+    def decode(self, latents: Iterable[Tensor]) -> list[Tensor]:
+        """Latents (1, 16, 1, h, w) -> pictures (1, 3, 8h, 8w) in [-1, 1], float32 on the CPU."""
+        latents = list(latents)
+        pixels = self.vae.config.spatial_factor**2 * max(latent[0, 0].numel() for latent in latents)
+        with self.memory.vae(pixels) as tiled:
+            return [tiled(partial(self.vae.decode, latent.to(self.memory.device))).cpu() for latent in latents]
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    if len({tensor.shape for tensor in tensors}) > 1:
+        raise JoyImageError("the results differ in size and do not fit in one tensor; use output='pil' or one size")
+    return torch.cat(tensors)
+
+
+def _pictures(renderer: Renderer, latents: list[Tensor]) -> list[Image.Image]:
+    return [picture for tensor in renderer.decode(latents) for picture in to_pil(tensor)]
+
+
+def _tensor(renderer: Renderer, latents: list[Tensor]) -> Tensor:
+    return _stack([tensor / 2 + 0.5 for tensor in renderer.decode(latents)])
+
+
+def _array(renderer: Renderer, latents: list[Tensor]) -> np.ndarray:
+    return _tensor(renderer, latents).permute(0, 2, 3, 1).numpy()
+
+
+def _latents(_renderer: Renderer, latents: list[Tensor]) -> Tensor:
+    return _stack(latents)
+
+
+OUTPUTS: dict[str, Callable[[Renderer, list[Tensor]], Pictures]] = {
+    "pil": _pictures,
+    "pt": _tensor,
+    "np": _array,
+    "latent": _latents,
+}
