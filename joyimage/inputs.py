@@ -14,6 +14,7 @@ from . import checkpoints
 from .encoder import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
 from .errors import JoyImageError
 from .images import load
+from .settings import check_text
 
 MAX_REFERENCES = 6
 TEMPLATE_TOKENS = 64  # at most, of a message besides its text and images
@@ -53,7 +54,8 @@ def pair(pictures, instruction) -> tuple[list[list[Source]], list[str]]:
     """
     prompts = [instruction] if isinstance(instruction, str) else list(instruction)
     for i, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
+        check_text(f"prompt {i + 1} of {len(prompts)}", prompt)
+        if not prompt.strip():
             raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
     if not prompts:
         raise JoyImageError("no prompt given; say what to make or change")

@@ -22,7 +22,7 @@ from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
-from .settings import AUTO, Answering, Sampling, check_base_size
+from .settings import AUTO, Answering, Sampling, check_base_size, check_text
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
@@ -180,6 +180,7 @@ class JoyImage:
     ) -> str:  # fmt: skip
         """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        check_text("the question", question or "")
         pictures = load_all(images)
         with self._answering(pictures, question or "", max_new_tokens):
             return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
@@ -189,7 +190,10 @@ class JoyImage:
 
         On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
         """
+        check_text("the prompt to rewrite", prompt)
         pictures = load_all(images)
+        if rewriting.has_server():
+            return rewriting.rewrite(None, prompt, pictures)
         with self._answering(pictures, prompt, REWRITE_TOKENS):
             return rewriting.rewrite(self.encoder, prompt, pictures)
 
@@ -211,6 +215,8 @@ class JoyImage:
         base_size = self.base_size if base_size == AUTO else base_size
         edits, prompts = pair(images, instruction)
         negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
+        for negative in negatives:
+            check_text("the negative prompt", negative)
         pairs = list(zip(prompts, negatives, strict=True))
         shared = len(edits) < len(prompts)  # by all prompts: one edit's pictures
         members = [pairs] if shared else [[each] for each in pairs]

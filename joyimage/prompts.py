@@ -69,6 +69,9 @@ def closing() -> Pieces:
     return [END, "\n", START, "assistant\n"]
 
 
+BROKEN = re.compile(r'\{\s*"Rewritten"\s*:\s*"')  # the start of a reply that is no valid JSON
+
+
 def rewriting_system(editing: bool) -> str:
     """The rewriter's system text, for a prompt that comes with images (`editing`) or alone."""
     return f"{_REWRITE_EDIT if editing else _REWRITE_GENERATE}\n\n{_REWRITE_RULES}"
@@ -77,22 +80,31 @@ def rewriting_system(editing: bool) -> str:
 def parse_rewritten(text: str) -> str | None:
     """The prompt in a reply like `{"Rewritten": "…"}`, whatever stands around it; None if there is none.
 
-    Replies often quote words to render and forget to escape the quotes, so a reply that is
-    no valid JSON is read once more up to its last quote and brace.
+    Thoughts, up to a closing `</think>` or from a `<think>` that is never closed, do not count, and of several objects
+    the last does: replies quote the form before they fill it in. They also quote words to render and forget to escape
+    the quotes, so what is no valid JSON is read once more up to its last quote and brace.
     """
+    text = text.rpartition("</think>")[2].partition("<think>")[0]
     decoder = json.JSONDecoder(strict=False)
-    for brace in re.finditer(r"\{", text):
+    found, broken, position = None, None, 0
+    while (brace := text.find("{", position)) >= 0:
         try:
-            reply, _ = decoder.raw_decode(text, brace.start())
-        except json.JSONDecodeError:
-            continue
-        if isinstance(reply.get("Rewritten"), str):
-            return reply["Rewritten"].strip() or None
-    loose = re.search(r'"Rewritten"\s*:\s*"(.*)"\s*\}', text, re.DOTALL)
-    if loose is None:
+            reply, position = decoder.raw_decode(text, brace)
+            if isinstance(reply.get("Rewritten"), str):
+                found, broken = reply["Rewritten"], None
+        except (json.JSONDecodeError, RecursionError):
+            position = brace + 1
+            broken = BROKEN.match(text, brace) or broken
+    loose = _up_to_the_last_quote(text[broken.end() :], decoder) if broken else None
+    return (loose or found or "").strip() or None
+
+
+def _up_to_the_last_quote(text: str, decoder: json.JSONDecoder) -> str | None:
+    """A string of JSON, without its first quote, whose inner quotes may not be escaped."""
+    inner = re.match(r'(.*)"\s*\}', text, re.DOTALL)
+    if inner is None:
         return None
-    escaped = re.sub(r'(?<!\\)"', r"\"", loose[1])
     try:
-        return decoder.decode(f'"{escaped}"').strip() or None
+        return decoder.decode('"' + re.sub(r'(?<!\\)"', r"\"", inner[1]) + '"')
     except json.JSONDecodeError:
         return None

@@ -2,71 +2,182 @@
 
 The server is named in the environment and nowhere else, so that no workflow or saved picture can name one or
 hold a key: `JOYIMAGE_REWRITE_URL` (such as http://localhost:8000/v1), `JOYIMAGE_REWRITE_KEY`,
-`JOYIMAGE_REWRITE_MODEL`.
+`JOYIMAGE_REWRITE_MODEL`. No message repeats what they hold, nor what a library or the server says of them.
 """
 
 from __future__ import annotations
 
 import base64
+import http
 import io
 import json
 import os
+import threading
+import time
+import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from PIL import Image
 
 from . import prompts
-from .encoder import Encoder
 from .errors import JoyImageError
+from .settings import check_text
 
-TIMEOUT = 60  # seconds
+URL, KEY, MODEL = "JOYIMAGE_REWRITE_URL", "JOYIMAGE_REWRITE_KEY", "JOYIMAGE_REWRITE_MODEL"
+TIMEOUT = 60.0  # seconds, of the whole call
+POLL = 0.1  # seconds between two looks at whether the user wants to stop
 MAX_REPLY = 1 << 20  # bytes
 
 
-def rewrite(encoder: Encoder, prompt: str, images: Sequence[Image.Image] = ()) -> str:
+class Rewriter(Protocol):
+    """What rewrites where no server is named: an `Encoder`."""
+
+    def answer_rewrite(self, prompt: str, images: Sequence[Image.Image]) -> str: ...
+
+
+def rewrite(
+    encoder: Rewriter | None,
+    prompt: str,
+    images: Sequence[Image.Image] = (),
+    while_waiting: Callable[[], object] = lambda: None,
+) -> str:
     """`prompt` made clear and specific; on any failure a warning that says why, and the prompt unchanged.
 
-    Raises `JoyImageError` for an empty prompt only.
+    `encoder` is not needed where the environment names a server. `while_waiting` is called several times a second
+    while that works and ends the wait by raising.
+    Raises `JoyImageError` for an empty prompt, and for one that is no text.
     """
+    check_text("the prompt to rewrite", prompt)
     if not prompt.strip():
         raise JoyImageError("the prompt to rewrite is empty")
-    ask = _ask_server if os.environ.get("JOYIMAGE_REWRITE_URL") else encoder.answer_rewrite
     try:
-        rewritten = prompts.parse_rewritten(ask(prompt, images))
-        reason = 'the answer holds no {"Rewritten": "…"}'
-    except (JoyImageError, OSError, RuntimeError) as error:
-        rewritten, reason = None, f"{type(error).__name__}: {error}"
+        server = Server.from_environment()
+        reply = server.answer(prompt, images, while_waiting) if server else encoder.answer_rewrite(prompt, images)
+        rewritten, reason = prompts.parse_rewritten(reply), 'the answer holds no {"Rewritten": "…"}'
+        if server and rewritten and server.key and server.key in rewritten:
+            rewritten, reason = None, "the answer holds the key"
+    except (JoyImageError, RuntimeError) as error:
+        rewritten, reason = None, str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
     if rewritten is None:
         warnings.warn(f"the prompt was not rewritten and is used unchanged: {reason}", stacklevel=2)
     return rewritten or prompt
 
 
-def _ask_server(prompt: str, images: Sequence[Image.Image]) -> str:
-    """The reply of the server in the environment. Raises `OSError` or `JoyImageError` when there is none."""
-    url = os.environ["JOYIMAGE_REWRITE_URL"].rstrip("/") + "/chat/completions"
-    if not url.startswith(("http://", "https://")):
-        raise JoyImageError("JOYIMAGE_REWRITE_URL must begin with http:// or https://")
-    body = {
-        "model": os.environ.get("JOYIMAGE_REWRITE_MODEL", "default"),
-        "messages": [
-            {"role": "system", "content": prompts.rewriting_system(bool(images))},
-            {"role": "user", "content": [*map(_image_part, images), {"type": "text", "text": prompt}]},
-        ],
-    }
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("JOYIMAGE_REWRITE_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        reply = response.read(MAX_REPLY)
-    try:
-        content = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        content = None
+def has_server() -> bool:
+    """Whether the environment names a server, so that rewriting needs no encoder."""
+    return bool(os.environ.get(URL, "").strip())
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to ask. `address` is that of its chat completions; neither it nor the key is ever shown."""
+
+    address: str = field(repr=False)
+    model: str = "default"
+    key: str = field(default="", repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Server | None:
+        """None where no server is named. Raises `JoyImageError` for an address or a key that cannot be used."""
+        if not has_server():
+            return None
+        try:
+            parts = urllib.parse.urlsplit(os.environ[URL].strip())
+            host = parts.hostname
+            _ = parts.port  # which is read, and found wrong, here only
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ("http", "https"):
+            raise JoyImageError(f"{URL} must be an address such as http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise JoyImageError(f"{URL} holds a user name or a password; give a key in {KEY} instead")
+        key = os.environ.get(KEY, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise JoyImageError(f"{KEY} holds characters that no key has: line breaks, or other letters than ASCII")
+        path = urllib.parse.quote(parts.path.rstrip("/") + "/chat/completions", safe="/%:@!$&'()*+,;=~")
+        netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+        address = urllib.parse.urlunsplit((parts.scheme, netloc, path, parts.query, ""))
+        return cls(address, os.environ.get(MODEL, "").strip() or "default", key)
+
+    def answer(self, prompt: str, images: Sequence[Image.Image], while_waiting: Callable[[], object]) -> str:
+        """The text of the server's reply. Raises `JoyImageError` that says in our own words what went wrong."""
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": "system", "content": prompts.rewriting_system(bool(images))},
+                {"role": "user", "content": [*map(_image_part, images), {"type": "text", "text": prompt}]},
+            ],
+        }
+        reply = self._post(json.dumps(body).encode(), while_waiting)
+        try:
+            return _text(json.loads(reply)["choices"][0]["message"]["content"])
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise JoyImageError("the server's reply is not a chat completion") from None
+
+    def _post(self, body: bytes, while_waiting: Callable[[], object]) -> bytes:
+        """The reply to one POST, within `TIMEOUT` in all.
+
+        It runs in a thread, which is left behind when the time is over or the user stops: a server that sends a byte
+        now and then keeps every wait of a socket short, and the whole without end.
+        """
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        done: list[bytes | Exception] = []
+
+        def post() -> None:
+            try:
+                request = urllib.request.Request(self.address, body, headers)
+                with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as response:
+                    done.append(response.read(MAX_REPLY))
+            except Exception as error:  # whatever it is, the prompt stays as it was
+                done.append(error)
+
+        thread = threading.Thread(target=post, daemon=True)
+        end = time.monotonic() + TIMEOUT
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL)
+            while_waiting()
+            if time.monotonic() > end:
+                raise JoyImageError(f"the server took more than {TIMEOUT:g} seconds")
+        (reply,) = done
+        if isinstance(reply, Exception):
+            raise JoyImageError(_reason(reply)) from None
+        return reply
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Another address would be sent the key."""
+
+    def redirect_request(self, *_args, **_options) -> None:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without a word of the error's own text: libraries put headers and addresses into it."""
+    if isinstance(error, urllib.error.HTTPError):
+        known = error.code in http.HTTPStatus._value2member_map_
+        phrase = f" ({http.HTTPStatus(error.code).phrase})" if known else ""
+        hint = f"; put the address it leads to into {URL}" if 300 <= error.code < 400 else ""
+        return f"the server answered with status {error.code}{phrase}{hint}"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    system = f": {os.strerror(cause.errno)}" if isinstance(cause, OSError) and (cause.errno or 0) > 0 else ""
+    kind = type(error).__name__ if cause is error else f"{type(error).__name__}, {type(cause).__name__}"
+    return f"the server could not be asked ({kind}{system})"
+
+
+def _text(content: object) -> str:
+    """A reply's content, which some servers give as a list of parts."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type", "text") in ("text", "output_text"))
     if not isinstance(content, str):
-        raise JoyImageError("the server's reply is not a chat completion")
+        raise TypeError
     return content
 
 

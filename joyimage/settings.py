@@ -149,6 +149,19 @@ class Answering(Settings):
         check_seed(self.seed)
 
 
+def check_text(name: str, text: Any) -> None:
+    """Raise `JoyImageError` unless `text` is a string that can be written as UTF-8; no tokenizer takes another."""
+    if not isinstance(text, str):
+        raise JoyImageError(f"{name} must be text, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise JoyImageError(
+            f"{name} holds {text[error.start]!a} at place {error.start + 1}, which is no character: "
+            "half of a pair, or a byte of another encoding than UTF-8"
+        ) from None
+
+
 def whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

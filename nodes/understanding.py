@@ -6,6 +6,7 @@ import os
 from functools import partial, reduce
 from types import SimpleNamespace
 
+import comfy.model_management
 from comfy_api.latest import io
 
 from ..joyimage import grounding, rewriting, spatial
@@ -131,7 +132,8 @@ class RewritePrompt(io.ComfyNode):
             shown = SimpleNamespace(
                 answer_rewrite=partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
             )
-            rewritten = rewriting.rewrite(shown, prompt, all_pictures((images or {}).values()))
+            stop = comfy.model_management.throw_exception_if_processing_interrupted
+            rewritten = rewriting.rewrite(shown, prompt, all_pictures((images or {}).values()), stop)
         text = "\n\n".join([rewritten, *problems])
         return io.NodeOutput(rewritten, ui=told(cls.hidden.unique_id, text))
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -120,6 +121,21 @@ def test_ask_without_a_question_describes(folder, capsys):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("question", ["是" * 86, "What is it? " * 40])
+def test_a_question_may_be_longer_than_a_file_name(folder, capsys, question):
+    assert main(["ask", "cup.png", question, "--device", "cpu", "--max-new-tokens", "3", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_what_others_warn_of_is_no_note_of_ours(folder, capsys, monkeypatch):
+    def noisy(options):
+        warnings.warn("of theirs", stacklevel=1)
+
+    monkeypatch.setattr("joyimage.cli.options.run_inspect", noisy)
+    assert main(["inspect", "cup.png"]) == 0
+    assert "of theirs" not in capsys.readouterr().err
+
+
 def test_rewrite_by_a_server(folder, capsys, monkeypatch):
     requests = []
 
@@ -193,6 +209,16 @@ BAD = [
     (["edit", "nowhere.png", "Remove it."], "nowhere.png"),
     (["edit", "cup.png"], "give a picture and an instruction"),
     (["edit", "cup.png", ""], "prompt 1 of 1 is empty"),
+    (["edit", "cup.png", "hat.png"], "hat.png is a file, and no instruction was given"),
+    (["edit", "cup.png", "Make it \udce9."], "prompt 1 of 1 holds '\\udce9' at place 9"),
+    (["ask", "cup.png", "What is \ud800?"], "the question holds '\\ud800' at place 9"),
+    (["generate", "A \udce9."], "prompt 1 of 1 holds '\\udce9' at place 3"),
+    (["rewrite", "A \udce9."], "the prompt to rewrite holds '\\udce9' at place 3"),
+    (["edit", "cup.png", "--move", "cup \udce9", "--box", "0,0,9,9"], "holds '\\udce9'"),
+    (["edit", "cup.png", "Remove it.", "--negative-prompt", "\ud800"], "holds '\\ud800'"),
+    (["inspect", "x" * 300], "name"),
+    (["edit", "x" * 300, "Remove it."], "name"),
+    (["ask", "x" * 300, "What?"], "name"),
     (["edit", "cup.png", "Remove it.", "--steps", "0"], "steps"),
     (["edit", "cup.png", "Remove it.", "--sigmas", "0.2,0.4"], "fall"),
     (["edit", "cup.png", "Remove it.", "--solver", "magic"], "euler, heun"),

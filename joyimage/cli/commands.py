@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError
-from ..settings import Answering, Sampling, check_base_size, check_output, check_seed
-from .outputs import output_paths, save
+from ..settings import Answering, Sampling, check_base_size, check_output, check_seed, check_text
+from .outputs import is_file, output_paths, save
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
@@ -56,8 +56,9 @@ def run_generate(options) -> None:
 
 def run_ask(options) -> None:
     pictures, question = options.inputs, None
-    if not Path(pictures[-1]).is_file():
+    if not is_file(pictures[-1]):
         *pictures, question = pictures
+        check_text("the question", question)
     Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
     loaded = _loaded(pictures)
     show = None if options.json else lambda text: print(text, end="", flush=True)
@@ -75,8 +76,14 @@ def run_ask(options) -> None:
 
 
 def run_rewrite(options) -> None:
+    from .. import rewriting
+
     pictures = _loaded(options.image)
-    rewritten = _load(options).rewrite(options.prompt, pictures)
+    if rewriting.has_server():
+        rewritten = rewriting.rewrite(None, options.prompt, pictures)
+    else:
+        check_text("the prompt to rewrite", options.prompt)
+        rewritten = _load(options).rewrite(options.prompt, pictures)
     print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
 
 
@@ -158,6 +165,8 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
     files, instructions = options.inputs, options.instruction
     if not wanted and not instructions:
         files, instructions = files[:-1], files[-1:]
+        if files and is_file(instructions[0]):
+            raise JoyImageError(f"{instructions[0]} is a file, and no instruction was given; put it last, or after -i")
     if not files:
         raise JoyImageError('give a picture and an instruction, such as: joyimage edit photo.jpg "Remove the cup."')
     pictures: list = list(files)
@@ -196,11 +205,12 @@ def _checked(options) -> dict:
     """What goes to the library under the same names, checked before any weights are opened."""
     parameters = {name: getattr(options, name) for name in SAMPLING}
     Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
+    check_text("the negative prompt", options.negative_prompt or "")
     check_seed(options.seed)
     check_output("pil", options.count)
     check_base_size(options.base_size)
     for path, _ in options.lora:
-        if not Path(path).is_file():
+        if not is_file(path):
             raise MissingFileError(f"there is no LoRA file {path}")
     if options.size is not None:
         from ..images import check_size

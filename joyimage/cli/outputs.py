@@ -11,6 +11,14 @@ from .. import __version__
 from ..errors import JoyImageError
 
 
+def is_file(text: str) -> bool:
+    """Whether a file of this name is there. Texts that are no possible name, such as long questions, are not."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name; a byte 0 in it
+        return False
+
+
 def output_paths(output: Path | None, stem: str, count: int) -> list[Path]:
     """Where the pictures will go, settled before the model runs.
 

@@ -1,0 +1,233 @@
+"""Rewriting by a server that fails in every way: the prompt stays, and a note says why without telling a secret."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from joyimage import JoyImageError, prompts, rewriting
+from joyimage.cli import main
+
+KEY = "sk-secret-0123"
+PROMPT = "remove cup"
+GOOD = '{"Rewritten": "Remove the teal cup."}'
+Talk = Callable[[socket.socket, bytes], None]
+
+
+def chat(content: object) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+
+
+def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers)
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+@contextlib.contextmanager
+def server(reply: bytes | Talk) -> Iterator[tuple[int, list[bytes]]]:
+    """One that reads a request and then says `reply`; gives its port and the requests."""
+    requests: list[bytes] = []
+
+    def talk() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                requests.append(request_of(connection))
+                reply(connection, requests[-1]) if callable(reply) else connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=talk, daemon=True).start()
+        yield listening.getsockname()[1], requests
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def request_of(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def name(url: str, key: str = KEY) -> None:
+        monkeypatch.setenv("JOYIMAGE_REWRITE_URL", url)
+        monkeypatch.setenv("JOYIMAGE_REWRITE_KEY", key)
+
+    return name
+
+
+def said(capsys) -> tuple[str, str]:
+    """What the command says, on both streams and with the tracebacks of `--debug`; the secret is nowhere in it."""
+    assert main(["rewrite", PROMPT, "--debug"]) == 0
+    output = capsys.readouterr()
+    assert "secret" not in output.out + output.err and "Traceback" not in output.err
+    return output.out.strip(), output.err
+
+
+def drip(connection: socket.socket, _request: bytes) -> None:
+    for byte in http(chat(GOOD)):
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def echo(connection: socket.socket, request: bytes) -> None:
+    connection.sendall(http(request, f"401 no, not {KEY}", f"WWW-Authenticate: {KEY}"))
+
+
+def parrot(connection: socket.socket, _request: bytes) -> None:
+    connection.sendall(http(chat(f'{{"Rewritten": "the key is {KEY}"}}')))
+
+
+FAILURES: dict[str, tuple[bytes | Talk, str]] = {
+    "a key that is refused and repeated": (echo, "status 401 (Unauthorized)"),
+    "no such model": (http(b"{}", "404 Not Found"), "status 404 (Not Found)"),
+    "a status of its own": (http(b"{}", "799 Odd"), "status 799"),
+    "the key in the answer": (parrot, "holds the key"),
+    "a body that is cut": (http(chat(GOOD))[:-9], "not a chat completion"),
+    "chunks that are cut": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", "IncompleteRead"),
+    "no HTTP": (f"hello, {KEY}\r\n".encode(), "BadStatusLine"),
+    "nothing": (b"", "RemoteDisconnected"),
+    "no JSON": (http(b"<html>"), "not a chat completion"),
+    "no object": (http(b"[1]"), "not a chat completion"),
+    "no text": (http(chat(None)), "not a chat completion"),
+    "parts without text": (http(chat([{"type": "text"}])), "not a chat completion"),
+    "parts that are none": (http(chat([1])), "not a chat completion"),
+    "nested without end": (http(b"[" * 100_000), "not a chat completion"),
+    "no rewritten prompt": (http(chat("I would rather not.")), "holds no"),
+    "more than is read": (http(b" " * (rewriting.MAX_REPLY + 9) + chat(GOOD)), "not a chat completion"),
+}
+
+
+@pytest.mark.parametrize(("reply", "reason"), FAILURES.values(), ids=FAILURES)
+def test_any_failure_keeps_the_prompt_and_says_why(environment, capsys, reply, reason):
+    with server(reply) as (port, requests):
+        environment(f"http://127.0.0.1:{port}/v1?api-key={KEY}")
+        prompt, error = said(capsys)
+    assert prompt == PROMPT and reason in error and len(requests) == 1
+
+
+def test_a_redirect_is_not_followed_and_gets_no_key(environment, capsys):
+    with server(http(chat(GOOD))) as (elsewhere, got):
+        moved = http(b"", "302 Found", f"Location: http://127.0.0.1:{elsewhere}/{KEY}")
+        with server(moved) as (port, _):
+            environment(f"http://127.0.0.1:{port}/v1")
+            prompt, error = said(capsys)
+    assert prompt == PROMPT and "status 302 (Found); put the address" in error and not got
+
+
+def test_the_whole_call_is_bounded(environment, capsys, monkeypatch):
+    monkeypatch.setattr(rewriting, "TIMEOUT", 0.5)
+    with server(drip) as (port, _):
+        environment(f"http://127.0.0.1:{port}/v1")
+        prompt, error = said(capsys)
+    assert prompt == PROMPT and "took more than 0.5 seconds" in error
+
+
+def test_a_wait_can_be_ended(environment):
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with server(drip) as (port, _), pytest.raises(Stopped):
+        environment(f"http://127.0.0.1:{port}/v1")
+        rewriting.rewrite(None, PROMPT, (), stop)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "reason"),
+    [
+        ("localhost:8000/v1", KEY, "must be an address"),
+        ("ftp://127.0.0.1/v1", KEY, "must be an address"),
+        ("http:///v1", KEY, "must be an address"),
+        ("http://127.0.0.1:port/v1", KEY, "must be an address"),
+        ("http://[::1/v1", KEY, "must be an address"),
+        (f"http://me:{KEY}@127.0.0.1/v1", KEY, "give a key in JOYIMAGE_REWRITE_KEY"),
+        (f"http://127.0.0.1:9/{KEY}", KEY, "Connection refused"),
+        (f"http://127.0.0.1:9/v1?key={KEY}", "", "Connection refused"),
+        ("http://127.0.0.1:9/v1", "sk-\nsecret", "holds characters that no key has"),
+        ("http://127.0.0.1:9/v1", "sk-sécret", "holds characters that no key has"),
+        (f"http://{'secret' * 50}.invalid/v1", KEY, "could not be asked"),
+    ],
+)
+def test_addresses_and_keys_that_cannot_be_used(environment, capsys, url, key, reason):
+    environment(url, key)
+    prompt, error = said(capsys)
+    assert prompt == PROMPT and reason in error
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "asked"),
+    [
+        ("/v1", f"{KEY}\n", "/v1/chat/completions"),
+        ("/v1/ \n", f" {KEY}", "/v1/chat/completions"),
+        ("/größe/v1", KEY, "/gr%C3%B6%C3%9Fe/v1/chat/completions"),
+        ("/v1?api-version=2", KEY, "/v1/chat/completions?api-version=2"),
+    ],
+)
+def test_spaces_around_and_other_letters_do_no_harm(environment, capsys, path, key, asked):
+    with server(http(chat(GOOD))) as (port, requests):
+        environment(f" http://127.0.0.1:{port}{path}", key)
+        assert said(capsys)[0] == "Remove the teal cup."
+    assert requests[0].startswith(f"POST {asked} HTTP/1.1\r\n".encode())
+    assert f"\r\nAuthorization: Bearer {KEY}\r\n".encode() in requests[0]
+
+
+def test_parts_of_text_are_joined(environment, capsys):
+    parts = [{"type": "text", "text": GOOD[:9]}, {"type": "thinking", "thinking": "hm"}, {"text": GOOD[9:]}]
+    with server(http(chat(parts))) as (port, _):
+        environment(f"http://127.0.0.1:{port}/v1")
+        assert said(capsys)[0] == "Remove the teal cup."
+
+
+def test_a_server_shows_neither_its_address_nor_its_key(environment):
+    environment("http://127.0.0.1:9/secret")
+    assert "secret" not in repr(rewriting.Server.from_environment())
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt"),
+    [
+        ('<think>maybe {"Rewritten": "DRAFT"}</think>{"Rewritten": "GOOD"}', "GOOD"),
+        ('maybe {"Rewritten": "DRAFT"}</think>{"Rewritten": "GOOD"}', "GOOD"),
+        ('<think>a</think><think>{"Rewritten": "DRAFT"}</think>\n{"Rewritten": "GOOD"}', "GOOD"),
+        ('<think>{"Rewritten": "DRAFT"}', None),
+        ('{"Rewritten": "GOOD"}<think>{"Rewritten": "DRAFT"}', "GOOD"),
+        ('The form is {"Rewritten": "…"}, so: {"Rewritten": "GOOD"}', "GOOD"),
+        ('The form is {"Rewritten": "…"}, so: {"Rewritten": "a "GOOD" sign"}', 'a "GOOD" sign'),
+        ('{"Rewritten": "a "BAD" sign"} no, {"Rewritten": "GOOD"}', "GOOD"),
+        ('{"Thoughts": "{}", "Rewritten": "GOOD"} {"other": {"Rewritten": "DRAFT"}}', "GOOD"),
+        ('{"Rewritten": "GOOD"} {"Rewritten": 3}', "GOOD"),
+    ],
+)
+def test_thoughts_are_dropped_and_the_last_object_counts(reply, prompt):
+    assert prompts.parse_rewritten(reply) == prompt
+
+
+@pytest.mark.parametrize("prompt", ["half a pair \ud800", "a Latin-1 byte \udce9", 5, None])
+def test_what_is_no_text_is_refused(prompt):
+    with pytest.raises(JoyImageError, match=r"the prompt to rewrite (holds '.*' at place|must be text, not)"):
+        rewriting.rewrite(None, prompt)
+
+
+def test_nothing_is_warned_of_when_all_is_well(environment):
+    with server(http(chat(GOOD))) as (port, _), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environment(f"http://127.0.0.1:{port}/v1")
+        assert rewriting.rewrite(None, PROMPT) == "Remove the teal cup."
