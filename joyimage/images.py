@@ -9,16 +9,17 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from .atomic import Part
 from .errors import JoyImageError, MissingFileError
 from .settings import BASE_SIZES
 
@@ -30,9 +31,6 @@ PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
 
 # The value that is white, for modes deeper than 8 bits. 16-bit gray files open as I;16, or as I in older Pillow.
 WHITE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "F": 1.0}
-
-# What Pillow raises for damaged data (found by damaging files of eleven formats), and for sizes that must be an attack.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def buckets(base_size: int = NATIVE_BASE_SIZE) -> list[Size]:
@@ -130,8 +128,10 @@ def _decoding(name: str | os.PathLike) -> Iterator[None]:
         raise MissingFileError(f"{name} does not exist") from None
     except UnidentifiedImageError:
         raise JoyImageError(f"{name} is not a picture, or of a format that Pillow cannot read") from None
-    except DECODING_ERRORS as error:
-        raise JoyImageError(f"cannot read {name}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # for damaged data Pillow's readers raise almost any type
+        raise JoyImageError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -207,12 +207,16 @@ def to_pil(tensor: Tensor) -> list[Image.Image]:
     return [Image.fromarray(sample) for sample in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def save_png(image: Image.Image, path: str | os.PathLike, parameters: dict) -> None:
+def save_png(
+    image: Image.Image, path: str | os.PathLike, parameters: dict, otherwise: Iterable[Path] | None = None
+) -> Path:
     """Write `image` as a PNG that carries `parameters` as JSON, to be read back by `read_parameters`.
 
-    Complete or not at all: it is written beside `path` under another name and then renamed, so neither Ctrl-C nor
-    a full disk leaves half a file or harms the one that was there. No folder is made: a mistyped one is an error.
+    Complete or not at all: it is written under another name in the folder and then renamed, so neither Ctrl-C nor
+    a full disk leaves half a file or harms the one that was there. A file at `path` is replaced; with names to take
+    `otherwise` it stays, and the picture gets the first that is free. No folder is made: a mistyped one is an error.
     The JSON is plain ASCII in a `tEXt` chunk named "joyimage", which every PNG reader shows.
+    Returns the path of the picture.
 
     Raises `MissingFileError` if the folder does not exist, `JoyImageError` if the name does not end in `.png` or the
     disk refuses, and `TypeError` or `ValueError` for parameters that JSON cannot hold.
@@ -224,14 +228,12 @@ def save_png(image: Image.Image, path: str | os.PathLike, parameters: dict) -> N
         raise MissingFileError(f"the folder {path.parent} does not exist; make it first")
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text(PARAMETERS, json.dumps(parameters, allow_nan=False))
-    partial = path.with_name(f".{uuid4().hex}.part")
     try:
-        image.save(partial, format="PNG", pnginfo=chunks)
-        os.replace(partial, path)
+        with Part(path.parent) as part:
+            image.save(part.path, format="PNG", pnginfo=chunks)
+            return part.publish(chain([path], otherwise or ()), replace=otherwise is None)
     except OSError as error:
         raise JoyImageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def is_picture(path: str | os.PathLike) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -313,3 +314,33 @@ def test_a_small_model_takes_one_thread_unless_told(folder, monkeypatch, argumen
 def test_the_library_leaves_threads_alone(monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", lambda count: pytest.fail(f"set to {count}"))
     JoyImage.load("tiny").generate("A red cube.", steps=1, size=(64, 64))
+
+
+def test_messages_are_cut_in_the_middle(folder, capsys):
+    assert main(["edit", "cup.png", "--rotate", "cup", "--view", "v" * 100_000]) == 2
+    error = capsys.readouterr().err
+    assert len(error) < 3000 and error.startswith("joyimage: error: ") and "rear left" in error and "more …" in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
+def test_a_file_name_that_is_no_utf_8_is_printed_as_it_is(folder):
+    name = b"caf\xe9.png"
+    (folder / "cup.png").rename(folder / os.fsdecode(name))
+    command = [sys.executable, "-m", "joyimage", "edit", os.fsdecode(name), "Remove it.", *FAST]
+    done = subprocess.run(command, cwd=folder, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9-edit.png\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes in one way only")
+def test_sigterm_leaves_nothing_half_written(folder, monkeypatch, capsys):
+    monkeypatch.setattr("PIL.Image.Image.save", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["edit", "cup.png", "Remove it.", "-o", "out.png", *FAST]) == 143
+    assert made(folder) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_runs_in_one_folder_replace_nothing(folder):
+    """Both begin before either has saved."""
+    command = [sys.executable, "-m", "joyimage", "edit", "cup.png", "Remove it.", "--count", "3", *FAST]
+    runs = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [path for run in runs for path in run.communicate(timeout=120)[0].split()]
+    assert sorted(printed) == made(folder) and len(set(printed)) == 6

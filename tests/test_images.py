@@ -438,7 +438,7 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(tmp_path, erro
     begun = []
 
     def load():
-        """Pillow asks for the pixels before it opens the file, and again once the header is written."""
+        """Pillow asks for the pixels before it writes, and again once the header is written: the old file is there."""
         begun.append(len(list(tmp_path.iterdir())))
         if len(begun) == 2:
             raise error
@@ -446,7 +446,7 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(tmp_path, erro
     picture.load = load
     with pytest.raises(type(error)):
         images.save_png(picture, tmp_path / "a.png", {"seed": 2})
-    assert begun == [1, 2]
+    assert begun == [2, 2]
     assert images.read_parameters(tmp_path / "a.png") == {"seed": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..atomic import Part
 from ..errors import CheckpointError, JoyImageError
 from .quantise import gguf_package
 
@@ -44,7 +46,7 @@ class Writer:
 
     def __init__(self, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], file_type: str):
         self.path = path
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = Part(path.parent)
         self.entries = {entry.name: entry for entry in entries}
         self.metadata = metadata
         self.write_header = HEADERS[file_type]
@@ -55,12 +57,11 @@ class Writer:
         needed, free = sum(entry.nbytes for entry in self.entries.values()), shutil.disk_usage(self.path.parent).free
         if free < needed + SPARE_BYTES:
             raise JoyImageError(f"{self.path}: would take {needed:,} bytes, its disk has {free:,} left; make room")
-        self.file = self.partial.open("w+b")
-        try:
+        with ExitStack() as stack:
+            self.partial = stack.enter_context(self._part).path
+            self.file = stack.enter_context(self.partial.open("w+b"))
             self.offsets = self.write_header(self.file, list(self.entries.values()), self.metadata)
-        except BaseException:
-            self.__exit__()
-            raise
+            self._opened = stack.pop_all()  # all went well: `__exit__` will close them
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
@@ -78,11 +79,10 @@ class Writer:
                 raise CheckpointError(f"{self.path}: {name} reads back otherwise than it was written; check the disk")
             bar.update(entry.nbytes)
         self.file.close()
-        self.partial.replace(self.path)
+        self._part.publish([self.path], replace=True)
 
     def __exit__(self, *error) -> None:
-        self.file.close()
-        self.partial.unlink(missing_ok=True)
+        self._opened.close()
 
     def _checksum(self, entry: Entry) -> int:
         self.file.seek(self.offsets[entry.name])

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import JoyImageError
 from .options import build_parser
 
 PACKAGE = Path(__file__).parents[1]
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 __all__ = ["build_parser", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 input that cannot be used, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 input that cannot be used, 130 interrupted, 143
+    ended by SIGTERM.
+    """
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold bytes that are no UTF-8
     options = build_parser().parse_args(argv)
     warnings.showwarning = _note
     try:
-        options.run(options)
+        with _stopped_by_sigterm():
+            options.run(options)
         return OK
     except KeyboardInterrupt as stop:
         print(f"joyimage: interrupted; {str(stop) or 'nothing half-written is left'}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except (JoyImageError, OSError) as error:
         return _report(error, str(error), BAD_INPUT, options.debug)
     except Exception as error:  # the last resort of a program: one line for people, the traceback with --debug
         message = f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
         return _report(error, message, FAILED, options.debug)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers and shutdowns send: handled as Ctrl-C is, so that what is half-written is removed."""
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+
+    def stop(*_) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _note(message, category, filename, *_args, **_options) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError
 from ..settings import Answering, Sampling, check_base_size, check_output, check_seed, check_text
-from .outputs import is_file, output_paths, save
+from .outputs import Names, is_file, save
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
@@ -26,7 +26,7 @@ def run_edit(options) -> None:
     _check_prompts(pictures, instructions)
     pictures = _loaded(pictures)
     edits = max(len(instructions), len(names))
-    paths = output_paths(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
+    outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = _load(options)
     started = time.perf_counter()
     results = model.edit(
@@ -38,20 +38,20 @@ def run_edit(options) -> None:
         **parameters,
     )
     seconds = time.perf_counter() - started
-    save(options, _saved_name(options), results, paths, instructions, names, parameters, seconds)
+    save(options, _saved_name(options), results, outputs, instructions, names, parameters, seconds)
 
 
 def run_generate(options) -> None:
     parameters = _checked(options)
     _check_prompts([[]] * len(options.prompt), options.prompt)
-    paths = output_paths(options.output, "picture", len(options.prompt) * options.count)
+    outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
     started = time.perf_counter()
     results = model.generate(
         options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
     )
     seconds = time.perf_counter() - started
-    save(options, _saved_name(options), results, paths, options.prompt, [[]], parameters, seconds)
+    save(options, _saved_name(options), results, outputs, options.prompt, [[]], parameters, seconds)
 
 
 def run_ask(options) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import JoyImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def is_file(text: str) -> bool:
@@ -19,20 +25,38 @@ def is_file(text: str) -> bool:
         return False
 
 
-def output_paths(output: Path | None, stem: str, count: int) -> list[Path]:
-    """Where the pictures will go, settled before the model runs.
+@dataclass(frozen=True)
+class Names:
+    """Where pictures go, settled before the model runs; folders are made.
 
-    A file named on the command line is replaced, one named by us never is. Folders are made.
+    A file that was named on the command line is replaced. One that we name never is, even if another process makes it
+    while the model runs: such a picture takes the next name.
+    Raises `JoyImageError` for a name that no picture can have, and for a folder that cannot be written.
     """
-    if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
-        raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
-    if output is not None and output.suffix and not output.is_dir():
-        _make_folder(output.parent)
-        return [output] if count == 1 else [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
-    folder = output or Path()
-    _make_folder(folder)
-    names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in itertools.count(1))
-    return list(itertools.islice((folder / name for name in names if not (folder / name).exists()), count))
+
+    given: tuple[Path, ...]
+    ours: Iterator[Path]
+
+    @classmethod
+    def of(cls, output: Path | None, stem: str, count: int) -> Names:
+        if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
+            raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
+        if output is not None and output.suffix and not output.is_dir():
+            _make_folder(output.parent)
+            several = (output.with_stem(f"{output.stem}-{i + 1}") for i in range(count))
+            return cls((output,) if count == 1 else tuple(several), iter(()))
+        folder = output or Path()
+        _make_folder(folder)
+        names = (folder / (f"{stem}.png" if n == 1 else f"{stem}-{n}.png") for n in itertools.count(1))
+        return cls((), names)
+
+    def save(self, i: int, picture: Image, details: dict) -> Path:
+        """Write picture `i` with its parameters inside and return where it is."""
+        from ..images import save_png
+
+        if self.given:
+            return save_png(picture, self.given[i], details)
+        return save_png(picture, next(self.ours), details, otherwise=self.ours)
 
 
 def _make_folder(folder: Path) -> None:
@@ -50,17 +74,15 @@ def save(
     options,
     model: str,
     results: list,
-    paths: list[Path],
+    names: Names,
     prompts: list[str],
     images: list[list[str]],
     parameters: dict,
     seconds: float,
 ) -> None:
     """Write the pictures with their parameters inside, and say where they are."""
-    from ..images import save_png
-
     pictures = []
-    for i, (picture, path) in enumerate(zip(results, paths, strict=True)):
+    for i, picture in enumerate(results):
         edit, k = divmod(i, options.count)
         details = {
             **parameters,
@@ -73,7 +95,7 @@ def save(
             **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
         del details["count"]
-        save_png(picture, path, details)
+        path = names.save(i, picture, details)
         pictures.append({"path": str(path), **details})
         if not options.json:
             print(path)
