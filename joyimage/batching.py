@@ -6,24 +6,20 @@ from collections.abc import Callable, Sequence
 
 from .conditioning import Conditioning
 
-# Samples of one shape run as one batch, and the two guidance passes as one packed sequence, while the forward has no
-# more image tokens than this: then reading the weights costs most. Packed against one after the other, on two cores:
-# 0.85 of the time at 2 x 8 tokens, 0.98 at 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
+# The two guidance passes run as one packed sequence while the forward has no more image tokens than this: then reading
+# the weights costs most. Packed against one after the other, on two cores: 0.85 of the time at 2 x 8 tokens, 0.98 at
+# 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
 PACKED_TOKENS = 1024
 
 Count = Callable[[Conditioning], int]  # of the image tokens of one sample's forward
 
 
-def batches(conditionings: Sequence[Conditioning], tokens: Count) -> list[list[int]]:
-    """Indices of the samples that run together: equal shapes, and no more than fill the machine."""
+def batches(conditionings: Sequence[Conditioning], size: int) -> list[list[int]]:
+    """Indices of the samples that run together: at most `size`, of equal shapes."""
     by_shape: dict[tuple, list[int]] = {}
     for i, conditioning in enumerate(conditionings):
         by_shape.setdefault(conditioning.shapes, []).append(i)
-    found = []
-    for members in by_shape.values():
-        size = max(1, PACKED_TOKENS // tokens(conditionings[members[0]]))
-        found += [members[i : i + size] for i in range(0, len(members), size)]
-    return found
+    return [members[i : i + size] for members in by_shape.values() for i in range(0, len(members), size)]
 
 
 def packed(passes: int, batch: Sequence[Conditioning], tokens: Count) -> bool:

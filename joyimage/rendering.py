@@ -22,7 +22,7 @@ from .images import to_pil
 from .inputs import one_each, spread
 from .memory import Memory
 from .mmdit import MMDiT
-from .settings import Sampling, check_output, check_seed
+from .settings import Sampling, check_batch_size, check_output, check_seed
 from .vae import WanVAE
 
 Pictures: TypeAlias = "list[Image.Image] | Tensor | np.ndarray"
@@ -32,11 +32,12 @@ Pictures: TypeAlias = "list[Image.Image] | Tensor | np.ndarray"
 class Run:
     """What a run is given besides its settings, and what comes of it; as in `JoyImage.render`.
 
-    Raises `JoyImageError` for an output that does not exist and for less than one picture.
+    Raises `JoyImageError` for an output that does not exist, and for a count or batch size below 1.
     """
 
     seed: int | Sequence[int] = 0
     count: int = 1
+    batch_size: int = 1
     output: str = "pil"
     latent: Tensor | None = None
     callback: sampling.Callback | None = None
@@ -44,6 +45,7 @@ class Run:
 
     def __post_init__(self):
         check_output(self.output, self.count)
+        check_batch_size(self.batch_size)
 
     def seeds(self, edits: int) -> list[int]:
         """The seed of each picture: those of picture k are their edit's seed + k.
@@ -77,7 +79,7 @@ class Renderer:
         """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed."""
         levels = sampling.levels(settings)
         latent = None if run.latent is None else one_each(run.latent, len(conditionings))
-        together = batches(conditionings, self.tokens)
+        together = batches(conditionings, run.batch_size)
         results: list[Tensor] = [torch.empty(0)] * len(conditionings)
         largest = max(largest_forward([conditionings[i] for i in members], self.tokens) for members in together)
         steps = len(together) * (len(levels) - 1)

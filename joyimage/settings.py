@@ -252,6 +252,12 @@ def check_output(output: str, count: int) -> None:
         raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
 
 
+def check_batch_size(size: int) -> None:
+    """Raise `JoyImageError` for a batch size that is not a whole number of at least 1."""
+    if not whole(size) or size < 1:
+        raise JoyImageError(f"batch_size is {size!r}; give a whole number of samples that share a forward, at least 1")
+
+
 def check_base_size(base_size: int | str | None) -> None:
     """Raise `JoyImageError` for a base size that is neither "auto", None nor one that the models know."""
     if isinstance(base_size, str) and base_size != AUTO:

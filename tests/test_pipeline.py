@@ -154,9 +154,32 @@ def test_same_seed_gives_the_same_bytes(model, picture):
 def test_a_sample_does_not_depend_on_its_batch(model, picture):
     """Several instructions of different lengths on one picture, packed, with two seeds each."""
     instructions = ["Remove it.", "Paint the wall behind the astronaut in a darker shade of green."]
-    together = model.edit(picture, instructions, count=2, seed=3, output="latent", **SMALL)
-    alone = [model.edit(picture, text, seed=seed, output="latent", **SMALL) for text in instructions for seed in (3, 4)]
+    options = {"output": "latent", "batch_size": 4, **SMALL}
+    together = model.edit(picture, instructions, count=2, seed=3, **options)
+    alone = [model.edit(picture, text, seed=seed, **options) for text in instructions for seed in (3, 4)]
     assert_same(together, torch.cat(alone))
+
+
+def test_a_seed_gives_the_same_bytes_alone_and_among_others(model, picture):
+    several = model.edit(picture, INSTRUCTION, count=5, seed=3, **SMALL)
+    again = model.edit(picture, INSTRUCTION, count=2, seed=6, **SMALL)
+    (alone,) = model.edit(picture, INSTRUCTION, seed=6, **SMALL)
+    assert several[3].tobytes() == again[0].tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(("batch_size", "forwards"), [(1, 5), (2, 3), (5, 1), (16, 1)])
+def test_samples_share_a_forward_on_request(model, picture, batch_size, forwards):
+    batches = []
+    hook = model.mmdit.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    options = {"guidance_scale": 1.0, "batch_size": batch_size, **SMALL}
+    try:
+        made = model.edit(picture, INSTRUCTION, count=5, seed=3, **options)
+    finally:
+        hook.remove()
+    assert len(batches) == forwards * SMALL["steps"] and max(batches) == min(batch_size, 5)
+    for k, picture_k in enumerate(made):
+        (alone,) = model.edit(picture, INSTRUCTION, seed=3 + k, guidance_scale=1.0, **SMALL)
+        assert np.abs(np.asarray(alone, int) - np.asarray(picture_k, int)).max() <= 1
 
 
 def test_a_batch_of_edits_keeps_its_order(model, picture):

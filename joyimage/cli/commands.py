@@ -10,13 +10,13 @@ from pathlib import Path
 
 from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError
-from ..settings import Answering, Sampling, check_base_size, check_output, check_seed, check_text
+from ..settings import Answering, Sampling, check_base_size, check_batch_size, check_output, check_seed, check_text
 from .outputs import Names, is_file, save
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
     "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
-    "timesteps", "solver", "seed", "count", "strength",
+    "timesteps", "solver", "seed", "count", "batch_size", "strength",
 )  # fmt: skip
 
 
@@ -208,6 +208,7 @@ def _checked(options) -> dict:
     check_text("the negative prompt", options.negative_prompt or "")
     check_seed(options.seed)
     check_output("pil", options.count)
+    check_batch_size(options.batch_size)
     check_base_size(options.base_size)
     for path, _ in options.lora:
         if not is_file(path):

@@ -118,6 +118,13 @@ def _sampling_options() -> argparse.ArgumentParser:
     _add_setting(options, Sampling, "solver")
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
     options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
+    options.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures that share a forward, for small sizes (1)",
+    )
     return options
 
 

@@ -94,7 +94,7 @@ def save(
             "version": __version__,
             **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
-        del details["count"]
+        del details["count"], details["batch_size"]
         path = names.save(i, picture, details)
         pictures.append({"path": str(path), **details})
         if not options.json:

@@ -57,7 +57,7 @@ def conditions(model: JoyImage, pairs: Pairs) -> list[Conditioning]:
 
 def outputs(model: JoyImage, conditionings: list[Conditioning], **options) -> np.ndarray:
     """The model's pictures (N, SIZE, SIZE, 3) uint8; sample i has seed i."""
-    options = {"steps": STEPS, "guidance_scale": GUIDANCE, **options}
+    options = {"steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": BATCH, **options}
     made: list[Image.Image] = []
     for start in range(0, len(conditionings), BATCH):
         part = conditionings[start : start + BATCH]

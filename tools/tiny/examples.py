@@ -37,6 +37,7 @@ FIRST = 9  # of those chosen: the clearest to look at, with which the templates 
 MOVED, VEHICLE = range(2)
 # What the templates are set to.
 STEPS, GUIDANCE, NOISE_SEED = 30, 4.0, 0
+BATCH = 32  # scenes that are edited at once
 BOX = '{"x": 0.06, "y": 0.47, "w": 0.36, "h": 0.42}'
 VIEW = "right"
 YAWS, ZOOM = (-45, -15, 15, 45), "out"
@@ -142,7 +143,7 @@ def edited(model: JoyImage, pictures: np.ndarray, instructions: list[str]) -> np
     """The model's edits (N, SIZE, SIZE, 3) uint8, each with the templates' settings and the same seed."""
     lists = [[Image.fromarray(p)] for p in pictures]
     made = model.edit(
-        lists, instructions, steps=STEPS, guidance_scale=GUIDANCE, seed=[NOISE_SEED] * len(lists), progress=False
+        lists, instructions, steps=STEPS, guidance_scale=GUIDANCE, seed=[NOISE_SEED] * len(lists), batch_size=BATCH
     )
     return np.stack([np.asarray(picture) for picture in made])
 
@@ -276,7 +277,7 @@ def try_text(model: JoyImage, scenes: Scenes) -> np.ndarray:
     said = [words(scenes, i) for i in range(len(scenes))]
     made = model.generate(
         [each["description"] for each in said],
-        steps=STEPS, guidance_scale=GUIDANCE, seed=[NOISE_SEED] * len(scenes), progress=False,
+        steps=STEPS, guidance_scale=GUIDANCE, seed=[NOISE_SEED] * len(scenes), batch_size=BATCH,
     )  # fmt: skip
     before = np.stack([np.asarray(picture) for picture in made])
     good = drawn_well(scenes, before)
