@@ -85,7 +85,7 @@ def check_size(size: Sequence[int]) -> Size:
 
     Raises `JoyImageError` otherwise, naming the nearest size that works.
     """
-    sides = tuple(size)
+    sides = tuple(size) if isinstance(size, Iterable) else ()
     if len(sides) != 2 or not all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in sides):
         raise JoyImageError(f"a size is (height, width) in whole pixels, not {size!r}")
     height, width = map(int, sides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,29 +45,40 @@ def usable_device(device: torch.device | str | None) -> torch.device:
 
 
 def load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:
-    return [load(picture) for picture in ([pictures] if isinstance(pictures, Source) else pictures)]
+    return [load(picture) for picture in listed(pictures, Source, "images")]
 
 
-def pair(pictures, instruction) -> tuple[list[list[Source]], list[str]]:
+def listed(value: Any, kind: Any, name: str) -> list:
+    """One of a kind, or many of them, as a list. Raises `JoyImageError` for what is neither."""
+    if isinstance(value, kind):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise JoyImageError(f"{name} cannot be {value!r}: give one or a list of them")
+    return list(value)
+
+
+def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Source]], list[str]]:
     """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
 
-    The lists are of one length, or one edit has several prompts.
+    The lists are of one length, or one edit has several prompts. With `empty` an edit may have no pictures.
     """
-    prompts = [instruction] if isinstance(instruction, str) else list(instruction)
+    prompts = listed(instruction, str, "the prompt")
     for i, prompt in enumerate(prompts):
         check_text(f"prompt {i + 1} of {len(prompts)}", prompt)
         if not prompt.strip():
             raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
     if not prompts:
         raise JoyImageError("no prompt given; say what to make or change")
-    pictures = [pictures] if isinstance(pictures, Source) else list(pictures)
+    pictures = listed(pictures, Source, "images")
     nested = [not isinstance(picture, Source) for picture in pictures]
     if not pictures:
         raise JoyImageError("no image given; `generate` makes pictures from text alone")
     if any(nested) and not all(nested):
         raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
-    edits = [list(edit) for edit in pictures] if all(nested) else [pictures]
+    edits = [listed(edit, Source, "images") for edit in pictures] if all(nested) else [pictures]
     for edit in edits:
+        if not edit and not empty:
+            raise JoyImageError("an edit has no image; `generate` makes pictures from text alone")
         if len(edit) > MAX_REFERENCES:
             raise JoyImageError(f"an edit has {len(edit)} images; the model takes at most {MAX_REFERENCES}")
     if len(edits) > 1:

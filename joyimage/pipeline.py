@@ -16,8 +16,8 @@ from torch import Tensor
 from . import checkpoints, lora, rewriting
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
-from .images import NATIVE_BASE_SIZE, to_tensor
-from .inputs import Source, find_parts, load_all, pair, spread, text_tokens, usable_device, vision_pixels
+from .images import NATIVE_BASE_SIZE, check_size, to_tensor
+from .inputs import Source, find_parts, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .rendering import Pictures, Renderer, Run
@@ -163,8 +163,9 @@ class JoyImage:
             steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
         )
         run = Run(seed, count, batch_size, output, latent, callback, progress)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        return self._make(*pair([[]] * len(prompts), prompts), negative_prompt, size, base_size, settings, run)
+        prompts = listed(prompt, str, "the prompt")
+        pairs = pair([[]] * len(prompts), prompts, empty=True)
+        return self._make(*pairs, negative_prompt, size, base_size, settings, run)
 
     def _make(self, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:
         """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
@@ -212,11 +213,12 @@ class JoyImage:
     ) -> list[Conditioning]:
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
         check_base_size(base_size)
-        base_size = self.base_size if base_size == AUTO else base_size
-        edits, prompts = pair(images, instruction)
+        size = None if size is None else check_size(size)
+        edits, prompts = pair(images, instruction, empty=True)
         negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
         for negative in negatives:
             check_text("the negative prompt", negative)
+        base_size = self.base_size if base_size == AUTO else base_size
         pairs = list(zip(prompts, negatives, strict=True))
         shared = len(edits) < len(prompts)  # by all prompts: one edit's pictures
         members = [pairs] if shared else [[each] for each in pairs]

@@ -46,6 +46,10 @@ class Run:
     def __post_init__(self):
         check_output(self.output, self.count)
         check_batch_size(self.batch_size)
+        if self.latent is not None and not (isinstance(self.latent, Tensor) and self.latent.ndim == 5):
+            raise JoyImageError(f"the latent must be a tensor (pictures, 16, 1, h, w), not {self.latent!r:.80}")
+        if self.callback is not None and not callable(self.callback):
+            raise JoyImageError(f"the callback must take step, sigma and denoised; it is {self.callback!r:.60}")
 
     def seeds(self, edits: int) -> list[int]:
         """The seed of each picture: those of picture k are their edit's seed + k.

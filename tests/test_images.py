@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
@@ -13,9 +14,9 @@ import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.joyimage.image_processor import BUCKETS, JoyImageEditImageProcessor, find_best_bucket
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from joyimage import JoyImageError, MissingFileError, images
 
@@ -259,6 +260,55 @@ def test_truncated_files(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(JoyImageError, match=path.name):
         images.load(path)
+
+
+WRITTEN = ["png", "jpg", "gif", "tif", "webp", "bmp", "dds", "avif", "ppm", "tga", "ico", "pcx", "sgi", "jp2", "im"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, bytes]:
+    """A small picture in each format that Pillow writes here, with metadata where it takes them."""
+    folder = tmp_path_factory.mktemp("written")
+    picture = Image.fromarray(noise(24, 20))
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x010E: "a description", 0x0110: "a camera"})
+    files = {}
+    for suffix in WRITTEN:
+        with contextlib.suppress(KeyError, ValueError, OSError):  # a format that this Pillow was built without
+            picture.save(folder / f"a.{suffix}", exif=exif)
+            files[suffix] = (folder / f"a.{suffix}").read_bytes()
+    return files
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_pictures_are_read_or_refused_by_name(written, tmp_path, data):
+    """Pillow's readers raise NotImplementedError, TypeError, struct.error and more for them."""
+    suffix = data.draw(st.sampled_from(sorted(written)))
+    content = bytearray(written[suffix])
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        content[place] = value
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        assert images.load(path).mode == "RGB"
+    except JoyImageError as error:
+        assert path.name in str(error)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), RuntimeError("no"), TypeError("no"), struct.error("no")])
+def test_whatever_a_reader_raises_is_one_error_of_ours(tmp_path, monkeypatch, error):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def broken(self):
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", broken)
+    with pytest.raises(JoyImageError, match=rf"cannot read .*a\.png: {str(error) or 'NotImplementedError'}"):
+        images.load(tmp_path / "a.png")
 
 
 def test_a_folder_is_no_picture(tmp_path):

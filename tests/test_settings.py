@@ -198,9 +198,66 @@ def test_prompts_are_refused_before_weights_are_opened(closed, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "option", [{"steps": 0}, {"output": "jpeg"}, {"solver": "magic"}, {"count": 0}, {"seed": -1}, {"seed": [1, 2]}]
+    ("images", "instruction", "message"),
+    [
+        (5, "x", "images cannot be 5"),
+        (None, "x", "images cannot be None"),
+        ([["absent.png"], 5], "x", "images cannot be 5"),
+        ([[]], "x", "an edit has no image"),
+        ([["absent.png"], []], "x", "an edit has no image"),
+        ("absent.png", None, "the prompt cannot be None"),
+        ("absent.png", 5, "the prompt cannot be 5"),
+        ("absent.png", ["x", 5], "prompt 2 of 2 must be text, not int"),
+        ("absent.png", [], "no prompt given"),
+        ("absent.png", "\udce9", "is no character"),
+    ],
+)
+def test_wrong_types_are_refused_by_name(images, instruction, message):
+    with pytest.raises(JoyImageError, match=message):
+        JoyImage.__new__(JoyImage).edit(images, instruction)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"steps": 0},
+        {"output": "jpeg"},
+        {"solver": "magic"},
+        {"count": 0},
+        {"seed": -1},
+        {"seed": [1, 2]},
+        {"seed": "a"},
+        {"seed": None},
+        {"seed": 1.5},
+        {"seed": {}},
+        {"steps": "a"},
+        {"steps": None},
+        {"shift": "a"},
+        {"strength": None},
+        {"solver": None},
+        {"solver": []},
+        {"schedule": 5},
+        {"output": None},
+        {"output": []},
+        {"count": 1.5},
+        {"batch_size": 0},
+        {"batch_size": "a"},
+        {"base_size": "a"},
+        {"base_size": 300},
+        {"base_size": []},
+        {"size": 5},
+        {"size": (64,)},
+        {"size": ("a", 64)},
+        {"negative_prompt": 5},
+        {"guidance_scale": "a"},
+        {"rescale": None},
+        {"sigmas": 5},
+        {"timesteps": "a"},
+        {"latent": 5},
+        {"callback": 5},
+    ],
 )
 def test_the_library_refuses_before_any_work(option):
     """On a model without networks: whatever is touched fails in another way."""
-    with pytest.raises(JoyImageError, match=str(next(iter(option)))):
+    with pytest.raises(JoyImageError, match=next(iter(option)).replace("_", "[ _]")):
         JoyImage.__new__(JoyImage).edit("absent.png", "x", **option)

@@ -224,7 +224,7 @@ def _check_prompts(pictures: list, prompts: list[str]) -> None:
     """Raise `JoyImageError` for prompts and pictures that do not go together, before weights are opened."""
     from ..inputs import pair
 
-    pair(pictures, prompts)
+    pair(pictures, prompts, empty=True)
 
 
 def _loaded(pictures: list) -> list:
