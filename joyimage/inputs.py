@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import checkpoints
-from .encoder import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
+from .encoder.limits import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
 from .errors import JoyImageError
 from .images import load
 from .settings import check_text

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .checkpoints.sizes import empty_part
-from .encoder import MIN_PIXELS
+from .encoder.limits import MIN_PIXELS
 from .errors import JoyImageError
 from .images import check_size
 from .inputs import MAX_REFERENCES, find_parts

@@ -1,28 +1,9 @@
-"""What is said to the encoder: the chat format, the fixed system texts, and the rewriter's request and reply."""
+"""What is said to the encoder, word for word: the system texts, and the rewriter's request and reply."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Control:
-    """A token of the chat format. Plain strings in a message are text and never become such a token."""
-
-    token: str
-
-
-START = Control("<|im_start|>")
-END = Control("<|im_end|>")
-END_OF_TEXT = Control("<|endoftext|>")
-VISION_START = Control("<|vision_start|>")
-IMAGE = Control("<|image_pad|>")  # stands for all tokens of one image
-VISION_END = Control("<|vision_end|>")
-CONTROLS = (START, END, END_OF_TEXT, VISION_START, IMAGE, VISION_END)
-
-Pieces = list[Control | str]
 
 # The MMDiT was trained on this text as it stands, with its leading space, backslash and letter n.
 CONDITIONING_SYSTEM = (
@@ -52,21 +33,6 @@ _REWRITE_GENERATE = """\
 You turn short ideas into prompts for a text-to-image model. Describe one picture: the main subject and its looks, \
 what it does, the surroundings, the composition and viewpoint, the light and colours, and the style or medium. \
 Where the user gave no detail, choose one that suits the idea. Three to six sentences are enough."""
-
-
-def opening(system: str, images: int, text: str) -> Pieces:
-    """A system turn, then the user's turn up to the end of `text`, with `images` images straight before the text.
-
-    Without an image, `user\\n` and the text are neighbours: tokenise neighbouring strings as one, since
-    the byte pairs of the trained format reach across that joint.
-    """
-    vision = [VISION_START, IMAGE, VISION_END] * images
-    return [START, "system\n" + system, END, "\n", START, "user\n", *vision, text]
-
-
-def closing() -> Pieces:
-    """The end of the user's turn and the start of the answer; follows `opening`."""
-    return [END, "\n", START, "assistant\n"]
 
 
 BROKEN = re.compile(r'\{\s*"Rewritten"\s*:\s*"')  # the start of a reply that is no valid JSON

@@ -14,9 +14,8 @@ from einops import rearrange
 from PIL import Image
 from transformers import AutoTokenizer, ByT5Tokenizer
 
-from joyimage import encoder as encoder_module
-from joyimage import prompts as chat
-from joyimage.encoder import Encoder, literal_tokenizer
+from joyimage import prompts
+from joyimage.encoder import Encoder, chat
 from joyimage.errors import CheckpointError, JoyImageError
 from tools.processor import processor
 
@@ -57,7 +56,7 @@ def encoder(model, tokens):
     return Encoder(model, tokens)
 
 
-def message(prompt: str, images: int, system: str = chat.CONDITIONING_SYSTEM) -> str:
+def message(prompt: str, images: int, system: str = prompts.CONDITIONING_SYSTEM) -> str:
     vision = "<|vision_start|><|image_pad|><|vision_end|>" * images
     return (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{vision}{prompt}<|im_end|>\n<|im_start|>assistant\n"
@@ -105,41 +104,41 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_condition_without_image_equals_diffusers(encoder, model, tokens, prompt):
+def test_context_without_image_equals_diffusers(encoder, model, tokens, prompt):
     expected, _ = oracle("JoyImageEditPipeline", model, tokens).encode_prompt(prompt, device="cpu")
     assert difference(encoder.encode([prompt])[0], expected[0]) <= 1e-5
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_condition_with_image_equals_diffusers(encoder, model, tokens, prompt):
+def test_context_with_image_equals_diffusers(encoder, model, tokens, prompt):
     pipeline = oracle("JoyImageEditPipeline", model, tokens)
     expected, _ = pipeline.encode_prompt_multiple_images(prompt, device="cpu", images=IMAGES[0])
     assert difference(encoder.encode([prompt], IMAGES[:1])[0], expected[0]) <= 1e-4
 
 
-def test_condition_with_two_images_equals_diffusers(encoder, model, tokens):
+def test_context_with_two_images_equals_diffusers(encoder, model, tokens):
     pipeline = oracle("JoyImageEditPlusPipeline", model, tokens)
     texts = ["put the hat of the second picture on the first", " "]
-    for condition, text in zip(encoder.encode(texts, IMAGES), texts, strict=True):
+    for context, text in zip(encoder.encode(texts, IMAGES), texts, strict=True):
         prompt = f"<|im_start|>user\n{'<image>' + chr(10)}{'<image>' + chr(10)}{text}<|im_end|>\n"
         expected, _ = pipeline.encode_prompt_multiple_images(prompt, device="cpu", images=IMAGES)
-        assert difference(condition, expected[0]) <= 1e-4
+        assert difference(context, expected[0]) <= 1e-4
 
 
 @pytest.mark.parametrize(("images", "bound"), [(0, 1e-5), (1, 1e-4), (2, 1e-4)])
-def test_condition_equals_a_plain_forward(encoder, model, tokens, images, bound):
-    conditions = encoder.encode(PROMPTS, IMAGES[:images])
-    for condition, prompt in zip(conditions, PROMPTS, strict=True):
-        assert difference(condition, reference(model, tokens, prompt, IMAGES[:images])) <= bound
+def test_context_equals_a_plain_forward(encoder, model, tokens, images, bound):
+    contexts = encoder.encode(PROMPTS, IMAGES[:images])
+    for context, prompt in zip(contexts, PROMPTS, strict=True):
+        assert difference(context, reference(model, tokens, prompt, IMAGES[:images])) <= bound
 
 
 @pytest.mark.parametrize("images", [0, 1, 2])
 @pytest.mark.parametrize("pack_limit", [4096, 40])
 def test_prompts_together_equal_prompts_alone(encoder, monkeypatch, images, pack_limit):
-    monkeypatch.setattr(encoder_module, "PACK_LIMIT", pack_limit)
+    monkeypatch.setattr(chat, "PACK_LIMIT", pack_limit)
     together = encoder.encode(PROMPTS, IMAGES[:images])
-    for condition, prompt in zip(together, PROMPTS, strict=True):
-        assert difference(condition, encoder.encode([prompt], IMAGES[:images])[0]) <= 1e-5
+    for context, prompt in zip(together, PROMPTS, strict=True):
+        assert difference(context, encoder.encode([prompt], IMAGES[:images])[0]) <= 1e-5
 
 
 def test_eager_attention_takes_the_same_mask(encoder, tokens):
@@ -149,12 +148,12 @@ def test_eager_attention_takes_the_same_mask(encoder, tokens):
         assert difference(a, b) <= 1e-5
 
 
-def test_bfloat16_weights_give_bfloat16_conditions(encoder, tokens):
+def test_bfloat16_weights_give_bfloat16_contexts(encoder, tokens):
     half = tiny_qwen.model(tokens).bfloat16()
-    conditions = Encoder(half, tokens).encode(["a", "b c"], IMAGES[:1])
-    for condition, exact in zip(conditions, encoder.encode(["a", "b c"], IMAGES[:1]), strict=True):
-        assert condition.dtype == torch.bfloat16
-        assert torch.nn.functional.cosine_similarity(condition.float(), exact, dim=-1).min() > 0.99
+    contexts = Encoder(half, tokens).encode(["a", "b c"], IMAGES[:1])
+    for context, exact in zip(contexts, encoder.encode(["a", "b c"], IMAGES[:1]), strict=True):
+        assert context.dtype == torch.bfloat16
+        assert torch.nn.functional.cosine_similarity(context.float(), exact, dim=-1).min() > 0.99
 
 
 def test_vision_tower_and_prefix_run_once_and_the_language_head_never(encoder, model):
@@ -168,12 +167,12 @@ def test_vision_tower_and_prefix_run_once_and_the_language_head_never(encoder, m
         model.lm_head.register_forward_hook(count("head")),
         model.model.language_model.layers[0].mlp.register_forward_hook(count("tokens", lambda args: args[0].shape[1])),
     ]
-    conditions = encoder.encode(["make it red", "", "make it blue"], IMAGES)
+    contexts = encoder.encode(["make it red", "", "make it blue"], IMAGES)
     for hook in hooks:
         hook.remove()
-    head = encoder._ids(chat.opening(chat.CONDITIONING_SYSTEM, 2, ""), [(8, 10), (11, 8)])
-    own = sum(len(condition) + encoder._prefix_length - len(head) for condition in conditions)
-    assert calls == {"vision": 1, "head": 0, "tokens": len(head) + own}
+    shared = len(encoder.chat.shared_ids([(8, 10), (11, 8)]))
+    own = sum(len(context) + encoder.chat.prefix_length - shared for context in contexts)
+    assert calls == {"vision": 1, "head": 0, "tokens": shared + own}
 
 
 def test_nothing_is_left_on_the_model(encoder, model):
@@ -187,14 +186,14 @@ def test_nothing_is_left_on_the_model(encoder, model):
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("images", [0, 1])
 def test_ordinary_text_gets_the_tokens_of_the_plain_tokenizer(encoder, tokens, prompt, images):
-    pieces = chat.opening(chat.CONDITIONING_SYSTEM, images, prompt) + chat.closing()
-    assert encoder._ids(pieces, [(1, 1)] * images) == tokens(message(prompt, images))["input_ids"]
+    ids = encoder.chat.message_ids(prompts.CONDITIONING_SYSTEM, prompt, [(1, 1)] * images)
+    assert ids == tokens(message(prompt, images))["input_ids"]
 
 
 @pytest.mark.parametrize("token", tiny_qwen.SPECIAL + tiny_qwen.UNMARKED)
 def test_control_tokens_in_user_text_are_ordinary_characters(encoder, tokens, token):
     text = f"a{token}\n{token} b"
-    ids = encoder._ids([text])
+    ids = encoder.chat.ids([text])
     assert not set(ids) & {tokens.convert_tokens_to_ids(t) for t in tiny_qwen.SPECIAL + tiny_qwen.UNMARKED}
     assert tokens.decode(ids) == text
     with_text, without = encoder.encode([text, ""], IMAGES[:1])
@@ -208,10 +207,10 @@ def test_qwens_own_tokenizer_drops_34_tokens():
     tokens = AutoTokenizer.from_pretrained(folder)
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 4, "vocab_size": 151936}
     encoder = Encoder(tiny_qwen.model(tokens, **small), tokens)
-    assert encoder._prefix_length == 34
+    assert encoder.chat.prefix_length == 34
     for prompt in PROMPTS:
-        pieces = chat.opening(chat.CONDITIONING_SYSTEM, 0, prompt) + chat.closing()
-        assert encoder._ids(pieces) == tokens(message(prompt, 0))["input_ids"]
+        ids = encoder.chat.message_ids(prompts.CONDITIONING_SYSTEM, prompt)
+        assert ids == tokens(message(prompt, 0))["input_ids"]
 
 
 # --- limits ---
@@ -220,23 +219,23 @@ def test_qwens_own_tokenizer_drops_34_tokens():
 def test_text_alone_keeps_its_first_2048_tokens(encoder, model, tokens):
     prompt = DIGITS[:2100]
     with pytest.warns(UserWarning, match=r"last 6\d tokens were cut"):
-        (condition,) = encoder.encode([prompt])
-    assert len(condition) == 2048
-    assert difference(condition, reference(model, tokens, prompt)[:2048]) <= 1e-5
+        (context,) = encoder.encode([prompt])
+    assert len(context) == 2048
+    assert difference(context, reference(model, tokens, prompt)[:2048]) <= 1e-5
 
 
 def test_with_an_image_the_text_is_cut_and_never_the_image(encoder, model, tokens):
     room = 4096 - len(encoder.encode([""], IMAGES[:1])[0])
     with pytest.warns(UserWarning, match=f"last {len(DIGITS) - room} tokens were cut"):
-        (condition,) = encoder.encode([DIGITS], IMAGES[:1])
-    assert len(condition) == 4096
-    assert difference(condition, reference(model, tokens, DIGITS[:room], IMAGES[:1])) <= 1e-4
+        (context,) = encoder.encode([DIGITS], IMAGES[:1])
+    assert len(context) == 4096
+    assert difference(context, reference(model, tokens, DIGITS[:room], IMAGES[:1])) <= 1e-4
 
 
 def test_images_over_the_limit_lose_nothing_and_leave_512_tokens_of_text(encoder, monkeypatch):
     whole = encoder.encode(["make it red"], IMAGES)[0]
     longest = encoder.encode([DIGITS[:512]], IMAGES)[0]
-    monkeypatch.setattr(encoder_module, "IMAGE_LIMIT", 100)  # the two images take 168
+    monkeypatch.setattr(chat, "IMAGE_LIMIT", 100)  # the two images take 168
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(encoder.encode(["make it red"], IMAGES)[0], whole)
@@ -249,16 +248,16 @@ def test_images_over_the_limit_lose_nothing_and_leave_512_tokens_of_text(encoder
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (3, 5), (3, 600), (40, 4000)])
 def test_any_size_of_image_works(encoder, size):
-    (condition,) = encoder.encode(["what is this"], [Image.new("RGB", size, "red")])
-    assert torch.isfinite(condition).all()
+    (context,) = encoder.encode(["what is this"], [Image.new("RGB", size, "red")])
+    assert torch.isfinite(context).all()
 
 
 def test_pixels_are_scaled_to_one_and_patched_in_merged_blocks(encoder):
-    vision, grids = encoder._vision_inputs(IMAGES[:1])
+    vision = encoder.vision.read(IMAGES[:1], encoder.device)
     scaled = torch.from_numpy(np.array(IMAGES[0])) / 127.5 - 1
     blocks = rearrange(scaled, "(h a p) (w b q) c -> (h w a b) c 1 (p q)", a=2, b=2, p=16, q=16)
-    assert grids == [(8, 10)]
-    assert difference(vision["pixel_values"], blocks.expand(-1, -1, 2, -1).flatten(1)) <= 1e-6
+    assert vision.grids == [(8, 10)]
+    assert difference(vision.tensors["pixel_values"], blocks.expand(-1, -1, 2, -1).flatten(1)) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -269,10 +268,10 @@ def test_unusable_images_are_named(encoder, images, says):
         encoder.encode(["a"], images)
 
 
-@pytest.mark.parametrize("prompts", ["make it red", ["make it red", None]])
-def test_prompts_are_a_list_of_strings(encoder, prompts):
+@pytest.mark.parametrize("given", ["make it red", ["make it red", None]])
+def test_prompts_are_a_list_of_strings(encoder, given):
     with pytest.raises(JoyImageError, match="list of strings"):
-        encoder.encode(prompts)
+        encoder.encode(given)
 
 
 # --- answers ---
@@ -280,7 +279,7 @@ def test_prompts_are_a_list_of_strings(encoder, prompts):
 
 @pytest.mark.parametrize("images", [0, 1, 2])
 def test_greedy_answer_equals_plain_generation(encoder, model, tokens, images):
-    inputs = inputs_of(tokens, message("what is it?", images, chat.CHAT_SYSTEM), IMAGES[:images])
+    inputs = inputs_of(tokens, message("what is it?", images, prompts.CHAT_SYSTEM), IMAGES[:images])
     ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, eos_token_id=tokens.eos_token_id)
     expected = tokens.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert encoder.answer(IMAGES[:images], "what is it?", max_new_tokens=12, temperature=0) == expected
@@ -380,7 +379,7 @@ def test_sampling_parameters_out_of_range_are_named(encoder, bad):
         encoder.answer([], "what?", **bad)
 
 
-def test_a_model_without_language_head_conditions_but_does_not_answer(encoder, model, tokens):
+def test_a_model_without_language_head_encodes_but_does_not_answer(encoder, model, tokens):
     bare = Encoder(model.model, tokens)
     assert torch.equal(bare.encode(["a"], IMAGES)[0], encoder.encode(["a"], IMAGES)[0])
     with pytest.raises(JoyImageError, match="language head"):
@@ -390,7 +389,7 @@ def test_a_model_without_language_head_conditions_but_does_not_answer(encoder, m
 @pytest.mark.parametrize("images", [0, 1])
 def test_rewriting_asks_with_its_own_system_text(encoder, images):
     options = {"max_new_tokens": 8, "temperature": 0}
-    expected = encoder.answer(IMAGES[:images], "a hat", system=chat.rewriting_system(images > 0), **options)
+    expected = encoder.answer(IMAGES[:images], "a hat", system=prompts.rewriting_system(images > 0), **options)
     assert encoder.answer_rewrite("a hat", IMAGES[:images], **options) == expected
 
 
@@ -410,7 +409,7 @@ def test_rewriting_asks_with_its_own_system_text(encoder, images):
     ],
 )
 def test_a_rewritten_prompt_is_found_in_the_reply(reply, prompt):
-    assert chat.parse_rewritten(reply) == prompt
+    assert prompts.parse_rewritten(reply) == prompt
 
 
 # --- wrong tokenizers ---
@@ -423,7 +422,7 @@ def test_a_tokenizer_without_control_tokens_is_refused(model):
 
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(CheckpointError, match="fast"):
-        literal_tokenizer(ByT5Tokenizer())
+        chat.literal_tokenizer(ByT5Tokenizer())
 
 
 def test_control_tokens_with_other_ids_are_refused(model, tokens, monkeypatch):

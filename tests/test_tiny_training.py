@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from joyimage import prompts as chat
 from joyimage import tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.encoder import Encoder
+from joyimage.prompts import CONDITIONING_SYSTEM
 from tools.tiny import data, encoder, questions, scenes, training, vae
 from tools.tiny.render import render
 from tools.tiny.tasks import TASKS
@@ -75,7 +75,7 @@ def test_the_vae_takes_wans_latent_statistics_without_changing_its_pictures():
 
 def test_the_encoder_is_trained_on_what_the_library_feeds_it():
     """The fast path of training against `Encoder.encode` with its own image processor."""
-    tokens = tokenizer(["Remove the red cube.", chat.CONDITIONING_SYSTEM] * 2, 300)
+    tokens = tokenizer(["Remove the red cube.", CONDITIONING_SYSTEM] * 2, 300)
     network: Encoder = encoder.build(tokens)
     network.model.eval()
     pixels = torch.from_numpy(render(scenes.draw(2, np.random.default_rng(0))).pixels)
@@ -87,10 +87,9 @@ def test_the_encoder_is_trained_on_what_the_library_feeds_it():
     pixels = torch.from_numpy(large)
     pictures = [Image.fromarray(picture) for picture in large]
     (expected,) = network.encode(["Remove the red cube."], pictures)
-    pieces = chat.opening(chat.CONDITIONING_SYSTEM, 2, "Remove the red cube.") + chat.closing()
-    ids = torch.tensor([network._ids(pieces, [(4, 4)] * 2)])
+    ids = torch.tensor([network.chat.message_ids(CONDITIONING_SYSTEM, "Remove the red cube.", [(4, 4)] * 2)])
     with torch.no_grad():
-        found = encoder.run(network, encoder.Batch(ids, pixels[None]))[0, network._prefix_length :]
+        found = encoder.run(network, encoder.Batch(ids, pixels[None]))[0, network.chat.prefix_length :]
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
@@ -120,7 +119,7 @@ def test_no_answer_is_told_from_combinations_that_are_held_out(source):
     tokens = source.encoder.tokenizer
 
     def rules(question: str, answer: str) -> list[str]:
-        text, said = (source.encoder._ids([words]) for words in (question, answer))
+        text, said = (source.encoder.chat.ids([words]) for words in (question, answer))
         barred = [source.barred[rule].nonzero()[:, 0].tolist() for rule in source.rules(text, said)]
         return [" ".join(sorted({tokens.decode([i]).strip() for i in some})) for some in barred]
 
@@ -135,7 +134,7 @@ def test_no_answer_is_told_from_combinations_that_are_held_out(source):
         assert not source.barred[batch.rules[told], batch.labels[told]].any()
 
 
-def test_a_taught_encoder_comes_nearer_to_its_teachers_conditions(source, tmp_path):
+def test_a_taught_encoder_comes_nearer_to_its_teachers_contexts(source, tmp_path):
     teacher, pupil = (encoder.build(source.encoder.tokenizer) for _ in range(2))
     with torch.no_grad():
         for parameter in teacher.backbone.parameters():

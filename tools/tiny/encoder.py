@@ -1,6 +1,6 @@
 """Training of the small Qwen3-VL: next-token loss on questions, and a forecast of the picture that an edit leads to.
 
-The second makes the conditions useful to the MMDiT: from what the last token of a prompt holds, one linear layer has to
+The second makes the contexts useful to the MMDiT: from what the last token of a prompt holds, one linear layer has to
 tell, for each cell of an 8x8 grid, how much of it changes and what its mean colour will be. The layer is then dropped.
 """
 
@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from joyimage import prompts as chat
 from joyimage.encoder import Encoder
+from joyimage.encoder.chat import END, END_OF_TEXT, closing, opening
+from joyimage.prompts import CHAT_SYSTEM, CONDITIONING_SYSTEM, rewriting_system
 
 from . import questions as exam
 from .scenes import COLOUR_NAMES, KINDS, held_out
@@ -30,7 +31,7 @@ RECIPE = Recipe(steps=5400, matrix_rate=0.01, other_rate=1.5e-3, average=0.995, 
 SHARES = {"locate": 1.5, "view": 3.0, "relation": 2.0, "nearer": 1.5, "bigger": 2.0}
 PICTURES, QUESTIONS = 16, 8  # in a batch, and on each
 PROMPTS = 16
-TAUGHT = 10.0  # how much the squared distance from a teacher's conditions weighs, as a share of theirs
+TAUGHT = 10.0  # how much the squared distance from a teacher's contexts weighs, as a share of theirs
 GRID = 8
 VOCABULARY = 1024
 TEXT_SIZE, VISION_SIZE, VISION_HEADS = 128, 128, 16
@@ -43,7 +44,7 @@ def build_tokenizer(pictures: int = 2000, pairs: int = 500) -> PreTrainedTokeniz
     """Byte pairs learned from system texts, the questions on so many pictures, and so many prompts of each task."""
     generator = np.random.default_rng(0)
     asked = [q for some in exam.make(pictures, generator).questions for q in some]
-    texts = [chat.CONDITIONING_SYSTEM, chat.CHAT_SYSTEM, chat.rewriting_system(True), chat.rewriting_system(False)] * 2
+    texts = [CONDITIONING_SYSTEM, CHAT_SYSTEM, rewriting_system(True), rewriting_system(False)] * 2
     texts += [text for q in asked for text in (q.text, q.answer)]
     for task in TASKS.values():
         texts += task(pairs, generator).texts
@@ -150,12 +151,12 @@ def run(encoder: Encoder, batch: Batch) -> Tensor:
         own = (batch.segments[:, :, None] == batch.segments[:, None]).tril()
         seen = own | (batch.segments[:, None] == 0).expand_as(own).tril()
         shared = int((batch.segments[0] == 0).sum())
-        opening = encoder._positions(ids[0, :shared].tolist(), grids)  # the same for all rows
-        rest = own.sum(-1)[:, shared:] + opening.max()  # each question goes on from there
-        positions = torch.cat([opening[:, None].expand(-1, rows, -1), rest.expand(3, -1, -1)], dim=-1)
+        common = encoder.chat.positions(ids[0, :shared].tolist(), grids)  # the same for all rows
+        rest = own.sum(-1)[:, shared:] + common.max()  # each question goes on from there
+        positions = torch.cat([common[:, None].expand(-1, rows, -1), rest.expand(3, -1, -1)], dim=-1)
         mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
     else:
-        positions = encoder._positions(ids[0].tolist(), grids)[:, None].expand(-1, rows, -1)
+        positions = encoder.chat.positions(ids[0].tolist(), grids)[:, None].expand(-1, rows, -1)
         mask = torch.ones_like(ids)
     positions = torch.cat([torch.arange(ids.shape[1]).expand(1, rows, -1), positions])
     vision = {}
@@ -198,16 +199,16 @@ def barred(tokens: PreTrainedTokenizerFast) -> tuple[dict[int, int], dict[int, i
 
 
 class Source:
-    """Batches of questions and of conditions, drawn by a generator."""
+    """Batches of questions and of prompts, drawn by a generator."""
 
     def __init__(self, encoder: Encoder, pixels: Tensor, asked: list[list[exam.Question]], pairs: dict[str, dict]):
         self.encoder, self.pixels, self.pairs = encoder, pixels, pairs
-        ids = encoder._control_ids
-        self.end, self.padding = ids[chat.END], ids[chat.END_OF_TEXT]
+        chat = encoder.chat
+        self.end, self.padding = chat.controls[END], chat.controls[END_OF_TEXT]
         self.colours, self.kinds, self.barred = barred(encoder.tokenizer)
-        self.opening = encoder._ids(chat.opening(chat.CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
-        self.closing = encoder._ids(chat.closing())
-        encoded = cache(lambda text: encoder._ids([text]))
+        self.opening = chat.ids(opening(CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
+        self.closing = chat.ids(closing())
+        encoded = cache(lambda text: chat.ids([text]))
         self.asked = [[(q.kind, encoded(q.text), encoded(q.answer)) for q in some] for some in asked]
         self.prompts = {task: self._prompts(list(p["texts"]), count_references(p)) for task, p in pairs.items()}
 
@@ -216,8 +217,7 @@ class Source:
         done: dict[str, list[int]] = {}
         for text in texts:
             if text not in done:
-                pieces = chat.opening(chat.CONDITIONING_SYSTEM, references, text) + chat.closing()
-                done[text] = self.encoder._ids(pieces, grids)
+                done[text] = self.encoder.chat.message_ids(CONDITIONING_SYSTEM, text, grids)
         return [done[text] for text in texts]
 
     def rules(self, text: list[int], answer: list[int]) -> list[int]:
@@ -256,7 +256,7 @@ class Source:
         padded = {name: pad(rows, fill[name]) for name, rows in columns.items()}
         return Exams(images=self.pixels[picks][:, None], **padded)
 
-    def conditions(self, generator: torch.Generator, prompts: int = PROMPTS) -> tuple[Batch, Tensor, Tensor, Tensor]:
+    def prompted(self, generator: torch.Generator, prompts: int = PROMPTS) -> tuple[Batch, Tensor, Tensor, Tensor]:
         """A batch of one task's prompts, their lengths, the changed shares (B, 8, 8), the mean colours (B, 8, 8, 3)."""
         names = list(self.pairs)
         task = names[int(torch.randint(len(names), (), generator=generator))]
@@ -277,21 +277,21 @@ def count_references(pairs: dict) -> int:
 def fit(
     encoder: Encoder, source: Source, folder: Path, recipe: Recipe = RECIPE, teacher: Encoder | None = None, **options
 ) -> Encoder:
-    """Train on questions and conditions at once; the encoder comes back with the averaged weights.
+    """Train on questions and prompts at once; the encoder comes back with the averaged weights.
 
-    With a `teacher` it takes its vision tower and embeddings, and learns to give its conditions instead of a forecast,
+    With a `teacher` it takes its vision tower and embeddings, and learns to give its contexts instead of a forecast,
     so that an MMDiT that knows them has little to learn anew.
     """
     model = encoder.model.train()
     model.set_attn_implementation("eager")  # whose backward pass in bf16 is faster on a CPU than the fused one's
     if teacher:
         encoder.backbone.visual.load_state_dict(teacher.backbone.visual.state_dict())
-        encoder._embedding.load_state_dict(teacher._embedding.state_dict())
+        encoder.backbone.get_input_embeddings().load_state_dict(teacher.backbone.get_input_embeddings().state_dict())
     network = nn.ModuleDict({"model": model} if teacher else {"model": model, "forecast": Forecast(TEXT_SIZE)})
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         answers, right = answering(encoder, source.questions(generator, recipe.batch(PICTURES)), source.barred)
-        batch, lengths, changed, colours = source.conditions(generator, recipe.batch(PROMPTS))
+        batch, lengths, changed, colours = source.prompted(generator, recipe.batch(PROMPTS))
         with autocast():
             hidden = run(encoder, batch).float()
         details = {"answers": answers.item(), "right": right}
@@ -299,7 +299,7 @@ def fit(
             with torch.no_grad(), autocast():
                 wanted = run(teacher, batch).float()
             place = torch.arange(hidden.shape[1])
-            used = (place >= encoder._prefix_length) & (place < lengths[:, None])
+            used = (place >= encoder.chat.prefix_length) & (place < lengths[:, None])
             away = ((hidden - wanted)[used].square().sum(-1) / wanted[used].square().sum(-1)).mean()
             return answers + TAUGHT * away, {**details, "away": away.item()}
         last = hidden[torch.arange(len(hidden)), lengths - 1]

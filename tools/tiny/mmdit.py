@@ -1,4 +1,4 @@
-"""Training of the small MMDiT: rectified flow on latents and conditions that are computed once."""
+"""Training of the small MMDiT: rectified flow on latents and contexts that are computed once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from joyimage import prompts as chat
 from joyimage.config import MMDiTConfig
 from joyimage.encoder import Encoder
 from joyimage.mmdit import MMDiT
+from joyimage.prompts import CONDITIONING_SYSTEM
 from joyimage.vae import WanVAE
 
 from .encoder import SEEN, Batch, count_references, pad, run
@@ -22,7 +22,7 @@ CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, m
 RECIPE = Recipe(steps=28000, hold=0.75, average=0.998, save_every=250, half=True)
 MICRO_BATCH, MICRO_BATCHES = 36, 2
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
-WITH_NEGATIVES = 6  # every so many pairs also have the condition of the empty prompt
+WITH_NEGATIVES = 6  # every so many pairs also have the context of the empty prompt
 SHIFT = 1.5
 EDITED, EDITED_LAST = 5.0, 0.5  # how much more what changes weighs, at the start and at the end
 # How often a task is drawn.
@@ -34,7 +34,7 @@ SHARES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Pairs of one task whose conditions have one length."""
+    """Pairs of one task whose contexts have one length."""
 
     task: str
     target: Tensor  # (N, 16, 1, 8, 8)
@@ -77,11 +77,10 @@ def latents(vae: WanVAE, images: Tensor, batch: int = 200) -> Tensor:
 
 @torch.inference_mode()
 def contexts(encoder: Encoder, texts: list[str], images: Tensor, batch: int = 200) -> list[tuple[Tensor, Tensor]]:
-    """Conditions of prompts with their images (N, k, H, W, 3), by length: the prompts' indices and (n, L, D)."""
+    """Contexts of prompts with their images (N, k, H, W, 3), by length: the prompts' indices and (n, L, D)."""
     count = images.shape[1]
     grids = [(SEEN // 64, SEEN // 64)] * count
-    opened = {text: chat.opening(chat.CONDITIONING_SYSTEM, count, text) + chat.closing() for text in set(texts)}
-    rows = {text: encoder._ids(pieces, grids) for text, pieces in opened.items()}
+    rows = {text: encoder.chat.message_ids(CONDITIONING_SYSTEM, text, grids) for text in set(texts)}
     found: dict[int, list[int]] = {}
     for i, text in enumerate(texts):
         found.setdefault(len(rows[text]), []).append(i)
@@ -90,7 +89,7 @@ def contexts(encoder: Encoder, texts: list[str], images: Tensor, batch: int = 20
         parts = []
         for chunk in torch.tensor(members).split(batch):
             ids = pad([rows[texts[i]] for i in chunk.tolist()], 0)
-            parts.append(run(encoder, Batch(ids, images[chunk]))[:, encoder._prefix_length :].half())
+            parts.append(run(encoder, Batch(ids, images[chunk]))[:, encoder.chat.prefix_length :].half())
         groups.append((torch.tensor(members), torch.cat(parts)))
     return groups
 

@@ -1,0 +1,117 @@
+"""From token ids to text, token by token: sampling, and handing the text on while it grows."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TextStreamer,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from ..errors import JoyImageError
+from ..prompts import DEFAULT_QUESTION
+from ..settings import Answering
+from .chat import END, END_OF_TEXT, IMAGE, Chat
+from .vision import VisionInputs
+
+OnText = Callable[[str], object]  # gets the text piece by piece; False ends the answer
+
+
+def check_head(model: PreTrainedModel) -> None:
+    """Raise `JoyImageError` if `model` is without its language head, and so cannot answer."""
+    head = getattr(model, "lm_head", None)
+    if head is None or head.weight.is_meta:
+        raise JoyImageError("this encoder was loaded without its language head, which answers need: load it whole")
+
+
+def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
+    """`question`, or the one for a description where it is empty and there are images.
+
+    Raises `JoyImageError` if there is neither a question nor an image.
+    """
+    if (question or "").strip():
+        return question
+    if not images:
+        raise JoyImageError("the question is empty and there is no image to describe")
+    return DEFAULT_QUESTION
+
+
+def generate(
+    model: PreTrainedModel, chat: Chat, ids: Tensor, vision: VisionInputs, settings: Answering, on_text: OnText | None
+) -> str:
+    """The text with which the model goes on after `ids` (1, T), until its end token or as `settings` and `on_text` say.
+
+    Sampling has its own generator: torch's global state is untouched.
+    """
+    tensors = dict(vision.tensors)
+    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5 needs them
+        tensors["mm_token_type_ids"] = (ids == chat.controls[IMAGE]).int()
+    stream = AnswerStream(chat.tokenizer, on_text)
+    model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        **tensors,
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=False,  # the last of the logits processors draws
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        logits_processor=sampling_processors(settings),
+        streamer=stream,
+        stopping_criteria=StoppingCriteriaList([stream.should_stop]),
+        eos_token_id=[chat.controls[END], chat.controls[END_OF_TEXT]],
+        pad_token_id=chat.controls[END_OF_TEXT],
+    )
+    return stream.text
+
+
+class AnswerStream(TextStreamer):
+    """Collects the text of an answer, without the question, and hands it on as whole words."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: OnText | None):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        self.text = ""
+        self.stopped = False
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False):
+        if text and not self.stopped:
+            self.text += text
+            self.stopped = self._on_text is not None and self._on_text(text) is False
+
+    def should_stop(self, ids: Tensor, scores: Tensor, **_) -> Tensor:
+        return torch.full((len(ids),), self.stopped, device=ids.device)
+
+
+def sampling_processors(settings: Answering) -> LogitsProcessorList:
+    """What turns logits into a draw: temperature, top-k, top-p, then all but one token ruled out; empty if greedy.
+
+    Drawing here and on the CPU, not in `generate`, keeps it off the global random state and the same on every device.
+    """
+    if settings.temperature == 0:
+        return LogitsProcessorList()
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def draw(_ids: Tensor, scores: Tensor) -> Tensor:
+        token = torch.multinomial(scores.float().softmax(-1).cpu(), 1, generator=generator)
+        return torch.full_like(scores, -math.inf).scatter_(1, token.to(scores.device), 0.0)
+
+    processors = LogitsProcessorList([TemperatureLogitsWarper(float(settings.temperature))])
+    if settings.top_k > 0:
+        processors.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    processors.append(draw)
+    return processors

@@ -1,0 +1,100 @@
+"""The encoder: Qwen3-VL with its tokenizer, which reads prompts for the MMDiT and answers questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import CheckpointError, JoyImageError
+from ..prompts import CHAT_SYSTEM, rewriting_system
+from ..settings import Answering
+from . import answers
+from .chat import Chat
+from .conditioning import Reader
+from .vision import Vision
+
+
+class Encoder:
+    """Qwen3-VL from transformers (4.57 or 5) with its fast tokenizer.
+
+    `model` is a `Qwen3VLForConditionalGeneration`, or where no questions are asked a bare `Qwen3VLModel`, which is
+    the `backbone` of the other. Results are on the model's device and in its dtype.
+
+    Raises `CheckpointError` if the tokenizer is another model's, or the attention is neither sdpa nor eager.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.backbone = getattr(model, "model", model)
+        attention = self.backbone.language_model.config._attn_implementation
+        if attention not in ("sdpa", "eager"):  # the others do not take the mask that keeps packed prompts apart
+            raise CheckpointError(f'attention {attention!r} is not supported: load with attn_implementation="sdpa"')
+        config = self.backbone.config
+        self.chat = Chat(tokenizer, config, self.backbone.get_input_embeddings().num_embeddings)
+        self.vision = Vision(config.vision_config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.get_input_embeddings().weight.device
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> list[Tensor]:
+        """The context of each prompt: (L_i, D), system turn dropped, tokens of the images included.
+
+        It is the output of the last decoder layer *before* the final norm. The one after it, which transformers 5
+        gives as `hidden_states[-1]`, is about 10x smaller and breaks the pictures.
+
+        All prompts share `images`, usually at their bucket's size, and the work on them: see `Reader.contexts`. The
+        language head (3.5x the rest on a small model) does not run.
+
+        Prompts are literal text and may be empty. Without images a context keeps its first 2048 tokens. With
+        images it has at most 4096: the end of the prompt is cut, never an image, and never below 512 tokens. A
+        cut prompt gives a warning that counts the tokens lost.
+
+        Raises `JoyImageError` if `prompts` is no list of strings, or for an image that the vision tower cannot take.
+        """
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise JoyImageError(f"prompts must be a list of strings, not {prompts!r:.80}")
+        vision = self.vision.read(images, self.device)
+        return Reader(self.backbone, self.chat, self.device).contexts(prompts, vision)
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        images: Sequence[Image.Image],
+        question: str | None = None,
+        *,
+        system: str = CHAT_SYSTEM,
+        max_new_tokens: int = Answering.max_new_tokens,
+        temperature: float = Answering.temperature,
+        top_p: float = Answering.top_p,
+        top_k: int = Answering.top_k,
+        seed: int = Answering.seed,
+        on_text: answers.OnText | None = None,
+    ) -> str:
+        """The model's answer to `question`, with `images` before it; the defaults are the original's.
+
+        Without a question the images are described. Temperature 0 is greedy, `top_k=0` and `top_p=1` switch
+        these limits off. Sampling has its own generator: the same seed gives the same text, and torch's global
+        state is untouched. `on_text` gets the text piece by piece and ends the answer by returning False.
+
+        Raises `JoyImageError` for a model without language head, parameters out of range, or no question at all.
+        """
+        settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        answers.check_head(self.model)
+        question = answers.usable_question(question, images)
+        vision = self.vision.read(images, self.device)
+        ids = torch.tensor([self.chat.message_ids(system, question, vision.grids)], device=self.device)
+        return answers.generate(self.model, self.chat, ids, vision, settings, on_text)
+
+    def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:
+        """The model's reply to a request to rewrite `prompt`, for `prompts.parse_rewritten`.
+
+        `sampling` are keyword arguments of `answer`.
+        """
+        return self.answer(images, prompt, system=rewriting_system(bool(images)), **sampling)

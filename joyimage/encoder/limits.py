@@ -1,0 +1,11 @@
+"""How much the encoder reads. Nothing heavy is imported here: plans and checks of inputs need the numbers alone."""
+
+# In tokens. A context's length does not count the system's turn, which is dropped.
+TEXT_LIMIT = 2048  # of a context without images
+IMAGE_LIMIT = 4096  # of a context with images
+TEXT_ALWAYS_KEPT = 512  # of a prompt: these the images cannot push out, however many they are
+PACK_LIMIT = 4096  # of prompts run together: bounds the mask to 4096 x (prefix + 4096)
+
+# Of an image.
+MIN_PIXELS, MAX_PIXELS = 65_536, 16_777_216  # Qwen3-VL's range; images beyond it are resampled
+MAX_ASPECT = 200  # longer side to shorter
