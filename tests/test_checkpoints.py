@@ -98,13 +98,13 @@ def assert_same(loaded: nn.Module, saved: nn.Module) -> None:
     assert (velocity(loaded) - velocity(saved)).abs().max() <= 1e-6
 
 
-def condition(encoder: Encoder) -> Tensor:
+def contexts(encoder: Encoder) -> Tensor:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 288, 3), dtype=np.uint8))
     return torch.cat(encoder.encode(["make the hat red", ""], [image]))
 
 
-def assert_same_condition(loaded: Encoder, saved: Encoder) -> None:
-    assert (condition(loaded) - condition(saved)).abs().max() <= 1e-5
+def assert_same_contexts(loaded: Encoder, saved: Encoder) -> None:
+    assert (contexts(loaded) - contexts(saved)).abs().max() <= 1e-5
 
 
 # --- how it is saved ---
@@ -221,7 +221,7 @@ def test_encoder_loads_from_single_files(qwen, tokens, tokenizer_folder, tmp_pat
     state = renamed(renamed(qwen.state_dict(), ENCODER_NAMINGS[naming]), {"": prefix})
     loaded = load_encoder(as_safetensors(tmp_path / "a", state), tokenizer_folder)
     original = Encoder(qwen, tokens)
-    assert_same_condition(loaded, original)
+    assert_same_contexts(loaded, original)
     asked = {"images": (), "question": "What is it?", "max_new_tokens": 8, "temperature": 0}
     assert loaded.answer(**asked) == original.answer(**asked)
 
@@ -231,14 +231,14 @@ def test_encoder_loads_from_transformers_folder(tokens, tmp_path, shards):
     model = tiny_qwen.model(tokens)  # two vision heads: only its config.json can tell
     model.save_pretrained(tmp_path / "text_encoder", max_shard_size=shards)
     tokens.save_pretrained(tmp_path / "tokenizer")
-    assert_same_condition(load_encoder(tmp_path / "text_encoder"), Encoder(model, tokens))
+    assert_same_contexts(load_encoder(tmp_path / "text_encoder"), Encoder(model, tokens))
 
 
 def test_encoder_config_in_the_header_is_honoured(tokens, tokenizer_folder, tmp_path):
     model = tiny_qwen.model(tokens)
     save_file(model.state_dict(), tmp_path / "a", metadata={"config": model.config.to_json_string(use_diff=False)})
     loaded = load_encoder(tmp_path / "a", tokenizer_folder)
-    assert_same_condition(loaded, Encoder(model, tokens))
+    assert_same_contexts(loaded, Encoder(model, tokens))
 
 
 @pytest.mark.parametrize("newer", [False, True])
@@ -250,7 +250,7 @@ def test_encoder_config_of_either_transformers_version(tokens, tokenizer_folder,
     rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
     text |= {"rope_parameters": rope | {"rope_theta": 1e4}} if newer else {"rope_scaling": rope, "rope_theta": 1e4}
     save_file(model.state_dict(), tmp_path / "a", metadata={"config": json.dumps(config | {"text_config": text})})
-    assert_same_condition(load_encoder(tmp_path / "a", tokenizer_folder), Encoder(model, tokens))
+    assert_same_contexts(load_encoder(tmp_path / "a", tokenizer_folder), Encoder(model, tokens))
 
 
 @pytest.mark.parametrize("keep", ["model.", "language_model."])
@@ -258,7 +258,7 @@ def test_encoder_without_head_conditions_and_refuses_to_answer(qwen, tokens, tok
     state = {name: tensor for name, tensor in qwen.state_dict().items() if name != "lm_head.weight"}
     path = as_safetensors(tmp_path / "a", state if keep == "model." else renamed(state, {"model.": ""}))
     loaded = load_encoder(path, tokenizer_folder)
-    assert_same_condition(loaded, Encoder(qwen, tokens))
+    assert_same_contexts(loaded, Encoder(qwen, tokens))
     with pytest.raises(JoyImageError, match="head"):
         loaded.answer((), "What is it?")
     assert "cannot answer" in inspect(path).parts[0].what
@@ -276,7 +276,7 @@ def test_tied_head_is_the_embedding(tokens, tmp_path, dtype):
     assert loaded.model.lm_head.weight is loaded.model.model.language_model.embed_tokens.weight
     assert loaded.model.lm_head.weight.dtype == dtype
     if dtype == torch.float32:
-        assert_same_condition(loaded, Encoder(model, tokens))
+        assert_same_contexts(loaded, Encoder(model, tokens))
 
 
 RELEASED = {  # text hidden, intermediate, layers, heads, kv heads; vision hidden, intermediate, depth; DeepStack; tied
@@ -405,7 +405,7 @@ def test_parts_of_a_model_folder_are_found_and_load(model_folder, mmdit, qwen, t
     assert {part: path.relative_to(folder).parts[0] for part, path in parts.items()} == expected
     assert_same(load_mmdit(parts["mmdit"]), mmdit)
     assert isinstance(load_vae(parts["vae"]), WanVAE)
-    assert_same_condition(load_encoder(parts["encoder"]), Encoder(qwen, tokens))
+    assert_same_contexts(load_encoder(parts["encoder"]), Encoder(qwen, tokens))
     report = inspect(folder)
     assert (report.layout, {part.part for part in report.parts}) == (layout, {"mmdit", "vae", "encoder"})
     assert "Complete" in str(report) and not any(part.problem for part in report.parts)

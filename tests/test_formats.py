@@ -172,7 +172,7 @@ def tokenizer_folder(tokens, tmp_path_factory) -> Path:
     return folder
 
 
-def condition(encoder: Encoder) -> Tensor:
+def contexts(encoder: Encoder) -> Tensor:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 288, 3), dtype=np.uint8))
     return torch.cat(encoder.encode(["make the hat red", ""], [image]))
 
@@ -191,7 +191,7 @@ def test_encoder(qwen, tokens, tokenizer_folder, tmp_path, form, layout):
     state = {k: v for k, v in qwen.state_dict().items() if layout != "without head" or k != "lm_head.weight"}
     path = saved(save, tmp_path, "encoder", state, ENCODER_LAYOUTS[layout])
     loaded = load_encoder(path, tokenizer_folder, dtype=torch.float32)
-    assert error(condition(loaded), condition(Encoder(qwen, tokens))) <= bound
+    assert error(contexts(loaded), contexts(Encoder(qwen, tokens))) <= bound
     kept = quantised_layers(loaded.model)
     assert kept == 0 if form == "bf16" else kept >= 4 * 7  # the decoder's; rows of the vision tower may be too short
     assert hasattr(loaded.model, "lm_head") == (layout != "without head")

@@ -49,7 +49,7 @@ def edited(model):
     def edit(task: str):
         if task not in made:
             pairs = evaluate.test_pairs(task, COUNT)
-            made[task] = pairs, evaluate.outputs(model, evaluate.conditions(model, pairs))
+            made[task] = pairs, evaluate.outputs(model, evaluate.condition(model, pairs))
         return made[task]
 
     return edit
@@ -79,7 +79,7 @@ def test_the_camera_turns_the_right_way(edited):
 def test_guidance_follows_the_words(model, edited):
     """With it, more of the named shapes and colours are there. Edits have become as good without."""
     pairs, output = edited("generate")
-    plain = evaluate.outputs(model, evaluate.conditions(model, pairs), guidance_scale=1.0)
+    plain = evaluate.outputs(model, evaluate.condition(model, pairs), guidance_scale=1.0)
     right, without = (judge.generate(pairs, made)["colours and shapes"].sum() for made in (output, plain))
     assert right >= without + 2
 

@@ -54,7 +54,7 @@ class ManagedEncoder(Encoder):
     def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> list[Tensor]:
         self._load(images)
         device = comfy.model_management.intermediate_device()
-        return [condition.to(device) for condition in super().encode(prompts, images)]
+        return [context.to(device) for context in super().encode(prompts, images)]
 
     def answer(self, images: Sequence[Image.Image], question: str | None = None, **options) -> str:
         self._load(images)

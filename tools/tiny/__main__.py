@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
     parser.add_argument("--layers", type=int, help="of encoder and MMDiT, at least 2; few for a trial")
     parser.add_argument("--share", type=float, default=1.0, help="of each batch; little for a trial")
-    parser.add_argument("--teacher", type=Path, help="an encoder.pt whose conditions the encoder shall learn to give")
+    parser.add_argument("--teacher", type=Path, help="an encoder.pt whose contexts the encoder shall learn to give")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
     options = parser.parse_args(arguments)
@@ -116,17 +116,16 @@ class Run:
         torch.save(trained.state_dict(), self.folder / "mmdit.pt")
 
     def groups(self) -> dict:
-        """Latents and conditions of one half of the pairs, which is enough, computed once and kept on disk."""
+        """Latents and contexts of one half of the pairs, which is enough, computed once and kept on disk."""
         folder = self.folder / "prepared"
         folder.mkdir(parents=True, exist_ok=True)
-        autoencoder, conditioner = self.load_vae(), self.load_encoder()
+        autoencoder, reader = self.load_vae(), self.load_encoder()
         groups = {}
         for task in self.shards:
             file = folder / f"{task}.pt"
             if not file.exists():
-                torch.save(
-                    mmdit.prepare(task, self.pairs(task, -(-self.shards[task] // 2)), autoencoder, conditioner), file
-                )
+                pairs = self.pairs(task, -(-self.shards[task] // 2))
+                torch.save(mmdit.prepare(task, pairs, autoencoder, reader), file)
                 print(f"prepared {task}", flush=True)
             groups[task] = torch.load(file, weights_only=False)
         return groups
@@ -137,9 +136,9 @@ class Run:
         return network.eval().requires_grad_(False)
 
     def pack(self) -> None:
-        conditioner = self.load_encoder()
-        networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": conditioner.model}
-        pack.write(networks, conditioner.tokenizer, self.options.output)
+        reader = self.load_encoder()
+        networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": reader.model}
+        pack.write(networks, reader.tokenizer, self.options.output)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_pairs(task: str, count: int = COUNT) -> Pairs:
     return TASKS[task](count, np.random.default_rng([SEED, list(TASKS).index(task)]), True)
 
 
-def conditions(model: JoyImage, pairs: Pairs) -> list[Conditioning]:
+def condition(model: JoyImage, pairs: Pairs) -> list[Conditioning]:
     pictures = [[Image.fromarray(r[i]) for r in pairs.references] for i in range(len(pairs.texts))]
     return model.condition(pictures, pairs.texts, size=(SIZE, SIZE))
 
@@ -139,7 +139,7 @@ def settings() -> Iterator[tuple[str, dict]]:
 
 def compare(model: JoyImage, count: int) -> list[tuple[str, Results]]:
     made = {task: test_pairs(task, count) for task in COMPARED}
-    conditionings = {task: conditions(model, pairs) for task, pairs in made.items()}
+    conditionings = {task: condition(model, pairs) for task, pairs in made.items()}
     rows = []
     for name, options in settings():
         found: Results = {}
@@ -233,7 +233,7 @@ def evaluate(
     for task in tasks:
         began = time.perf_counter()
         pairs = test_pairs(task, count)
-        output = outputs(model, conditions(model, pairs), **options)
+        output = outputs(model, condition(model, pairs), **options)
         found.update(means(task, pairs, output))
         numbers.update(by_number(pairs, output))
         quality, decoded = vae_quality(model.vae, pairs)
