@@ -267,15 +267,6 @@ TEMPLATES = (
 )
 
 
-def box_from_fractions(box: Sequence[float], size: tuple[int, int]) -> Box:
-    """A box given as fractions of the picture, (left, top, right, bottom) in [0, 1], in pixels of a (height, width)."""
-    left, top, right, bottom = _corners(box)
-    if min(left, top) < 0 or max(right, bottom) > 1:
-        raise JoyImageError(f"the box {tuple(box)} must be given in fractions from 0 to 1 of the picture's sides")
-    height, width = size
-    return left * width, top * height, right * width, bottom * height
-
-
 def draw_box(image: str | os.PathLike | Image.Image, box: Sequence[float], width: int | None = None) -> Image.Image:
     """An RGB copy of `image` with the red outline that a move needs.
 

@@ -321,11 +321,3 @@ def test_bad_boxes(box, message):
 def test_bad_line_widths(width):
     with pytest.raises(JoyImageError, match="line's width"):
         spatial.draw_box(Image.new("RGB", (30, 20)), (0, 0, 9, 9), width)
-
-
-def test_fractions():
-    assert spatial.box_from_fractions((0.5, 0.1, 0.25, 1), (100, 200)) == (50, 10, 100, 100)
-    with pytest.raises(JoyImageError, match="fractions from 0 to 1"):
-        spatial.box_from_fractions((0, 0, 1, 1.01), (100, 200))
-    with pytest.raises(JoyImageError, match="fractions from 0 to 1"):
-        spatial.box_from_fractions((-0.1, 0, 1, 1), (100, 200))

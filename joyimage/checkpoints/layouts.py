@@ -56,8 +56,6 @@ def _by_prefix(table: Mapping[str, str]) -> Rename:
     return rename
 
 
-MODULATION = r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table"  # Wan's tables in double blocks: nobody else's
-
 # Earlier rows win: the names of the encoder's later namings end the names of its first.
 LAYOUTS = (
     Layout(

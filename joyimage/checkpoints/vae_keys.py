@@ -42,11 +42,6 @@ BLOCK_MODULES = {
 }
 
 
-def is_diffusers(keys: Collection[str]) -> bool:
-    """Whether the keys of a Wan VAE are in Diffusers' naming."""
-    return any(key.startswith(("decoder.up_blocks.", "encoder.down_blocks.")) for key in keys)
-
-
 def diffusers_to_original(keys: Collection[str]) -> dict[str, str]:
     """Original name of each key of a whole VAE in Diffusers' naming."""
     modules = _modules(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -112,7 +111,3 @@ def standardise(vae: WanVAE, images: Tensor) -> WanVAE:
     vae.conv2.bias += vae.conv2.weight[:, :, 0, 0] @ (mean - wanted_mean / scale)
     vae.conv2.weight /= scale.view(1, -1, 1, 1)
     return vae
-
-
-def smoke(recipe: Recipe, steps: int) -> Recipe:
-    return replace(recipe, steps=steps, save_every=steps)
