@@ -285,7 +285,7 @@ class MMDiT(nn.Module):
         grids = [image.shape[3:] for image in images]
         freqs = rope.frequencies(grids, self.config.rope_dims, self.config.theta, latent.device)
         layout = Layout([len(prompt) for prompt in context], grids[0].numel(), freqs, attention)
-        img = torch.cat([image.flatten(2).transpose(1, 2) for image in images], dim=1)  # (B, N, D)
+        img = torch.cat([rearrange(image, "b d 1 r c -> b (r c) d") for image in images], dim=1)
         txt = self.condition_embedder.text_embedder(layout.join(context))
         return img, txt, self.condition_embedder.time(t, dtype), layout
 

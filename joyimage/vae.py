@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .config import WanVAEConfig
@@ -79,11 +80,10 @@ class AttentionBlock(nn.Module):
         self.proj = operations.Conv2d(channels, channels, 1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.to_qkv(self.norm(x)).movedim(1, -1)  # (B, H, W, 3C)
-        q, k, v = qkv.flatten(1, 2).unsqueeze(1).chunk(3, dim=-1)  # (B, 1, HW, C)
+        qkv = rearrange(self.to_qkv(self.norm(x)), "b c h w -> b 1 (h w) c")
+        q, k, v = qkv.chunk(3, dim=-1)  # not in the pattern, whose gradient would lie in memory differently
         out = F.scaled_dot_product_attention(q, k, v)
-        out = out.squeeze(1).unflatten(1, x.shape[2:]).movedim(-1, 1)  # (B, C, H, W)
-        return self.proj(out).add_(x)
+        return self.proj(rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2])).add_(x)
 
 
 class Resample(nn.Module):

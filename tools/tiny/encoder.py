@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -115,10 +116,9 @@ def enlarged(images: Tensor) -> Tensor:
 
 def patches(images: Tensor, patch: int = 32, merge: int = 2) -> Tensor:
     """Pictures (B, 3, S, S) as the vision tower takes them: (B * patches, 3 * patch * patch), merged ones together."""
-    b, c, s, _ = images.shape
-    n = s // patch // merge
-    x = images.view(b, c, n, merge, patch, n, merge, patch).permute(0, 2, 5, 3, 6, 1, 4, 7)
-    return x.reshape(b * n * n * merge * merge, c * patch * patch)
+    return rearrange(
+        images, "b c (h mh ph) (w mw pw) -> (b h w mh mw) (c ph pw)", mh=merge, mw=merge, ph=patch, pw=patch
+    )
 
 
 @dataclass(frozen=True)
