@@ -64,7 +64,7 @@ def test_updates_of_muon_are_orthogonal():
 def test_the_vae_takes_wans_latent_statistics_without_changing_its_pictures():
     network = vae.build().eval().requires_grad_(False)
     images = torch.randint(256, (40, 64, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    batch = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = data.to_images(images)
     before = network.decode(network.encode(batch))
     vae.standardise(network, images)
     latents = network.encode(batch).squeeze(2)  # normalised by Wan's numbers
@@ -153,7 +153,7 @@ def test_a_taught_encoder_comes_nearer_to_its_teachers_contexts(source, tmp_path
 def test_the_decoder_learns_on_and_leaves_the_latents_as_they_are(tmp_path):
     network = vae.build().eval().requires_grad_(False)
     images = torch.from_numpy(render(scenes.draw(40, np.random.default_rng(0))).pixels)
-    batch = images[:8].permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = data.to_images(images[:8])
     latents = network.encode(batch)
     before = (network.decode(latents) - batch).square().mean()
     vae.refine(network, images, tmp_path, Recipe(steps=12, warm_up=2, average=0.5, save_every=12))

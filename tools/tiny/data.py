@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
+from torch import Tensor
 
 from .tasks import TASKS, Pairs
 
@@ -54,6 +56,11 @@ def columns(pairs: Pairs) -> dict[str, np.ndarray]:
     changed = pairs.changed().reshape(len(pairs.texts), 8, 8, 8, 8).mean(axis=(2, 4))
     found = {"texts": np.array(pairs.texts), "target": pairs.target, "changed": changed.astype(np.float16)}
     return {**found, **{f"reference{i}": reference for i, reference in enumerate(pairs.references)}}
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) uint8 as the VAE takes them: (B, 3, H, W) in [-1, 1], channels_last in memory."""
+    return rearrange(pixels, "b h w c -> b c h w").float() / 127.5 - 1
 
 
 def read(folder: Path, task: str, shards: int | None = None) -> dict[str, np.ndarray]:

@@ -109,7 +109,7 @@ class Forecast(nn.Module):
 
 def enlarged(images: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) uint8 as the image processor enlarges them: (B, 3, SEEN, SEEN) in [-1, 1]."""
-    pixels = images.permute(0, 3, 1, 2).float()
+    pixels = rearrange(images, "b h w c -> b c h w").float()
     pixels = F.interpolate(pixels, (SEEN, SEEN), mode="bicubic", antialias=True).round().clamp(0, 255)
     return pixels / 127.5 - 1
 

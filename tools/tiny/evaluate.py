@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
 from joyimage import JoyImage
@@ -25,6 +26,7 @@ from joyimage.grounding import parse_boxes
 from joyimage.vae import WanVAE
 
 from . import judge, questions
+from .data import to_images
 from .scenes import SIZE, SLOTS
 from .tasks import TASKS, Pairs
 
@@ -80,8 +82,8 @@ def by_number(pairs: Pairs, output: np.ndarray) -> Results:
 
 def vae_quality(vae: WanVAE, pairs: Pairs) -> tuple[Results, np.ndarray]:
     """Of pictures that only went through the VAE, and those pictures."""
-    images = torch.from_numpy(pairs.target).permute(0, 3, 1, 2).float() / 127.5 - 1
-    decoded = vae.decode(vae.encode(images)).permute(0, 2, 3, 1)
+    images = to_images(torch.from_numpy(pairs.target))
+    decoded = rearrange(vae.decode(vae.encode(images)), "b c h w -> b h w c")
     pictures = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
     shown = pairs.rendered.slots.sum(-1) > 0.5
     seen = shown.any((1, 2))

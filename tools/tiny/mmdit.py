@@ -15,6 +15,7 @@ from joyimage.mmdit import MMDiT
 from joyimage.prompts import CONDITIONING_SYSTEM
 from joyimage.vae import WanVAE
 
+from .data import to_images
 from .encoder import SEEN, Batch, count_references, pad, run
 from .training import HALF, Recipe, autocast, train
 
@@ -72,7 +73,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def latents(vae: WanVAE, images: Tensor, batch: int = 200) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 16, 1, h, w) in half precision."""
     parts = images.split(batch)
-    return torch.cat([vae.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).half() for part in parts])
+    return torch.cat([vae.encode(to_images(part)).half() for part in parts])
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import torch
+from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +19,7 @@ from joyimage import tiny
 from joyimage.vae import WanVAE
 
 from . import scenes as world
+from .data import to_images
 from .render import render
 
 SCENES, HELD_OUT, SEED = 600, 100, 41_000
@@ -27,16 +29,16 @@ SIDE = 8  # pixels of a latent's place
 def images(seed: int, count: int, test: bool) -> Tensor:
     """Pictures (count, 3, 64, 64) in [-1, 1]."""
     pixels = render(world.draw(count, np.random.default_rng(seed), test=test)).pixels
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_images(torch.from_numpy(pixels))
 
 
 def fit(vae: WanVAE, pictures: Tensor) -> dict[str, Tensor]:
     """`factors` (192, 16, 3, 3) and `bias` (192,)."""
     latents = vae.encode(pictures).squeeze(2)  # (N, 16, 8, 8)
     around = functional.unfold(functional.pad(latents, (1, 1, 1, 1), mode="replicate"), 3)  # (N, 16 * 9, 64)
-    inputs = around.movedim(1, -1).reshape(-1, around.shape[1])
+    inputs = rearrange(around, "n c places -> (n places) c")
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
-    patches = functional.pixel_unshuffle(pictures, SIDE).movedim(1, -1).reshape(len(inputs), -1)
+    patches = rearrange(pictures, "n c (h ph) (w pw) -> (n h w) (c ph pw)", ph=SIDE, pw=SIDE)
     solution = torch.linalg.lstsq(inputs, patches).solution  # (145, 192)
     factors = solution[:-1].T.reshape(-1, latents.shape[1], 3, 3)
     return {"factors": factors.contiguous(), "bias": solution[-1].contiguous()}

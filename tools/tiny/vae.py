@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, WanVAEConfig
 from joyimage.vae import WanVAE
 
+from .data import to_images
 from .training import Recipe, train
 
 CONFIG = WanVAEConfig(base_dim=12)
@@ -54,7 +55,7 @@ def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, **options) -> Wan
         if not whole:
             top, left = (torch.randint(batch.shape[1] - CROP + 1, (2,), generator=generator)).tolist()
             batch = batch[:, top : top + CROP, left : left + CROP]
-        batch = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # channels_last in memory
+        batch = to_images(batch)
         mean, log_variance = vae.conv1(vae.encoder(batch)).chunk(2, dim=1)
         log_variance = log_variance.clamp(-20, 10)
         noise = torch.randn(mean.shape, generator=generator)
@@ -73,7 +74,7 @@ def refine(vae: WanVAE, images: Tensor, folder: Path, recipe: Recipe = DECODER, 
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks = torch.randint(len(images), (recipe.batch(BATCH),), generator=generator)
-        batch = images[picks].permute(0, 3, 1, 2).float() / 127.5 - 1
+        batch = to_images(images[picks])
         with torch.no_grad():
             latent = vae.conv2(vae.conv1(vae.encoder(batch)).chunk(2, dim=1)[0])
         return difference(decoder(latent), batch)
@@ -98,7 +99,7 @@ def standardise(vae: WanVAE, images: Tensor) -> WanVAE:
 
     The two 1x1 convolutions around the latent take up the scale: the pictures stay the same.
     """
-    batches = (images[i : i + 100].permute(0, 3, 1, 2).float() / 127.5 - 1 for i in range(0, len(images), 100))
+    batches = (to_images(images[i : i + 100]) for i in range(0, len(images), 100))
     latents = torch.cat([vae.encode(batch) for batch in batches])  # normalised with the published numbers
     wanted_mean, wanted_std = torch.tensor(WAN_LATENTS_MEAN), torch.tensor(WAN_LATENTS_STD)
     raw = latents.squeeze(2) * wanted_std.view(1, -1, 1, 1) + wanted_mean.view(1, -1, 1, 1)
