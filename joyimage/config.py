@@ -52,10 +52,10 @@ class MMDiTConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Shapes, **overrides) -> MMDiTConfig:
-        """Read the sizes off the shapes of a state dict in Diffusers' naming.
+        """Read the sizes from the shapes of a state dict in Diffusers' naming.
 
         `overrides` are what shapes cannot tell (`rope_dims`, `theta`), from a `config.json` where there is one.
-        Raises `CheckpointError` if a key that sizes are read from is missing.
+        Raises `CheckpointError` if a key is missing from which sizes are read.
         """
         try:
             hidden, in_channels, *patch = shapes["img_in.weight"]
@@ -130,7 +130,7 @@ class WanVAEConfig:
         counts = len(self.latents_mean), len(self.latents_std)
         if counts != (self.z_dim, self.z_dim):
             raise CheckpointError(
-                f"a VAE of {self.z_dim} latent channels needs as many latents_mean and latents_std, got {counts}"
+                f"a VAE with {self.z_dim} latent channels needs {self.z_dim} latents_mean and latents_std, not {counts}"
             )
         if not all(std > 0 for std in self.latents_std):
             raise CheckpointError(f"latents_std must be positive, got {self.latents_std}")
@@ -147,10 +147,10 @@ class WanVAEConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Shapes, **overrides) -> WanVAEConfig:
-        """Read the sizes off the shapes of a state dict in the original Wan naming, kernels 3-D or 2-D.
+        """Read the sizes from the shapes of a state dict in the original Wan naming, with 3-D or 2-D kernels.
 
         `overrides` are what shapes cannot tell (`latents_mean`, `latents_std`), from a `config.json` if there is one.
-        Raises `CheckpointError` if a key that sizes are read from is missing.
+        Raises `CheckpointError` if a key is missing from which sizes are read.
         """
         down = "encoder.downsamples"
         layers = count_blocks(shapes, down)
@@ -159,7 +159,7 @@ class WanVAEConfig:
         try:
             base_dim, image_channels = shapes["encoder.conv1.weight"][:2]
             z_dim = shapes["conv2.weight"][0]
-            # every level starts with a residual block, whose last convolution has the level's width
+            # every level starts with a residual block, whose last convolution has as many channels as the level
             widths = [shapes[f"{down}.{i}.residual.6.weight"][0] for i in range(0, max(layers, 1), res_blocks + 1)]
         except KeyError as error:
             raise CheckpointError(f"not a Wan 2.1 VAE: the key {error} is missing") from None

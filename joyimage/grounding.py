@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 THOUSANDTHS = 1000  # Qwen3-VL's unit; Qwen2.5-VL's was pixels
 BBOX_2D = re.compile(r"""["']bbox_2d["']\s*:\s*\[([^\]]*)\]""")
-TOLERANCE = 1e-3  # of the picture's sides, by which a rounded box may stick out
+TOLERANCE = 1e-3  # share of the picture's side by which a rounded box may stick out
 
 
 def locate_question(obj: str) -> str:
@@ -39,7 +39,7 @@ def parse_boxes(text: str, width: int, height: int) -> list[Box]:
 
     Reads every `"bbox_2d": [x1, y1, x2, y2]`, in thousandths of the picture's sides, wherever it stands: in a list,
     between code fences, amid prose, or in an answer that was cut off. Corners may come in any order. Numbers outside
-    0 to 1000 are brought inside; a box of which nothing is left, or that is not four numbers, is passed over.
+    0 to 1000 are brought inside; a box that is then empty, or that is not four numbers, is skipped.
     Raises `JoyImageError`, with the answer, if it holds no box.
     """
     boxes = [box for match in BBOX_2D.finditer(text) if (box := _from_thousandths(match[1], width, height))]
@@ -79,7 +79,7 @@ def box_to_json(box: Box, width: int, height: int) -> str:
 
 
 def box_from_json(text: str, width: int, height: int) -> Box:
-    """The inverse of `box_to_json`. Raises `JoyImageError` for no box, another form, and a box outside the picture."""
+    """The inverse of `box_to_json`. Raises `JoyImageError` for no text, another form, and a box outside the picture."""
     if not text.strip():
         raise JoyImageError("there is no box: draw one around the place where the object is to go")
     try:
@@ -96,7 +96,8 @@ def box_from_json(text: str, width: int, height: int) -> Box:
 def boxes_from_json(text: str, width: int, height: int) -> list[Box]:
     """The boxes of a JSON list, each as `box_from_json` reads one, in its order.
 
-    Raises `JoyImageError` for no box, for another form, and with its number, from 1, for a box that cannot be used.
+    Raises `JoyImageError` for no box, for another form, and for a box that cannot be used, whose number it
+    gives, counted from 1.
     """
     try:
         entries = json.loads(text) if text.strip() else []
@@ -129,8 +130,8 @@ def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Bo
     """The first of the boxes `{"x": …, "y": …, "width": …, "height": …}`, in pixels, that detectors give.
 
     `regions` is one of them, a list, or a list of lists with one list per picture.
-    Detectors' boxes may stick out of the picture: that part is cut off.
-    Raises `JoyImageError` if it holds none, and for a box of which nothing is left.
+    What sticks out of the picture, as detectors' boxes may, is cut off.
+    Raises `JoyImageError` if there is no box, and if nothing of it lies in the picture.
     """
     region = regions
     while not isinstance(region, Mapping):
@@ -149,8 +150,8 @@ def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Bo
 def box_from_mask(mask: Tensor, width: int, height: int) -> Box:
     """The box around what a mask (…, h, w) in [0, 1] covers by more than half, in pixels of the picture.
 
-    The mask may have another size than the picture and is stretched over it; masks of a batch are joined.
-    Raises `JoyImageError` for a mask without content.
+    The mask is stretched over the picture if their sizes differ; masks of a batch are joined.
+    Raises `JoyImageError` for an empty mask.
     """
     covered = (mask > 0.5).reshape(-1, *mask.shape[-2:]).any(dim=0)  # (h, w)
     rows, columns = covered.any(dim=1).nonzero(), covered.any(dim=0).nonzero()

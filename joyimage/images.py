@@ -63,7 +63,7 @@ def _staircase() -> Iterator[Size]:
 def best_bucket(height: int, width: int, base_size: int = NATIVE_BASE_SIZE) -> Size:
     """The bucket whose height / width is nearest to the picture's; of two equally near, the lower one.
 
-    A difference of ratios, as in the original, favours wide buckets a little over a difference of their logarithms.
+    Ratios are compared by difference, as in the original, which favours wide buckets a little; logarithms would not.
     Raises `JoyImageError` for sides below 1 or an unknown base size.
     """
     if min(height, width) < 1:
@@ -107,7 +107,7 @@ def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
     are an error, as nothing says which of them is white. (Of 16-bit colour Pillow itself keeps the high byte.)
     Colour profiles are not applied: the reference pipelines do not either.
 
-    Raises `MissingFileError` for a path that does not exist, and `JoyImageError` for what is no picture, is cut off,
+    Raises `MissingFileError` for a path that does not exist, and `JoyImageError` for what is not a picture, is cut off,
     has no pixels, or has more than Pillow's limit of 179 million.
     """
     if isinstance(source, str | os.PathLike):

@@ -32,7 +32,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Modulation(nn.Module):
-    """Six vectors per sample: a learned table plus the time projection, in Wan's manner."""
+    """Six vectors per sample: a learned table plus the time projection, as in Wan."""
 
     def __init__(self, hidden_size: int, *, dtype=None, device=None):
         super().__init__()
@@ -153,8 +153,8 @@ class DoubleBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """One block over the image tokens (B, N, D) and the text tokens as `layout` arranges them.
 
-        With `queries`, what only other tokens would need is left out: returns the first `queries` image tokens
-        and no text. Keys and values still come from every token.
+        With `queries`, only the first `queries` image tokens are computed and returned, and no text. Keys and values
+        still come from every token.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (m[:, None] for m in self.img_mod(time))
         t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = map(layout.spread, self.txt_mod(time))
@@ -177,12 +177,12 @@ class Layout:
 
     Image tokens are (B, N, D). Text tokens are (B, L, D) when all prompts have one length, else packed end to end
     as (1, sum of lengths, D): no padding is computed and none is attended to, so a sample's result does not
-    depend on the batch it is in (a padded batch is 0.3 to 1.0 off on latents of std 1.4).
+    depend on the batch it is in (with padding, latents of std 1.4 were 0.3 to 1.0 off).
     """
 
     def __init__(self, lengths: Sequence[int], targets: int, freqs: Tensor, attention: Attention):
         self.lengths = list(lengths)
-        self.targets = targets  # the first image tokens of a sample; those of references follow
+        self.targets = targets  # how many image tokens are the target's; they come first, then the references'
         self.freqs = freqs  # (N, head_dim / 2) complex64
         self.attention = attention
         self.packed = len(set(self.lengths)) > 1
@@ -224,7 +224,7 @@ class MMDiT(nn.Module):
     """Predicts v = noise - x0 for the target latent, given the prompt and up to six reference latents.
 
     `operations` holds the layer classes (`torch.nn`, or a host's), `attention` the attention function. The network
-    computes in the dtype of `context`; its time embedder is float32 always.
+    computes in the dtype of `context`, and its time embedder always in float32.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class MMDiT(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Layout]:
         """What the blocks take: image tokens (B, N, D), text tokens, modulation (B, 6, D), and their layout.
 
-        `embed`, the blocks and `project` are `forward`; a host that has business between blocks calls them itself.
+        `embed`, the blocks and `project` are `forward`; a host that does something between blocks calls them itself.
         """
         self._check(latent, t, context, references)
         dtype = context[0].dtype
@@ -290,7 +290,7 @@ class MMDiT(nn.Module):
         return img, txt, self.condition_embedder.time(t, dtype), layout
 
     def project(self, img: Tensor, latent: Tensor) -> Tensor:
-        """The target's tokens (B, rows * columns, D) -> velocity of the shape and dtype of `latent`."""
+        """The target's tokens (B, rows * columns, D) -> the velocity, in the shape and dtype of `latent`."""
         _, ph, pw = self.config.patch_size
         height, width = latent.shape[3:]
         out = self.proj_out(F.layer_norm(img, img.shape[-1:], eps=1e-6))

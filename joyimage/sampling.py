@@ -85,8 +85,8 @@ def custom_schedule(sigmas: Sequence[float] | None = None, timesteps: Sequence[f
     missing is appended. The values are final: no shift is applied to them. Diffusers does shift custom sigmas,
     and custom timesteps only in part (the sigmas that it derives from them); `shifted(sigmas, 1.5)` gives its.
 
-    Raises `JoyImageError` unless exactly one of the two is given, or if there is no step in it, or a value is
-    not finite, out of range or not below the one before.
+    Raises `JoyImageError` if both or neither are given, if they hold no step, or for a value that is not finite, out
+    of range or not below the one before.
     """
     return _falling(check_levels(sigmas, timesteps))
 
@@ -99,7 +99,7 @@ def levels(settings: Sampling) -> Tensor:
 
 
 def _falling(values: Sequence[float] | Tensor, name: str = "sigmas") -> Tensor:
-    """Noise levels as float32 on the CPU, after making sure that they fall, there too."""
+    """Noise levels as float32 on the CPU, which must fall strictly before they are rounded and after."""
     values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
     if values.ndim != 1:
         raise JoyImageError(f"{name}: {values.tolist()} is not a list of falling levels; give at least one above 0")
@@ -230,9 +230,9 @@ def _lambda(sigma: float) -> float:
 
 
 def _ratio(before: float, sigma: float, after: float) -> float:
-    """Length in lambda of the step from `sigma` to `after`, in steps from `before` to `sigma`.
+    """Length in lambda of the step from `sigma` to `after`, as a multiple of the step from `before` to `sigma`.
 
-    It goes to 0 as `before` goes to 1: the second step of a run from pure noise is of first order. Diffusers' UniPC
+    It goes to 0 as `before` goes to 1: the second step of a run from pure noise is first-order. Diffusers' UniPC
     starts at 1 - 1e-6 instead, which moves its result by 0.06 at 3 steps and by 5e-5 at 40.
     """
     return (_lambda(after) - _lambda(sigma)) / (_lambda(sigma) - _lambda(before))
@@ -245,7 +245,7 @@ def _blend(x: Tensor, denoised: Tensor, share: float) -> Tensor:
 def _predict(x: Tensor, sigma_next: float, past: list[tuple[float, Tensor]]) -> Tensor:
     """x at `sigma_next` from x at the last sigma of `past` and the one or two newest (sigma, denoised).
 
-    A step to 0 is of first order: lambda has no end there, and the extrapolation would grow without bound.
+    A step to 0 is first-order: lambda has no end there, and the extrapolation would grow without bound.
     """
     sigma, denoised = past[-1]
     target = denoised
@@ -256,7 +256,7 @@ def _predict(x: Tensor, sigma_next: float, past: list[tuple[float, Tensor]]) -> 
 
 
 def _correct(start: Tensor, past: list[tuple[float, Tensor]], sigma: float, denoised: Tensor) -> Tensor:
-    """x at `sigma` again, now that `denoised` there is known, from `start` at the last sigma of `past`."""
+    """x at `sigma` anew, now that `denoised` there is known; `start` is x at the last sigma of `past`."""
     sigma_start, at_start = past[-1]
     change = denoised - at_start
     target = at_start + change / 2
@@ -288,7 +288,7 @@ def sample(
 
     `callback(step, sigma, denoised)` runs once at the end of each step, with the step counted from 0, the sigma
     at which it started and the estimate of the clean latent there. If it returns False the run stops and that
-    estimate is returned; what it raises goes through unchanged.
+    estimate is returned; its exceptions pass through unchanged.
 
     Raises `JoyImageError` for sigmas that do not fall within [0, 1], an unknown solver, a latent that holds NaN
     or infinity, and for a model that produces such values, naming the step.
@@ -341,7 +341,7 @@ def start(
     Strength 1 runs all steps, and from sigma 1 nothing of the latent is left. Without a latent x is the noise.
 
     Raises `JoyImageError` for a strength outside (0, 1], for one below 1 without a latent, and for a latent
-    of another shape than the noise.
+    whose shape is not the noise's.
     """
     sigmas = _falling(sigmas)
     check_strength(strength)

@@ -114,7 +114,8 @@ def orbit(yaw_start: float, yaw_end: float, count: int, pitch: float = 0, zoom: 
     """`count` camera instructions at equal steps of yaw, from `yaw_start` degrees to `yaw_end` and including both.
 
     A full turn (0 to 360, or 180 to -180) ends one step short, as its end is its start again.
-    Raises `JoyImageError` for a count below 1, more than a full turn, several views of no turn, and as for `Camera`.
+    Raises `JoyImageError` for a count below 1, more than a full turn, several views without a turn, and whatever
+    `Camera` refuses.
     """
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise JoyImageError(f"an orbit has a whole number of views, 1 or more, not {count!r}")
@@ -128,7 +129,7 @@ def orbit(yaw_start: float, yaw_end: float, count: int, pitch: float = 0, zoom: 
 
 
 def _set(instruction: Instruction, **values: str | float) -> None:
-    """Store the normal form of fields; a frozen dataclass lets itself do so only this way."""
+    """Store the normal form of fields; a frozen dataclass allows it only this way."""
     for name, value in values.items():
         object.__setattr__(instruction, name, value)
 
@@ -170,7 +171,7 @@ class Parsed:
 @dataclass(frozen=True)
 class Template:
     pieces: tuple[str, ...]
-    attempt: str  # pattern of a text that is meant as this instruction, well-formed or not
+    attempt: str  # pattern of a text that is meant as this instruction, right or not
     make: Callable[..., Instruction]  # from the fields as they are written
 
 
@@ -276,7 +277,7 @@ def draw_box(image: str | os.PathLike | Image.Image, box: Sequence[float], width
     4 at 1024 x 1024. (In the README's own pictures the lines measure 0.3 to 0.5 %.)
     Raises `JoyImageError` for a box that is empty or reaches outside the picture, and for a width below 1.
     """
-    from .images import load  # here, since it takes torch a second to import and sentences need none of it
+    from .images import load  # here: torch takes a second to import, and sentences do not need it
 
     image = load(image)
     left, top, right, bottom = map(round, _corners(box))
@@ -284,7 +285,7 @@ def draw_box(image: str | os.PathLike | Image.Image, box: Sequence[float], width
     if left < 0 or top < 0 or right > image.width or bottom > image.height:
         raise JoyImageError(f"the box {tuple(box)} reaches outside {picture}")
     if left == right or top == bottom:
-        raise JoyImageError(f"the box {tuple(box)} holds not one pixel of {picture}")
+        raise JoyImageError(f"the box {tuple(box)} contains no pixel of {picture}")
     if width is None:
         width = max(2, round(0.004 * min(image.size)))
     elif isinstance(width, bool) or not isinstance(width, numbers.Integral) or width < 1:

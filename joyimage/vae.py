@@ -30,7 +30,7 @@ IMAGE_CHANNELS = 3
 class RMSNorm(nn.Module):
     """x / |x| * sqrt(C) * gamma over the channels of (B, C, H, W); |x| is at least 1e-12 and computed in float32.
 
-    `in_place` says that nobody else needs the input, so that it may be overwritten where no gradient needs it either.
+    With `in_place` nothing else needs the input, which may then be overwritten unless a gradient needs it.
     """
 
     def __init__(self, channels: int, *, in_place: bool = False, dtype=None, device=None):
@@ -241,8 +241,8 @@ class WanVAE(nn.Module):
         """Decode normalised latents (B, 16, 1, h, w) to images (B, 3, 8h, 8w), float32, clamped to [-1, 1].
 
         With `tile` the convolutions at the image's size run on one piece of at most tile x tile pixels at a time, plus
-        56 on each side that neighbours share (40 when encoding), with the result of a whole run. Memory falls with the
-        area of a piece. None, or a tile as large as the image, runs it whole.
+        56 on each side that neighbours share (40 when encoding). The result is that of a whole run, and memory falls
+        with the area of a piece. None, or a tile as large as the image, runs it whole.
 
         Raises `JoyImageError` for another shape or dtype, or a tile of fewer than 8 pixels.
         """
@@ -288,7 +288,7 @@ class Span(NamedTuple):
 
 
 def spans(length: int, tile: int, halo: int) -> list[Span]:
-    """Cut `length` into pieces of at most `tile`, as equal as can be, each reading `halo` more on inner sides."""
+    """Cut `length` into nearly equal pieces of at most `tile`, each of which reads `halo` more on inner sides."""
     size = math.ceil(length / math.ceil(length / tile))
     pieces = []
     for start in range(0, length, size):
@@ -302,7 +302,7 @@ def spans(length: int, tile: int, halo: int) -> list[Span]:
 def run_tiled(
     network: Callable[[Tensor], Tensor], x: Tensor, *, tile: int, unit_in: int, unit_out: int, halo: int
 ) -> Tensor:
-    """Run a convolutional `network` tile by tile: as `network(x)`, if no output sees further than `halo` units.
+    """Run a convolutional `network` tile by tile; equals `network(x)` if no output sees further than `halo` units.
 
     A unit is `unit_in` pixels of `x` and `unit_out` of the result: n x m units turn (B, C, n * unit_in, m * unit_in)
     into (B, D, n * unit_out, m * unit_out). `tile` and `halo` count units.

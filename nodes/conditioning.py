@@ -69,7 +69,7 @@ def batch_size_input() -> io.Int.Input:
 
 
 class EncodePrompt(io.ComfyNode):
-    """Takes lists whole, so that the prompts of an orbit share the encoding of their images."""
+    """Takes whole lists, so that the prompts of an orbit share the encoding of their images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -131,7 +131,7 @@ class EncodePrompt(io.ComfyNode):
     def validate_inputs(cls, prompt=(None,), width=None, height=None, images=None, vae=None) -> bool | str:
         if prompt[0] is not None and not prompt[0].strip():
             return Refusal("prompt", EMPTY)
-        if images and vae is None:  # no field of that name is there to be marked
+        if images and vae is None:  # the socket `vae` has no field to be marked
             return Refusal("prompt", NO_VAE)
         sides = {name: side[0] for name, side in (("width", width), ("height", height)) if side}  # those given
         problem = check(target_size, sides.get("width", 0), sides.get("height", 0))
@@ -169,7 +169,7 @@ def pick(values: Sequence, i: int):
 
 
 def groups(slots: Sequence[Sequence[Tensor]], count: int) -> Iterable[tuple[list[Tensor], list[int]]]:
-    """The batches of images of each edit, and which of the `count` edits they belong to: those with the same images."""
+    """The batches of images, each with the edits, out of `count`, that share them."""
     members: dict[tuple[int, ...], list[int]] = {}
     for i in range(count):
         members.setdefault(tuple(min(i, len(slot) - 1) for slot in slots), []).append(i)
@@ -186,7 +186,7 @@ def target_size(width: int, height: int) -> Size | None:
 
 
 def side(choice: str, encoder) -> int | None:
-    """The library's base size for a choice of `base_size`; the encoder knows that of its model."""
+    """The library's base size for a choice of `base_size`; for "auto" it is the encoder's, which knows its model."""
     if choice == AUTO:
         return encoder.base_size
     return None if choice == EXACT else int(choice)

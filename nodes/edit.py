@@ -33,12 +33,12 @@ from .sampling import (
     steps_input,
 )
 
-LEAST_GUIDANCE = 0.0  # nodes that this one takes the place of have it; it means what 1 does
+LEAST_GUIDANCE = 0.0  # as in the nodes that this one replaces; it means the same as 1
 ABSENT = object()  # in `validate_inputs`, where None stands for a value that a link will bring
 
 
 def further_images_input() -> io.Autogrow.Input:
-    """`images`: sockets that are named as prompts count."""
+    """`images`: sockets whose numbers go on from `image1`."""
     tooltip = f"Further images to work from, {MAX_REFERENCES} with the first; the last sets the shape of the result."
     names = [f"image{i}" for i in range(2, MAX_REFERENCES + 1)]
     template = io.Autogrow.TemplateNames(io.Image.Input("image", tooltip=tooltip), names=names, min=0)
@@ -46,7 +46,7 @@ def further_images_input() -> io.Autogrow.Input:
 
 
 class Edit(io.ComfyNode):
-    """Its first image is a socket of its own: the editor replaces no node by one whose image would be in a group."""
+    """Its first image has a socket of its own: the editor cannot replace a node by one whose image is in a group."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -31,10 +31,10 @@ def told(node_id: str, text: str) -> dict[str, list[str]]:
 
 @contextmanager
 def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[Callable[[str], None]]:
-    """Gives the `on_text` for an answer: the text grows on the node. Each token moves the bar and can be the last.
+    """Gives the `on_text` of an answer, which lets the text grow on the node. Each token moves the progress bar.
 
-    The user's wish to stop is looked for before every forward, that is at every token; `on_text` is called with whole
-    words only, for which some texts make one wait long.
+    Whether the user has asked to stop is checked before every forward, that is at every token: `on_text` is called
+    with whole words only, which in some texts are long in coming.
     """
     bar = comfy.utils.ProgressBar(max_new_tokens, node_id=node_id)
     text, shown_at = "", 0.0
@@ -59,7 +59,7 @@ def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[C
 
 @contextmanager
 def caught_warnings() -> Iterator[list[str]]:
-    """Collects what the library warns of, to be shown on the node. Others' warnings take their usual way."""
+    """Collects the library's warnings, to be shown on the node. Those of other code take their usual way."""
     texts: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # not only the first time

@@ -73,9 +73,9 @@ def check(function: Callable, *values) -> bool | str:
 class Refusal(str):
     """What `validate_inputs` says against one of its arguments, so that no other field turns red.
 
-    The host pins what that method returns on every argument that it names and a prompt gives, unless it is a blocker,
-    which it asks once per argument, called `x` there. This is a blocker to all arguments but its own, which must be
-    among those given. Asked in any other way it is a text, and then pinned on all.
+    For each argument that the method names and the prompt gives, called `x` there, the host asks whether the verdict
+    is an `ExecutionBlocker`, and if not shows it on that argument. So this is a blocker for all arguments but its own,
+    which must be among those given. Asked from anywhere else it is a text, which would be shown on all of them.
     """
 
     def __new__(cls, argument: str, reason: str) -> Refusal:
@@ -90,12 +90,12 @@ class Refusal(str):
 
 
 def blame(argument: str, verdict: bool | str) -> bool | str:
-    """For `validate_inputs`: what `check` found, pinned on one of the method's arguments."""
+    """For `validate_inputs`: what `check` found, to be shown on one of the method's arguments."""
     return Refusal(argument, verdict) if isinstance(verdict, str) else verdict
 
 
 def refuse(surplus: Mapping[str, Any], first: str = "images.image0", last: str = LAST_IMAGE) -> None:
-    """Raise `JoyImageError` for inputs that a node does not have, which graphs not made in the editor may name."""
+    """Raise `JoyImageError` for inputs that a node does not have; graphs made outside the editor may name such."""
     if surplus:
         raise JoyImageError(
             f"no such input: {', '.join(surplus)}. Images are {first} to {last}, {MAX_REFERENCES} at most"

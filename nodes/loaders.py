@@ -15,7 +15,7 @@ from . import host
 TINY = "tiny (bundled)"
 HUB = "https://huggingface.co"
 MODEL_FOLDERS = "diffusers"  # the host's place for models of several files
-# What tells a model's folder: the file of Diffusers' layout, or the encoder's folder in the original one.
+# A model's folder holds one of these: a file in Diffusers' layout, the encoder's folder in the original one.
 MODEL_FOLDER_MARKS = ("model_index.json", "JoyAI-Image-Und")
 
 
@@ -44,7 +44,7 @@ class Kind:
         )
 
     def check(self, choice: str) -> bool | str:
-        """For `validate_inputs`: says more than that the value is not in the list."""
+        """For `validate_inputs`: says more than the host, which only finds that the value is not in the list."""
         try:
             self.path(choice)
         except MissingFileError as error:
@@ -52,7 +52,7 @@ class Kind:
         return True
 
     def load(self, choice: str, load):
-        """Call `load` with the path of a choice; what it raises says what the file is."""
+        """Call `load` with the path of a choice. A `CheckpointError` from it then also says what the file is."""
         path = self.path(choice)
         try:
             return load(path)

@@ -1,7 +1,7 @@
 """Graphs saved for older packs: what takes the place of their nodes.
 
-A node is replaced where one of ours takes the same in and gives the same out. In the editor the host's table does it,
-when asked; inputs that grow cannot be reached from there. In prompts posted to the server `replace` does it.
+A node is replaced where one of ours has the same inputs and outputs. In the editor the host does it when asked, by its
+table, which cannot name inputs that grow. In prompts posted to the server `replace` does it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ REPLACEMENTS = (
         ),
         more={"base_size": "auto"},
     ),
-    # ComfyUI_JoyAI_Image: its files in models/gguf, which another pack's folder is, are not among our choices
+    # ComfyUI_JoyAI_Image: its files in models/gguf, another pack's folder, are not among our choices
     loader("JoyAI_Image_SM_Model", "JoyImageLoadMMDiT", {"dit": "model"}),
     loader("JoyAI_Image_SM_Clip", "JoyImageLoadEncoder", {"clip": "encoder"}),
     loader("JoyAI_Image_SM_VAE", "JoyImageLoadVAE", {"vae": "vae"}),
@@ -89,7 +89,7 @@ REPLACEMENTS = (
 
 
 async def register() -> None:
-    """Tell the host, once it is up. Old nodes that are installed stay what they are."""
+    """Tell the host, once it is up. Old nodes that are still installed are left alone."""
     PromptServer.instance.add_on_prompt_handler(replace)
     for each in REPLACEMENTS:
         replacement = io.NodeReplace(
@@ -106,8 +106,8 @@ async def register() -> None:
 def replace(request: dict[str, Any]) -> dict[str, Any]:
     """A request to run a prompt, with the old nodes in it replaced.
 
-    The host would do it after this, but takes every input for given, as an optional one is not, and every node for
-    titled, as those of prompts made by programs are not.
+    The host would do it after this, but it expects every input, even an optional one, and a title on every node, which
+    prompts made by programs do not have.
     """
     table = {each.old: each for each in REPLACEMENTS if each.old not in nodes.NODE_CLASS_MAPPINGS}
     for node in request.get("prompt", {}).values():

@@ -20,7 +20,7 @@ from .inputs import blame, check, object_input
 
 NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
-NO_PICTURE = "image of a spatial node is used, but no image is connected to it"
+NO_PICTURE = "the image output of a spatial node is used, but no image is connected to that node"
 ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
 
 

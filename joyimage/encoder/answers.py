@@ -30,7 +30,7 @@ OnText = Callable[[str], object]  # gets the text piece by piece; False ends the
 
 
 def check_head(model: PreTrainedModel) -> None:
-    """Raise `JoyImageError` if `model` is without its language head, and so cannot answer."""
+    """Raise `JoyImageError` if `model` lacks its language head, without which it cannot answer."""
     head = getattr(model, "lm_head", None)
     if head is None or head.weight.is_meta:
         raise JoyImageError("this encoder was loaded without its language head, which answers need: load it whole")
@@ -51,7 +51,7 @@ def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
 def generate(
     model: PreTrainedModel, chat: Chat, ids: Tensor, vision: VisionInputs, settings: Answering, on_text: OnText | None
 ) -> str:
-    """The text with which the model goes on after `ids` (1, T), until its end token or as `settings` and `on_text` say.
+    """The text that the model adds to `ids` (1, T), until an end token, the longest answer, or False from `on_text`.
 
     Sampling has its own generator: torch's global state is untouched.
     """
@@ -98,7 +98,7 @@ class AnswerStream(TextStreamer):
 def sampling_processors(settings: Answering) -> LogitsProcessorList:
     """What turns logits into a draw: temperature, top-k, top-p, then all but one token ruled out; empty if greedy.
 
-    Drawing here and on the CPU, not in `generate`, keeps it off the global random state and the same on every device.
+    Drawing here and on the CPU, not in `generate`, leaves the global state alone and is the same on every device.
     """
     if settings.temperature == 0:
         return LogitsProcessorList()

@@ -25,8 +25,8 @@ class Reader:
         """The context of each prompt, (L_i, D).
 
         With images and several prompts, the vision tower and the tokens up to the end of the last image run once;
-        the prompts then run packed over the KV cache of that prefix. Positive and negative so take about half the
-        time of two passes, and differ from them by 5e-6.
+        the prompts then run packed over the KV cache of that prefix. A positive and a negative prompt take about
+        half the time of two passes this way, and differ from them by 5e-6.
         """
         shared_ids, prefix = self.chat.shared_ids(vision.grids), self.chat.prefix_length
         rows = [self.chat.prompt_ids(prompt, shared_ids) for prompt in prompts]

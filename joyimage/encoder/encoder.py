@@ -21,8 +21,8 @@ from .vision import Vision
 class Encoder:
     """Qwen3-VL from transformers (4.57 or 5) with its fast tokenizer.
 
-    `model` is a `Qwen3VLForConditionalGeneration`, or where no questions are asked a bare `Qwen3VLModel`, which is
-    the `backbone` of the other. Results are on the model's device and in its dtype.
+    `model` is a `Qwen3VLForConditionalGeneration`; its `backbone`, a `Qwen3VLModel`, is enough where no questions are
+    asked. Results are on the model's device and in its dtype.
 
     Raises `CheckpointError` if the tokenizer is another model's, or the attention is neither sdpa nor eager.
     """
@@ -56,7 +56,7 @@ class Encoder:
         images it has at most 4096: the end of the prompt is cut, never an image, and never below 512 tokens. A
         cut prompt gives a warning that counts the tokens lost.
 
-        Raises `JoyImageError` if `prompts` is no list of strings, or for an image that the vision tower cannot take.
+        Raises `JoyImageError` if `prompts` is not a list of strings, or for an image that the vision tower cannot take.
         """
         if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
             raise JoyImageError(f"prompts must be a list of strings, not {prompts!r:.80}")
@@ -79,11 +79,12 @@ class Encoder:
     ) -> str:
         """The model's answer to `question`, with `images` before it; the defaults are the original's.
 
-        Without a question the images are described. Temperature 0 is greedy, `top_k=0` and `top_p=1` switch
+        Without a question the images are described. Temperature 0 is greedy; `top_k=0` and `top_p=1` switch
         these limits off. Sampling has its own generator: the same seed gives the same text, and torch's global
         state is untouched. `on_text` gets the text piece by piece and ends the answer by returning False.
 
-        Raises `JoyImageError` for a model without language head, parameters out of range, or no question at all.
+        Raises `JoyImageError` for a model without its language head, for parameters out of range, and where there is
+        neither a question nor an image.
         """
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         answers.check_head(self.model)

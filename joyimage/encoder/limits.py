@@ -3,7 +3,7 @@
 # In tokens. A context's length does not count the system's turn, which is dropped.
 TEXT_LIMIT = 2048  # of a context without images
 IMAGE_LIMIT = 4096  # of a context with images
-TEXT_ALWAYS_KEPT = 512  # of a prompt: these the images cannot push out, however many they are
+TEXT_ALWAYS_KEPT = 512  # of a prompt: images cannot push these out, however many there are
 PACK_LIMIT = 4096  # of prompts run together: bounds the mask to 4096 x (prefix + 4096)
 
 # Of an image.

@@ -40,8 +40,8 @@ class Vision:
     def read(self, images: Sequence[Image.Image], device: torch.device | str) -> VisionInputs:
         """The inputs for `images`, on `device`.
 
-        Raises `JoyImageError` for what is not a Pillow image, and for one whose sides differ by more than a factor
-        of 200.
+        Raises `JoyImageError` for what is not a Pillow image, and for an image with one side over 200 times the
+        other.
         """
         if not images:
             return NOTHING
@@ -58,7 +58,7 @@ class Vision:
 
 
 def image_processor(config: Any):
-    """transformers' Qwen2-VL preprocessing in the variant on Pillow, which needs no torchvision."""
+    """transformers' Qwen2-VL preprocessing in the variant that uses Pillow and needs no torchvision."""
     in_5 = hasattr(transformers, "Qwen2VLImageProcessorPil")
     name = "Qwen2VLImageProcessorPil" if in_5 else "Qwen2VLImageProcessor"
     return getattr(transformers, name)(
