@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 from comfy_client import RUN_SECONDS, Client
+from PIL import Image
+
+from joyimage import JoyImage
+from tools.photograph import photograph
 
 REPOSITORY = Path(__file__).parents[2]
 PACK = "ComfyUI-JoyImage"
@@ -108,6 +112,22 @@ def client(serve, base_directory):
     """A client of a server that runs until the tests end."""
     with serve(base_directory) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def library() -> JoyImage:
+    return JoyImage.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def pictures(client) -> dict[str, Image.Image]:
+    """Pictures of three sizes, by the names under which the server has them."""
+    whole = photograph()
+    made = {"wide.png": whole.resize((300, 200)), "tall.png": whole.rotate(90).resize((120, 330))}
+    made["twin.png"] = whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((300, 200))
+    for name, picture in made.items():
+        picture.save(client.base / "input" / name)
+    return made
 
 
 def connect(server: subprocess.Popen, port: int, base: Path, log: Path) -> Client:

@@ -13,17 +13,12 @@ from comfy_client import TINY, Failed, Graph, Rejected, output
 from PIL import Image
 from safetensors.torch import save_file
 
-from joyimage import JoyImage, tiny
+from joyimage import tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 
 PROMPT, NEGATIVE = "make the cup blue", "blurry, of low quality"
 SIZE = 64
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def library():
-    return JoyImage.load("tiny")
 
 
 @pytest.fixture(scope="module")

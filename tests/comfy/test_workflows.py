@@ -38,11 +38,6 @@ BORDER = {"left": 16, "right": 32}
 PHOTOGRAPHS = FOLDER.parent / "web" / "examples"
 
 
-@pytest.fixture(scope="module")
-def library():
-    return JoyImage.load("tiny")
-
-
 @pytest.fixture
 def shipped(client, monkeypatch, tmp_path):
     """A shipped graph by its name, as comfy-cli makes a prompt of it, with the bundled model and small settings."""

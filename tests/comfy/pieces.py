@@ -1,0 +1,67 @@
+"""Pieces of graphs on the bundled model, and what came out of them beside what the library makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_client import TINY, Graph, output
+from safetensors.torch import load_file
+
+from joyimage import JoyImage
+from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
+from joyimage.images import load
+
+STEPS = 1  # conditioning is under test, not the sampler
+PROMPT = "Remove the red cube."
+BOX = {"x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}
+
+
+def load_image(graph: Graph, name: str) -> list:
+    return graph.add("LoadImage", image=name)
+
+
+def encoder(graph: Graph) -> list:
+    return graph.add("JoyImageLoadEncoder", encoder=TINY)
+
+
+def encode(graph: Graph, images: tuple[list, ...] = (), **inputs) -> list:
+    """Encode Prompt with loaders; `inputs` in place of its defaults, None for none."""
+    slots = {f"images.image{i}": image for i, image in enumerate(images)}
+    if images:
+        slots["vae"] = graph.add("JoyImageLoadVAE", vae=TINY)
+    defaults = {"prompt": PROMPT, "negative_prompt": "", "base_size": "256"}
+    inputs = {"encoder": encoder(graph), **defaults, **slots, **inputs}
+    return graph.add("JoyImageEncodePrompt", **{name: value for name, value in inputs.items() if value is not None})
+
+
+def sampled(graph: Graph, encoded: list) -> list:
+    latent = graph.add(
+        "JoyImageSampler",
+        model=graph.add("JoyImageLoadMMDiT", model=TINY, weight_dtype="default"),
+        positive=encoded,
+        negative=output(encoded, 1),
+        latent=output(encoded, 2),
+        seed=7,
+        steps=STEPS,
+        guidance=4.0,
+    )
+    return graph.add("SaveLatent", samples=latent, filename_prefix="nodes")
+
+
+def latents(run, saved: list) -> list[torch.Tensor]:
+    """What a SaveLatent node saved, one per item of a list, normalised as the library's are."""
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in (WAN_LATENTS_MEAN, WAN_LATENTS_STD))
+    return [(load_file(file)["latent_tensor"] - mean) / std for file in run.files(saved, "latents")]
+
+
+def edited(library: JoyImage, images, prompt, **options) -> torch.Tensor:
+    options = {"base_size": 256, "steps": STEPS, "seed": 7, "output": "latent", **options}
+    return library.edit(images, prompt, **options)
+
+
+def shown_image(run, node: list) -> np.ndarray:
+    return np.asarray(load(run.files(node)[0]))
+
+
+def text_of(run, node: list) -> str:
+    return run.outputs[node[0]]["text"][0]
