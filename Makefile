@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# Three commands do all the set-up: `make demo`, `make test` and, for the tests of nodes, `make comfyui`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,8 +9,13 @@ OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoi
 NEWEST := .venv-newest
 BOTH := -n 2 --dist loadfile  # cores, one thread each; a file keeps its fixtures
 PIP := -m pip install --quiet --constraint constraints.txt
+# Which tests did not run, if any: tests/conftest.py writes it.
+UNRUN := $(VENV)/unrun
+# The version that the tests of nodes run in, as it is tagged.
+COMFYUI := v0.33.0
+TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web demo test test-browser test-newest constraints bench tiny eval-tiny format clean
+.PHONY: web demo test comfyui test-browser test-newest constraints bench tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -18,9 +23,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser
+	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
+	@cat $(UNRUN)
+
+# The ComfyUI of the tests of nodes, in $COMFYUI_PATH or ~/comfy/ComfyUI. SOURCE names a clone to take where there is no network.
+comfyui:
+	$(PYTHON) -m tools.comfyui $(COMFYUI) $(TORCH_COMFY) $(if $(SOURCE),--source "$(SOURCE)")
 
 # The widgets by hand, in two frontends and both renderers: over half an hour, with ComfyUI and Chromium.
 test-browser: $(VENV)/.tested
