@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from comfy_client import RUN_SECONDS, Client
 from PIL import Image
+from unrun import NO_COMFYUI
 
 from joyimage import JoyImage
 from tools.photograph import photograph
@@ -24,10 +25,6 @@ from tools.photograph import photograph
 REPOSITORY = Path(__file__).parents[2]
 PACK = "ComfyUI-JoyImage"
 NEEDED = "import torch, aiohttp, comfy_kitchen"
-HOW_TO_GET = (
-    "no ComfyUI to test with: clone https://github.com/Comfy-Org/ComfyUI to ~/comfy/ComfyUI with its requirements in "
-    "~/comfy/venv, or set COMFYUI_PATH and COMFYUI_PYTHON"
-)
 START_SECONDS = 180
 
 
@@ -54,13 +51,8 @@ def find_comfyui() -> Installation | None:
 def comfyui() -> Installation:
     found = find_comfyui()
     if found is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(NO_COMFYUI)
     return found
-
-
-def pytest_terminal_summary(terminalreporter):
-    if any(HOW_TO_GET in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_line(f"tests/comfy skipped, {HOW_TO_GET}")
 
 
 @pytest.fixture(scope="session")
