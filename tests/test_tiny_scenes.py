@@ -130,6 +130,17 @@ def test_a_red_solid_that_is_too_wide_is_no_line(pairs):
     assert judge.move(changed, wide)["box gone"].all()
 
 
+def test_the_solids_that_others_are_compared_with_are_drawn_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(judge, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(judge, "DRAWN", 60)
+    drawn = judge.draw_examples()
+    read = judge.examples.__wrapped__  # past what this process holds
+    for _ in range(2):
+        for ours, wanted in zip(read(), drawn, strict=True):
+            assert np.array_equal(ours, wanted)
+        monkeypatch.setattr(judge, "draw_examples", lambda: pytest.fail("drawn again"))
+
+
 def test_answers_follow_from_the_scene():
     exam = questions.make(60, np.random.default_rng(5), test=True)
     kinds = set()

@@ -6,13 +6,18 @@ success, or numbers whose mean is reported.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from joyimage.spatial import VIEWS
 
+from . import render as renderer
 from . import scenes as world
 from .render import PALETTE, render
 from .scenes import SIZE, SLOTS
@@ -29,18 +34,22 @@ AROUND = 0.4  # of an object's box on each side of it: the white front of a car 
 WHITE = 190  # levels of all channels from which on a pixel is of a car's lit front
 NEIGHBOURS, VOTES = 9, 4
 FARTHEST = 0.99  # quantile of the distances between neighbours
+DRAWN = 5000  # scenes, for the objects that others are compared with
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "joyimage"
 
 Verdict = dict[str, np.ndarray]
+Examples = tuple[np.ndarray, np.ndarray, float]
 
 
 def segment(pixels: np.ndarray) -> np.ndarray:
     """The index of each pixel's colour in COLOUR_NAMES, -1 for gray: (…, 3) -> (…)."""
     values = pixels.astype(np.float32)
     high, low = values.max(-1), values.min(-1)
-    gray = (high - low < CHROMA) | (high - low < SATURATION * high)
-    difference = np.abs(hue(values)[..., None] - hue(PALETTE))
-    nearest = np.minimum(difference, 360 - difference).argmin(-1)
-    return np.where(gray, -1, nearest)
+    coloured = (high - low >= CHROMA) & (high - low >= SATURATION * high)
+    difference = np.abs(hue(values[coloured])[:, None] - hue(PALETTE))  # (pixels, colours)
+    found = np.full(coloured.shape, -1)
+    found[coloured] = np.minimum(difference, 360 - difference).argmin(-1)
+    return found
 
 
 def hue(rgb: np.ndarray) -> np.ndarray:
@@ -200,9 +209,30 @@ def looks_like(picture: np.ndarray, mask: np.ndarray, kind: int) -> bool:
 
 
 @lru_cache(maxsize=1)
-def examples() -> tuple[np.ndarray, np.ndarray, float]:
-    """Crops (N, features) of rendered objects, their kinds (N,), and how far apart neighbours of them are at most."""
-    drawn = world.draw(5000, np.random.default_rng(7))
+def examples() -> Examples:
+    """Crops (N, features) of rendered objects, their kinds (N,), and how far apart neighbours of them are at most.
+
+    They take half a minute to draw, and every process that judges needs them: the first keeps them in CACHE.
+    """
+    path = CACHE / f"examples-{drawn_by()}.npz"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            part = path.with_suffix(".part.npz")
+            np.savez_compressed(part, **dict(zip(("crops", "kinds", "farthest"), draw_examples(), strict=True)))
+            part.replace(path)
+    with np.load(path) as kept:
+        return kept["crops"], kept["kinds"], float(kept["farthest"])
+
+
+def drawn_by() -> str:
+    """A name for all that decides what is drawn: these sources, and the NumPy that runs them."""
+    sources = [Path(file).read_bytes() for file in (__file__, renderer.__file__, world.__file__)]
+    return hashlib.sha256(b"".join([*sources, np.__version__.encode()])).hexdigest()[:16]
+
+
+def draw_examples() -> Examples:
+    drawn = world.draw(DRAWN, np.random.default_rng(7))
     pictures = render(drawn).pixels
     masks = segment(pictures) == drawn.colour[:, 0, None, None]
     seen = np.flatnonzero(masks.sum((1, 2)) >= SMALLEST)
