@@ -15,10 +15,16 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web demo test comfyui test-browser test-newest constraints bench tiny eval-tiny format clean
+.PHONY: web demo quick test check-model comfyui test-browser test-newest constraints bench tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
+
+# Under a minute on two cores: neither what takes over two seconds nor what needs a ComfyUI.
+quick: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest $(BOTH) -m "not slow and not comfy and not browser" --ignore=tests/comfy
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
@@ -27,6 +33,10 @@ test: $(VENV)/.tested
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
 	@cat $(UNRUN)
+
+# What holds for the bundled weights alone. New ones edit nothing outside tests/model and web/examples.
+check-model: $(VENV)/.tested
+	$(BIN)/pytest $(BOTH) -m "model and not browser"
 
 # The ComfyUI of the tests of nodes, in $COMFYUI_PATH or ~/comfy/ComfyUI. SOURCE names a clone to take where there is no network.
 comfyui:

@@ -1,8 +1,5 @@
-"""What the bundled model does to fixed scenes of combinations that it never saw.
-
-The numbers of other tests compare steps with a reference; here a broken sampler, rotary embedding or guidance shows in
-the pictures.
-"""
+"""The bundled model as a program: its files, the demo, its evaluation, and how it is made anew. What its weights
+succeed at is in tests/model."""
 
 from __future__ import annotations
 
@@ -15,91 +12,16 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from joyimage import JoyImage, tiny
+from joyimage import JoyImage, demo, tiny
 from joyimage.checkpoints import convert
 from joyimage.cli import main
 from joyimage.demo import EXAMPLES, asset
-from tools.tiny import evaluate, judge, pack, preview, questions, samples
-
-COUNT = 12  # scenes of each task
-# How many of the 12 must succeed; the model card has the shares of 200.
-WANTED = {
-    ("move", "object in the box"): 11,
-    ("move", "box gone"): 11,
-    ("recolour", "recoloured"): 11,
-    ("remove", "removed"): 11,
-    ("rotate", "right view"): 9,
-    ("generate", "colours and shapes"): 9,
-    ("generate", "order"): 11,
-}
-# dB, mean of what an edit leaves alone. Steps that are 20 % short still edit, but leave 1 to 3 dB of noise.
-UNTOUCHED = {"move": 35.6, "recolour": 38.6, "remove": 40.6, "rotate": 37.0}
+from tools.tiny import evaluate, pack, samples
 
 
 @pytest.fixture(scope="module")
 def model() -> JoyImage:
     return JoyImage.load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def edited(model):
-    """A task's fixed pairs, and what the model makes of them at the default steps and guidance."""
-    made = {}
-
-    def edit(task: str):
-        if task not in made:
-            pairs = evaluate.test_pairs(task, COUNT)
-            made[task] = pairs, evaluate.outputs(model, evaluate.condition(model, pairs))
-        return made[task]
-
-    return edit
-
-
-def test_previews_show_the_picture(model):
-    pictures = preview.images(7, 20, test=True)
-    shown = tiny.preview(model.vae.encode(pictures)).clamp(-1, 1)
-    assert 10 * torch.log10(4 / (shown - pictures).square().mean()) > 25  # dB, 25.8 on many more
-
-
-@pytest.mark.parametrize(("task", "verdict"), WANTED, ids=[" ".join(key) for key in WANTED])
-def test_edits_succeed(edited, task, verdict):
-    assert judge.verdicts(*edited(task))[verdict].sum() >= WANTED[task, verdict]
-
-
-@pytest.mark.parametrize("task", UNTOUCHED)
-def test_the_rest_of_the_picture_stays(edited, task):
-    assert judge.untouched(*edited(task)).mean() > UNTOUCHED[task]
-
-
-def test_the_camera_turns_the_right_way(edited):
-    verdict = judge.verdicts(*edited("camera"))
-    assert verdict["yaw direction"].mean() >= 0.9 and verdict["PSNR"].mean() > 20
-
-
-def test_guidance_follows_the_words(model, edited):
-    """With it, more of the named shapes and colours are there. Edits have become as good without."""
-    pairs, output = edited("generate")
-    plain = evaluate.outputs(model, evaluate.condition(model, pairs), guidance_scale=1.0)
-    right, without = (judge.generate(pairs, made)["colours and shapes"].sum() for made in (output, plain))
-    assert right >= without + 2
-
-
-# Of the first 12 questions of a kind, on combinations of colour and shape that training never showed, and on seen ones.
-ANSWERS = [
-    (True, {"count": 11, "relation": 11, "nearer": 10, "view": 11, "shape": 10, "colour": 7, "locate": 11}),
-    (False, {"count": 11, "relation": 11, "nearer": 11, "view": 11, "shape": 10, "colour": 11, "locate": 11}),
-]
-
-
-@pytest.mark.parametrize(("test", "wanted"), ANSWERS, ids=["held-out", "seen"])
-def test_questions_are_answered(model, test, wanted):
-    exam = questions.make(60, np.random.default_rng(evaluate.SEED), test=test)
-    asked = [(picture, q) for picture, some in zip(exam.pixels, exam.questions, strict=True) for q in some]
-    for kind, number in wanted.items():
-        chosen = [(picture, q) for picture, q in asked if q.kind == kind][:COUNT]
-        said = [model.ask(Image.fromarray(picture), q.text, temperature=0) for picture, q in chosen]
-        right = sum(evaluate.correct(q, text) for (_, q), text in zip(chosen, said, strict=True))
-        assert right >= number, f"{kind}: {right} of {len(chosen)}"
 
 
 def test_the_evaluation_writes_its_tables_and_sheets(tmp_path, capsys):
@@ -145,11 +67,11 @@ def test_converted_they_make_the_same_picture(model, tmp_path, layout):
 # --- the demo ---
 
 
-def test_the_demo(tmp_path, monkeypatch, capsys):
+def test_the_demo(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "-o", "out", "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["answer"] == "the purple car"
+    assert report["answer"] == model.ask(asset(demo.ASKED), demo.QUESTION, temperature=0) != ""
     sheet = Image.open(report["contact-sheet"])
     assert sheet.width > 800 and sheet.height > 1000
     for example in EXAMPLES:
@@ -157,7 +79,7 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
             np.asarray(Image.open(Path("out") / f"{example.name}-{end}.png")) for end in ("input", "output")
         )
         assert before.shape == after.shape == (64, 64, 3)
-        assert np.abs(before.astype(int) - after).max() > 100
+        assert (before != after).any()
 
 
 def test_the_demos_pictures_are_scenes_that_training_never_showed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,10 @@ def test_pictures_are_saved(client, tmp_path, name):
     assert Image.open(made).size == asset("move.png").size
 
 
-def test_answers_are_printed(client, tmp_path):
-    assert "cone" in run(client, tmp_path, "ask")
+def test_answers_are_printed(client, library, tmp_path):
+    question = json.loads((DOCS / "api" / "ask.json").read_text())["ask"]["inputs"]["question"]
+    answer = library.ask(asset("move.png"), question, temperature=0)
+    assert answer and answer in run(client, tmp_path, "ask")
 
 
 def test_the_page_shows_the_client_as_it_is():

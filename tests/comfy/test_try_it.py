@@ -86,6 +86,7 @@ RIGHT: dict[str, Callable[[Run, Graph, dict, Scenes], None]] = dict(
 )
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", NAMES)
 def test_makes_what_it_says(client, shipped, chosen, name):
     entry, scene = chosen
