@@ -53,9 +53,9 @@ def test_every_command_is_understood(page, least):
 
 
 def test_every_command_has_an_example():
-    (subcommands,) = (action.choices for action in build_parser()._actions if isinstance(action.choices, dict))
+    offered = re.findall(r"^    (\w+)  ", build_parser().format_help(), re.MULTILINE)
     shown = {line.split()[0] for page in (CLI, ROOT / "docs" / "weights.md") for line in commands(page)}
-    assert shown == set(subcommands)
+    assert len(offered) > 5 and shown == set(offered)
 
 
 @pytest.mark.parametrize("page", [README, PYTHON], ids=["readme", "python"])
