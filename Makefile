@@ -1,4 +1,4 @@
-# Three commands do all the set-up: `make demo`, `make test` and, for the tests of nodes, `make comfyui`.
+# Two commands do all the set-up: `make demo` and `make test`. `make comfyui` brings what the tests of nodes need.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 VENV := .venv
