@@ -153,8 +153,10 @@ def fit(
             total = total + value.detach() / MICRO_BATCHES
         return total, {"plain": plain}
 
-    def others(name: str) -> bool:
-        return name.startswith(("img_in", "proj_out", "condition_embedder"))
-
     mmdit.load_state_dict(train("mmdit", mmdit, loss, recipe, folder, others=others, **options))
     return mmdit.eval().requires_grad_(False)
+
+
+def others(name: str) -> bool:
+    """Whether AdamW trains a parameter of this name: what leads into the blocks and out of them."""
+    return name.startswith(("img_in", "proj_out", "condition_embedder"))

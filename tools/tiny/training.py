@@ -138,22 +138,12 @@ def train(
     checkpoint, log = folder / f"{name}.checkpoint.pt", folder / f"{name}.log.jsonl"
     start, lines = 0, []
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["seed"] != seed:
-            raise SystemExit(f"{checkpoint} is of seed {saved['seed']}, not {seed}: use another folder")
-        network.load_state_dict(saved["network"])
-        averaged, start, lines = saved["averaged"], saved["step"], saved["lines"]
-        for engine, state in zip(engines, saved["engines"], strict=True):
-            engine.load_state_dict(state)
+        averaged, start, lines = resume(checkpoint, seed, network, engines)
         print(f"{name}: goes on from step {start}", flush=True)
     began = time.perf_counter()
     end = min(recipe.steps, stop_at or recipe.steps)
     for step in range(start, end):
-        factor = recipe.rate(step)
-        for engine, rate in zip(engines, (recipe.matrix_rate, recipe.other_rate), strict=True):
-            for group in engine.param_groups:
-                group["lr"] = rate * factor
-            engine.zero_grad(set_to_none=True)
+        prepare(engines, recipe, step)
         value, details = loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
         if value.requires_grad:  # else the loss has done so itself, piece by piece
             value.backward()
@@ -164,15 +154,38 @@ def train(
             averaged[key].lerp_(current, 1 - decay) if current.is_floating_point() else averaged[key].copy_(current)
         lines.append({"step": step, "loss": value.item(), **details})
         if (step + 1) % 100 == 0:
-            recent = lines[-100:]
-            means = {k: sum(line.get(k, 0) for line in recent) / len(recent) for k in recent[-1] if k != "step"}
-            shown = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{name} {step + 1}/{recipe.steps}  {shown}  {time.perf_counter() - began:.0f} s", flush=True)
+            seconds = time.perf_counter() - began
+            print(f"{name} {step + 1}/{recipe.steps}  {summary(lines[-100:])}  {seconds:.0f} s", flush=True)
         if (step + 1) % recipe.save_every == 0 or step + 1 == end:
             save(checkpoint, seed, step + 1, network, averaged, engines, lines)
             log.write_text("".join(json.dumps(line) + "\n" for line in lines))
             curve([line["loss"] for line in lines], f"{name}: loss", folder / f"{name}.png")
     return averaged
+
+
+def prepare(engines: list[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
+    """Set the learning rates of a step, and drop the gradients of the one before."""
+    for engine, rate in zip(engines, (recipe.matrix_rate, recipe.other_rate), strict=True):
+        for group in engine.param_groups:
+            group["lr"] = rate * recipe.rate(step)
+        engine.zero_grad(set_to_none=True)
+
+
+def summary(lines: list[dict[str, float]]) -> str:
+    """The means of what the lines log."""
+    means = {k: sum(line.get(k, 0) for line in lines) / len(lines) for k in lines[-1] if k != "step"}
+    return "  ".join(f"{k} {v:.4f}" for k, v in means.items())
+
+
+def resume(checkpoint: Path, seed: int, network: nn.Module, engines: list[torch.optim.Optimizer]):
+    """Load what `save` wrote into network and optimisers; returns the averaged weights, the step, and the log."""
+    saved = torch.load(checkpoint, weights_only=True)
+    if saved["seed"] != seed:
+        raise SystemExit(f"{checkpoint} is of seed {saved['seed']}, not {seed}: use another folder")
+    network.load_state_dict(saved["network"])
+    for engine, state in zip(engines, saved["engines"], strict=True):
+        engine.load_state_dict(state)
+    return saved["averaged"], saved["step"], saved["lines"]
 
 
 def save(path: Path, seed: int, step: int, network: nn.Module, averaged, engines, lines) -> None:
