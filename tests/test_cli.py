@@ -51,6 +51,7 @@ def test_the_saved_parameters_make_the_same_picture_again(folder):
     assert again.tobytes() == Image.open("cup-edit.png").tobytes()
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_is_overwritten_but_a_named_file_is(folder):
     for _ in range(2):
         main(["edit", "cup.png", "Remove it.", *FAST])
@@ -90,6 +91,7 @@ def test_spatial_options_write_the_instruction(folder, arguments, prompt):
     assert read_parameters("out.png")["prompt"] == prompt
 
 
+@pytest.mark.slow
 def test_the_base_size_is_the_models_unless_given(folder):
     command = ["edit", "cup.png", "Remove it.", "-o", "out.png", "--steps", "1", "--quiet", "--device", "cpu"]
     for more, size in (([], (64, 64)), (["--base-size", "auto"], (64, 64)), (["--base-size", "256"], (288, 224)),
@@ -100,6 +102,7 @@ def test_the_base_size_is_the_models_unless_given(folder):
     assert Image.open("out.png").size == (64, 64)
 
 
+@pytest.mark.slow
 def test_generate_ask_and_rewrite(folder, capsys):
     assert main(["generate", "a cube", "a sphere", *FAST]) == 0
     assert capsys.readouterr().out == "picture.png\npicture-2.png\n"
@@ -272,6 +275,7 @@ def test_an_unexpected_failure_gives_code_1(folder, capsys, monkeypatch):
     assert "ZeroDivisionError" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file(folder):
     """A real interrupt in the middle of a real run, in a process of its own."""
     command = [sys.executable, "-m", "joyimage", "edit", "cup.png", "Remove it.", "-o", "out.png"]
@@ -303,6 +307,7 @@ def test_ctrl_c_while_saving_leaves_no_half_written_file(folder, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("arguments", "threads"), [([], 1), (["--threads", "2"], 2)])
+@pytest.mark.slow
 def test_a_small_model_takes_one_thread_unless_told(folder, monkeypatch, arguments, threads):
     counts = []
     monkeypatch.setattr("torch.set_num_threads", counts.append)

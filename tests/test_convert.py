@@ -392,6 +392,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+@pytest.mark.slow
 def test_two_gigabytes_pass_through_600_megabytes(tmp_path):
     size = sparse_mmdit(tmp_path / "in.safetensors", blocks=3)
     assert size > 2 * 2**30

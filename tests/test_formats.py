@@ -404,6 +404,7 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@pytest.mark.slow
 def test_loading_fp8_peaks_little_above_the_file(tmp_path):
     """On 1 GiB of zeros that take no disk."""
     shapes = MMDiT(MMDiTConfig(2048, 16, 10, text_dim=1024, mlp_size=8192), device="meta").state_dict()

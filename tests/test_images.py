@@ -316,6 +316,7 @@ def test_a_folder_is_no_picture(tmp_path):
         images.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_would_exhaust_the_memory_is_refused(tmp_path):
     """20000 x 20000 pixels of one bit take 50 KB on disk and 1.6 GB in memory."""
     Image.new("1", (20000, 20000)).save(tmp_path / "bomb.png")

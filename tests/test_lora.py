@@ -357,6 +357,7 @@ def test_streamed_blocks_bring_their_updates_along(both_parts):
     assert torch.equal(latent(streamed), before)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_loras_with_their_strengths(both_parts, tmp_path, monkeypatch):
     monkeypatch.delenv("JOYIMAGE_MODEL", raising=False)
     command = ["generate", "a cup", "--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu", "-o"]

@@ -90,6 +90,7 @@ def levels(image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+@pytest.mark.slow
 def test_edit_equals_diffusers(model, picture, posterior_mean, monkeypatch, guidance_scale):
     monkeypatch.setattr("diffusers.pipelines.joyimage.image_processor.BUCKETS", {1024: [(208, 256), (256, 256)]})
     theirs = reference(model)
@@ -110,6 +111,7 @@ def latents_of(output) -> np.ndarray:
     return np.asarray(value).reshape(16, *np.asarray(value).shape[-2:])
 
 
+@pytest.mark.slow
 def test_edit_plus_equals_diffusers(model, picture):
     """Two references, each of its own size."""
     theirs = reference(model, plus=True)
@@ -287,6 +289,7 @@ def test_a_near_miss_of_a_spatial_instruction_warns(model, picture):
         model.condition(picture, ["Move the cup to the left.", spatial.camera(10, 0, "in")], base_size=256)
 
 
+@pytest.mark.slow
 def test_ask_and_rewrite(model, picture):
     answer = model.ask(picture, "How many people are there?", max_new_tokens=5, temperature=0)
     assert answer == model.ask([picture], "How many people are there?", max_new_tokens=5, temperature=0)

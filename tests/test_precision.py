@@ -91,6 +91,7 @@ def test_matrices_stay_as_the_file_has_them(layer_by_layer):
     assert itemsize(model) == 4  # bytes of its activations
 
 
+@pytest.mark.slow
 def test_results_are_those_of_networks_cast_whole(layer_by_layer):
     whole = JoyImage.load("tiny")
     parts = {part: tiny.FILES[part] for part in ("mmdit", "vae", "encoder")}

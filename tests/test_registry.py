@@ -14,7 +14,10 @@ from PIL import Image
 
 from tools.registry import ADDRESS, BANNER, ICON, ROOT, address
 
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern")  # comfy-cli still calls pathspec's rule so
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern"),  # comfy-cli still calls pathspec's rule so
+]
 FOLDERS = {"joyimage", "locales", "nodes", "subgraphs", "web", "workflows"}
 FILES = {"LICENSE", "README.md", "__init__.py", "pyproject.toml", "requirements.txt"}
 WELCOME = ("LICENSE", "NOTICE", "CHANGELOG")  # beginnings of names that may stand beside them

@@ -156,6 +156,7 @@ def test_bad_orbits(arguments, message):
 
 
 @given(objects)
+@pytest.mark.slow
 def test_move_round_trip(obj):
     instruction = spatial.Move(obj)
     assert spatial.parse(spatial.move_object(obj)) == spatial.Parsed(instruction)

@@ -299,6 +299,7 @@ def test_parts_stay_on_the_device_only_if_all_fit_in_at_once(picture):
 
 @pytest.mark.parametrize("merge", [False, True], ids=["hooked", "merged"])
 @pytest.mark.parametrize("budget", ["14MB", "200MB"])
+@pytest.mark.slow
 def test_loras_come_and_go_as_without_a_budget(picture, tmp_path, budget, merge):
     layer = "diffusion_model.double_blocks.1.attn.img_attn_qkv"
     file = tmp_path / "lora.safetensors"

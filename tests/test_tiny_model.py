@@ -18,6 +18,8 @@ from joyimage.cli import main
 from joyimage.demo import EXAMPLES, asset
 from tools.tiny import evaluate, pack, samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> JoyImage:

@@ -9,6 +9,8 @@ from joyimage import spatial
 from joyimage.grounding import parse_boxes
 from tools.tiny import data, judge, questions, render, scenes, tasks
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 
 

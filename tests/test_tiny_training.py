@@ -19,6 +19,8 @@ from tools.tiny.tasks import TASKS
 from tools.tiny.tokens import tokenizer
 from tools.tiny.training import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 def losses(folder, name):
     return [json.loads(line)["loss"] for line in (folder / f"{name}.log.jsonl").read_text().splitlines()]
