@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 quick: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest $(BOTH) -m "not slow and not model and not comfy and not browser"
+	$(BIN)/pytest $(BOTH) -m "not slow and not comfy and not browser" --ignore=tests/model --ignore=tests/comfy
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .

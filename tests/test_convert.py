@@ -193,6 +193,7 @@ def test_every_naming_becomes_the_same_file(bf16_file, tmp_path, naming):
 
 
 @pytest.mark.parametrize("layout", ["comfy", "diffusers"])
+@pytest.mark.slow
 def test_a_converted_folder_is_a_whole_model(model_folder, tmp_path, layout):
     convert(model_folder, tmp_path / "out", format="int8", layout=layout)
     parts = find_parts(tmp_path / "out")

@@ -186,6 +186,7 @@ ENCODER_LAYOUTS = {
 
 @pytest.mark.parametrize("layout", ENCODER_LAYOUTS)
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.slow
 def test_encoder(qwen, tokens, tokenizer_folder, tmp_path, form, layout):
     save, bound = FORMATS[form]
     state = {k: v for k, v in qwen.state_dict().items() if layout != "without head" or k != "lm_head.weight"}

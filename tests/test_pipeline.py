@@ -130,6 +130,7 @@ def test_edit_plus_equals_diffusers(model, picture):
     assert np.abs(levels(edited) - levels(image)).max() <= 1
 
 
+@pytest.mark.slow
 def test_text_to_image_equals_diffusers(model, monkeypatch):
     monkeypatch.setattr("diffusers.pipelines.joyimage.image_processor.BUCKETS", {1024: [(192, 256)]})
     start = noise(model, (192, 256))

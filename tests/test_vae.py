@@ -188,6 +188,7 @@ def test_impossible_sizes_are_refused(change):
 
 
 @pytest.mark.parametrize("tile", [8, 32, 50])
+@pytest.mark.slow
 def test_tiles_leave_no_seams(vae, tile):
     """Tiles change neither latent nor image, though the convolutions and the attention of one tile alone would."""
     image = smooth_picture(96, 128)
