@@ -26,10 +26,11 @@ quick: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest $(BOTH) -m "not slow and not comfy and not browser" --ignore=tests/model --ignore=tests/comfy
 
+# All but the widgets and the sixteen example scenes, which take a minute and a half of a processor: check-model has those.
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser
+	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser --ignore=tests/model/test_example_scenes.py
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
 	@cat $(UNRUN)
