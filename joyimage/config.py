@@ -10,6 +10,8 @@ from .errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+TIME_CHANNELS = 256  # of the sinusoids that the MMDiT sees the time as
+
 
 def count_blocks(shapes: Shapes, prefix: str) -> int:
     """Number of consecutive blocks `prefix.0`, `prefix.1`, … named in `shapes`."""

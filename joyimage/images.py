@@ -13,19 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from .atomic import Part
 from .errors import JoyImageError, MissingFileError
-from .settings import BASE_SIZES
+from .settings import BASE_SIZES, NATIVE_BASE_SIZE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Size = tuple[int, int]
 
-NATIVE_BASE_SIZE = 1024  # of the published models
 MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
 PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
 
@@ -185,6 +186,8 @@ def cover(image: Image.Image, size: Size) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB picture as (1, 3, H, W) float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
+    import torch  # here: sizes are checked without it
+
     if image.mode != "RGB":
         raise JoyImageError(f"a picture of mode {image.mode} must go through `load` first, which makes it RGB")
     pixels = torch.from_numpy(np.array(image))  # (H, W, 3)
@@ -197,6 +200,8 @@ def to_pil(tensor: Tensor) -> list[Image.Image]:
     Rounds to the nearest of 256 levels. Truncating would darken every edit by half a level, and a chain of edits by as
     many halves. Raises `JoyImageError` for NaN or infinite values, and for another shape.
     """
+    import torch
+
     if tensor.ndim != 4 or tensor.shape[1] != 3:
         raise JoyImageError(f"pictures have shape (B, 3, H, W), not {tuple(tensor.shape)}")
     values = tensor.detach().float()

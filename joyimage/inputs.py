@@ -11,26 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import checkpoints
 from .encoder.limits import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
 from .errors import JoyImageError
 from .images import load
-from .settings import check_text
+from .settings import MAX_REFERENCES, check_text
 
-MAX_REFERENCES = 6
 TEMPLATE_TOKENS = 64  # at most, of a message besides its text and images
 
-Source = str | Path | Image.Image | np.ndarray
-
-
-def find_parts(path: str | Path | None, **given: str | Path | None) -> dict[str, Path]:
-    """Where the parts are: in a model folder, or where they are given."""
-    parts = checkpoints.find_parts(path) if path is not None else {}
-    parts.update({name: Path(value) for name, value in given.items() if value is not None})
-    missing = [name for name in ("mmdit", "vae", "encoder") if name not in parts]
-    if missing:
-        raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
-    return parts
+Picture = str | Path | Image.Image | np.ndarray
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
@@ -44,8 +32,8 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     return device
 
 
-def load_all(pictures: Source | Sequence[Source]) -> list[Image.Image]:
-    return [load(picture) for picture in listed(pictures, Source, "images")]
+def load_all(pictures: Picture | Sequence[Picture]) -> list[Image.Image]:
+    return [load(picture) for picture in listed(pictures, Picture, "images")]
 
 
 def listed(value: Any, kind: Any, name: str) -> list:
@@ -57,7 +45,7 @@ def listed(value: Any, kind: Any, name: str) -> list:
     return list(value)
 
 
-def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Source]], list[str]]:
+def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Picture]], list[str]]:
     """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
 
     The lists are of one length, or one edit has several prompts. With `empty` an edit may have no pictures.
@@ -69,13 +57,13 @@ def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Source]]
             raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
     if not prompts:
         raise JoyImageError("no prompt given; say what to make or change")
-    pictures = listed(pictures, Source, "images")
-    nested = [not isinstance(picture, Source) for picture in pictures]
+    pictures = listed(pictures, Picture, "images")
+    nested = [not isinstance(picture, Picture) for picture in pictures]
     if not pictures:
         raise JoyImageError("no image given; `generate` makes pictures from text alone")
     if any(nested) and not all(nested):
         raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
-    edits = [listed(edit, Source, "images") for edit in pictures] if all(nested) else [pictures]
+    edits = [listed(edit, Picture, "images") for edit in pictures] if all(nested) else [pictures]
     for edit in edits:
         if not edit and not empty:
             raise JoyImageError("an edit has no image; `generate` makes pictures from text alone")

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkpoints.files import existing, open_weights, read_json
-from .checkpoints.quantise import dense
 from .checkpoints.weights import Weights, parse_json
 from .errors import CheckpointError, JoyImageError
+from .quantisation.tensor import dense
 
 LISTED = 12  # keys in a message
 MAX_ALPHA = 1e9
@@ -111,9 +111,10 @@ def read(path: str | Path) -> Lora:
 
 def _factor(weights: Weights, key: str, role: str) -> Tensor:
     info = weights.info[key]
-    usable = info.encoding.unpack if info.encoding else info.dtype.is_floating_point or role == "alpha"
-    if not usable:
-        raise CheckpointError(f"{weights.files[0]}: {key} is stored as {info.format}; get the LoRA in bf16 or fp16")
+    if not info.format.supported or not (info.floating or role == "alpha"):
+        raise CheckpointError(
+            f"{weights.files[0]}: {key} is stored as {info.format.name}; get the LoRA in bf16 or fp16"
+        )
     return dense(weights[key]).float()
 
 

@@ -16,14 +16,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from . import rope
-from .config import MMDiTConfig
+from .config import TIME_CHANNELS, MMDiTConfig
 from .errors import JoyImageError
 
 # (q, k, v), each (B, heads, tokens, head_dim) -> (B, query tokens, heads * head_dim)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Streams = tuple[Tensor, Tensor]  # image tokens, text tokens
-
-TIME_CHANNELS = 256
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

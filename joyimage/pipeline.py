@@ -16,13 +16,13 @@ from torch import Tensor
 from . import checkpoints, lora, rewriting
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
-from .images import NATIVE_BASE_SIZE, check_size, to_tensor
-from .inputs import Source, find_parts, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
+from .images import check_size, to_tensor
+from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
-from .settings import AUTO, Answering, Sampling, check_base_size, check_text
+from .settings import AUTO, NATIVE_BASE_SIZE, Answering, Sampling, check_base_size, check_text
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
@@ -82,14 +82,14 @@ class JoyImage:
 
             networks = tiny.build(home)
             return cls(*networks, _memory(*networks, device, budget), tiny.BASE_SIZE)
-        parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
+        sources = checkpoints.open_model(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
         places = {"device": home, "compute_device": device}
         networks = (
-            checkpoints.load_mmdit(parts["mmdit"], dtype=dtype, **places),
-            checkpoints.load_vae(parts["vae"], dtype=torch.float32, **places),
-            checkpoints.load_encoder(parts["encoder"], tokenizer=parts.get("tokenizer"), dtype=dtype, **places),
+            checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, **places),
+            checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
+            checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
         )
-        base_size = checkpoints.base_size(parts["mmdit"], "mmdit")
+        base_size = checkpoints.base_size(sources["mmdit"], "mmdit")
         return cls(*networks, _memory(*networks, device, budget), base_size)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
@@ -117,7 +117,7 @@ class JoyImage:
         return self.mmdit.double_blocks[0].img_mod.modulate_table.dtype
 
     def edit(
-        self, images: Source | Sequence[Source] | Sequence[Sequence[Source]], instruction: str | Sequence[str], *,
+        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
         steps: int = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
@@ -174,7 +174,7 @@ class JoyImage:
         return self._renderer.render(conditionings, settings, run)
 
     def ask(
-        self, images: Source | Sequence[Source], question: str | None = None, *,
+        self, images: Picture | Sequence[Picture], question: str | None = None, *,
         max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
         top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
         on_text: Callable[[str], object] | None = None,
@@ -186,7 +186,7 @@ class JoyImage:
         with self._answering(pictures, question or "", max_new_tokens):
             return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
 
-    def rewrite(self, prompt: str, images: Source | Sequence[Source] = ()) -> str:
+    def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
         """A clearer version of `prompt`, by the server named in the environment or by the encoder.
 
         On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
@@ -204,7 +204,7 @@ class JoyImage:
     @torch.inference_mode()
     def condition(
         self,
-        images: Source | Sequence[Source] | Sequence[Sequence[Source]],
+        images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
         instruction: str | Sequence[str],
         *,
         negative_prompt: str | Sequence[str] | None = None,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from .checkpoints.sizes import empty_part
+from .checkpoints.folders import open_model
+from .checkpoints.outlines import outline
 from .encoder.limits import MIN_PIXELS
 from .errors import JoyImageError
 from .images import check_size
-from .inputs import MAX_REFERENCES, find_parts
 from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, show
+from .quantisation.formats import format_name
+from .settings import MAX_REFERENCES
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "meta")  # torch's, by their types
 
 
 @dataclass(frozen=True)
@@ -126,24 +132,30 @@ def plan_model(
     vae: str | Path | None = None,
     encoder: str | Path | None = None,
     device: str = "cuda",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     size: tuple[int, int] = (1024, 1024),
     references: int = 1,
 ) -> Plan:
     """What `JoyImage.load` with these arguments would put where for an edit of this size; reads headers only.
 
-    Raises as `load` does, and `JoyImageError` for a size or a number of references that an edit can not have.
+    `dtype` is one of torch's or its name. Raises as `load` does, and `JoyImageError` for a size or a number of
+    references that an edit can not have.
     """
     if not 0 <= references <= MAX_REFERENCES:
         raise JoyImageError(f"{references} references; the model takes 0 to {MAX_REFERENCES}")
     budget, size = parse_size(memory), check_size(size)
+    kind = re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(device))
+    if not kind:
+        raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …")
+    chosen = None if dtype is None else format_name(dtype)
     if str(path) == "tiny":
         from . import tiny  # here: nobody else needs it
 
-        network, vae_network, tiny_encoder = tiny.build("cpu")
-        needs = Needs(tiny_encoder.model, network, vae_network)
-    else:
-        parts = find_parts(path, mmdit=mmdit, vae=vae, encoder=encoder)
-        dtypes = {"encoder": dtype, "mmdit": dtype, "vae": torch.float32}
-        needs = Needs(**{part: empty_part(parts[part], part, dtypes[part]) for part in dtypes})
-    return plan(needs, budget, device=torch.device(device).type, size=size, references=references)
+        path, mmdit, vae, encoder, chosen = None, *tiny.FILES.values(), "float32"
+    sources = open_model(path, mmdit=mmdit, vae=vae, encoder=encoder)
+    needs = Needs(
+        encoder=outline(sources["encoder"], chosen),
+        mmdit=outline(sources["mmdit"], chosen),
+        vae=outline(sources["vae"], "float32"),
+    )
+    return plan(needs, budget, device=kind[1], size=size, references=references)

@@ -13,7 +13,7 @@ from comfy_kitchen.tensor import TensorWiseINT8Layout
 from safetensors.torch import save_file
 from torch import Tensor
 
-from joyimage.checkpoints.kquants import QUANTIZERS
+from joyimage.quantisation.kquants import QUANTIZERS
 
 State = dict[str, Tensor]
 Names = Collection[str]

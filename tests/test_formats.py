@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -22,16 +23,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from joyimage import ggml, operations
 from joyimage.checkpoints import inspect, load_encoder, load_mmdit, load_vae
 from joyimage.checkpoints.files import open_weights
-from joyimage.checkpoints.quantise import why_kept
 from joyimage.checkpoints.vae_keys import original_to_diffusers
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.encoder import Encoder
 from joyimage.errors import CheckpointError
 from joyimage.mmdit import MMDiT
-from joyimage.quantised import Packed, int8, rotate
+from joyimage.quantisation import layers
+from joyimage.quantisation.formats import FORMATS as STORED
+from joyimage.quantisation.formats import Format, Scale, why_kept
+from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, rotate
 from joyimage.vae import WanVAE
 
 State = dict[str, Tensor]
@@ -62,7 +64,7 @@ def chosen(part: str, state: State) -> list[str]:
 
 
 def quantised_layers(model: nn.Module) -> int:
-    return sum(isinstance(m, operations.Quantisable) and m.packed is not None for m in model.modules())
+    return sum(isinstance(m, layers.Quantisable) and m.packed is not None for m in model.modules())
 
 
 def saved(save, folder: Path, part: str, state: State, rename: Callable[[str], str]) -> Path:
@@ -201,21 +203,24 @@ def test_encoder(qwen, tokens, tokenizer_folder, tmp_path, form, layout):
 # --- parity with the packages that define the formats ---
 
 
-@pytest.mark.parametrize("number", [n for n, encoding in ggml.ENCODINGS.items() if encoding.unpack])
+BLOCKS = {form.number: form for form in STORED.values() if form.ggml}
+
+
+@pytest.mark.parametrize("number", [number for number, form in BLOCKS.items() if form.supported])
 def test_blocks_equal_the_gguf_package_to_the_bit(number):
-    encoding, kind = ggml.ENCODINGS[number], gguf.GGMLQuantizationType(number)
-    assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (encoding.name, (encoding.block, encoding.block_bytes))
-    data = finite_blocks(encoding)
+    form, kind = BLOCKS[number], gguf.GGMLQuantizationType(number)
+    assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (form.name, (form.block, form.block_bytes))
+    data = finite_blocks(form)
     expected = gguf.dequantize(data, kind)
     assert np.isfinite(expected).all()
-    got = encoding.unpack(torch.from_numpy(data), None).numpy()
+    got = UNPACK[form.name](torch.from_numpy(data), (), form).numpy()
     assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
-def finite_blocks(encoding) -> np.ndarray:
+def finite_blocks(form: Format) -> np.ndarray:
     """(16, 3 blocks) random bytes; every two bytes lose the top bit of float16's exponent, so no scale is infinite."""
-    data = np.random.default_rng(0).integers(0, 256, (64, 3 * encoding.block_bytes), dtype=np.uint8)
-    kind = gguf.GGMLQuantizationType[encoding.name]
+    data = np.random.default_rng(0).integers(0, 256, (64, 3 * form.block_bytes), dtype=np.uint8)
+    kind = gguf.GGMLQuantizationType[form.name]
     with np.errstate(all="ignore"):
         return data[np.isfinite(gguf.dequantize(data, kind)).all(1)][:16]
 
@@ -225,13 +230,14 @@ def test_int8_equals_comfy_kitchen(group):
     weight = draw(96, 512)
     options = {"convrot": True, "convrot_groupsize": group} if group else {}
     data, params = TensorWiseINT8Layout.quantize(weight, per_channel=True, **options)
-    packed = Packed(data.view(torch.uint8), params.scale, int8(group), (96, 512))
+    form = replace(STORED["int8_convrot" if group else "int8"], scales=(Scale(rows=1),), rotation=group)
+    packed = QuantizedTensor(data.view(torch.uint8), (params.scale,), form, (96, 512))
     reference = TensorWiseINT8Layout.dequantize(data, params)
     assert (packed.dense(torch.float32) - reference).abs().max() <= 1e-5
-    layer, x = operations.Linear(512, 96, bias=False), draw(7, 512, seed=2)
+    layer, x = layers.Linear(512, 96, bias=False), draw(7, 512, seed=2)
     layer.pack(packed)
     assert error(layer(x), x @ reference.T) <= 1e-5
-    embedding = operations.Embedding(96, 512)
+    embedding = layers.Embedding(96, 512)
     embedding.pack(packed)
     assert (embedding(torch.tensor([[3, 95], [0, 3]])) - reference[[3, 95, 0, 3]].view(2, 2, 512)).abs().max() <= 1e-5
 
@@ -241,10 +247,10 @@ def test_rotating_twice_gives_the_same():
 
 
 def test_large_weights_are_made_floating_point_in_pieces(monkeypatch):
-    packed = Packed(torch.randint(0, 256, (33, 34 * 4), dtype=torch.uint8), None, ggml.ENCODINGS[8], (33, 128))
+    packed = QuantizedTensor(torch.randint(0, 256, (33, 34 * 4), dtype=torch.uint8), (), STORED["Q8_0"], (33, 128))
     packed.data[:, 1::34] &= 0x3F  # finite scales
     whole = packed.dense(torch.bfloat16)
-    monkeypatch.setattr("joyimage.quantised.CHUNK", 256)
+    monkeypatch.setattr("joyimage.quantisation.tensor.UNPACKED_AT_ONCE", 256)
     assert torch.equal(packed.dense(torch.bfloat16), whole)
 
 
@@ -326,7 +332,7 @@ def test_inspect_tells_formats_by_kind_of_layer(mmdit, tmp_path):
 # --- what is refused ---
 
 BAD_LAYERS = {
-    "not supported": {"format": "nvfp4"},
+    "not supported": {"format": "convrot_w4a4"},
     "power of 4": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 48},
     "in groups of 4096": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 4096},
 }
@@ -353,12 +359,11 @@ def test_scales_of_another_shape_are_refused(mmdit, tmp_path):
 
 @pytest.mark.parametrize("kind", ["IQ4_XS", "IQ2_XXS"])
 def test_other_gguf_types_are_named(mmdit, tmp_path, kind):
-    number = next(n for n, encoding in ggml.ENCODINGS.items() if encoding.name == kind)
     writer = gguf.GGUFWriter(tmp_path / "a", "wan")
     for name, tensor in mmdit.state_dict().items():
         if name in chosen("mmdit", mmdit.state_dict()):
-            data = np.zeros((len(tensor), ggml.ENCODINGS[number].block_bytes), np.uint8)
-            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType(number))
+            data = np.zeros((len(tensor), STORED[kind].block_bytes), np.uint8)
+            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
         else:
             writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()

@@ -8,10 +8,11 @@ import psutil
 import pytest
 import torch
 
-from joyimage import JoyImage, operations, precision, spatial, tiny
+from joyimage import JoyImage, precision, spatial, tiny
 from joyimage.checkpoints import load_encoder, load_mmdit, load_vae
 from joyimage.demo import asset
 from joyimage.memory.budget import itemsize
+from joyimage.quantisation.layers import Linear
 
 QUESTION = "How many objects are there?"
 
@@ -81,7 +82,7 @@ def test_a_gpu_decides_although_the_weights_lie_in_main_memory(plain_processor):
 def test_matrices_stay_as_the_file_has_them(layer_by_layer):
     path = tiny.FILES["mmdit"]
     model = load_mmdit(path)
-    layers = [m for m in model.double_blocks.modules() if isinstance(m, operations.Linear)]
+    layers = [m for m in model.double_blocks.modules() if isinstance(m, Linear)]
     assert {layer.weight.dtype for layer in layers} == {torch.bfloat16}
     places = [m.addr for m in psutil.Process().memory_maps(grouped=False) if m.path == str(path)]
     spans = [range(*(int(end, 16) for end in place.split("-"))) for place in places]

@@ -6,11 +6,12 @@ import gguf
 import pytest
 import torch
 
-from joyimage.checkpoints.quantise import FALLBACK, FORMATS, format_of, why_kept
 from joyimage.config import MMDiTConfig
 from joyimage.errors import JoyImageError
 from joyimage.mmdit import MMDiT
-from joyimage.quantised import rotate
+from joyimage.quantisation.formats import why_kept
+from joyimage.quantisation.recipes import CONVERSIONS, FALLBACK, conversion
+from joyimage.quantisation.tensor import rotate
 
 LAYER = "double_blocks.0.attn.img_attn_qkv.weight"
 # bounds of the root mean square error, relative to that of normally distributed weights
@@ -34,7 +35,7 @@ def weights(kind: str, rows: int = 64, columns: int = 512) -> torch.Tensor:
 
 
 def recipe(name: str, shape: tuple[int, ...]):
-    return FORMATS[name].recipe("mmdit", LAYER, shape, torch.float32)
+    return CONVERSIONS[name].recipe("mmdit", LAYER, shape, "float32")
 
 
 def through(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -152,6 +153,6 @@ def test_the_encoder_keeps_its_first_and_last_layers(name, kept):
 
 
 def test_formats_have_names_in_any_case_and_others_are_refused():
-    assert format_of("GGUF:q4_k") is FORMATS["gguf:Q4_K"]
+    assert conversion("GGUF:q4_k") is CONVERSIONS["gguf:Q4_K"]
     with pytest.raises(JoyImageError, match=r"unknown format 'q4'; choose one of fp32, .*gguf:Q4_K"):
-        format_of("q4")
+        conversion("q4")

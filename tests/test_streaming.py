@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from quantised_files import fp8_scale_weight
 from safetensors.torch import save_file
 from torch import nn
 
-from joyimage import JoyImage, JoyImageError, operations, quantised, tiny
+from joyimage import JoyImage, JoyImageError, tiny
 from joyimage.checkpoints import load_encoder, load_mmdit, load_vae
-from joyimage.checkpoints.sizes import empty_part
+from joyimage.checkpoints.folders import open_component
+from joyimage.checkpoints.outlines import outline
 from joyimage.cli import main
 from joyimage.config import MMDiTConfig
 from joyimage.memory import budget as budgets
@@ -25,6 +27,9 @@ from joyimage.memory.offload import Memory, with_tiles
 from joyimage.memory.streaming import Pinned, Streamer, Worker
 from joyimage.mmdit import MMDiT
 from joyimage.planning import plan, plan_model
+from joyimage.quantisation import layers
+from joyimage.quantisation.formats import FORMATS, Scale
+from joyimage.quantisation.tensor import QuantizedTensor
 from tools.photograph import photograph
 
 CPU = torch.device("cpu")
@@ -39,15 +44,16 @@ def network(packed: bool = False) -> MMDiT:
     """Eight blocks that all count; `packed` ones hold fp8 bytes, and scales in buffers."""
     model = MMDiT(
         MMDiTConfig(hidden_size=32, num_heads=2, num_layers=BLOCKS, text_dim=32, mlp_size=64, rope_dims=(4, 6, 6)),
-        operations=operations,
+        operations=layers,
     )
     for i, parameter in enumerate(model.parameters()):
         parameter.data = 0.3 * draw(*parameter.shape, seed=i)
     for layer in model.double_blocks.modules() if packed else ():
-        if isinstance(layer, operations.Linear):
+        if isinstance(layer, layers.Linear):
             data = layer.weight.data.to(torch.float8_e4m3fn).view(torch.uint8)
             scale = torch.full((len(data), 1), 0.9)
-            layer.pack(quantised.Packed(data, scale, quantised.fp8(torch.float8_e4m3fn), layer.weight.shape))
+            form = replace(FORMATS["float8_e4m3fn"], scales=(Scale(rows=1),))
+            layer.pack(QuantizedTensor(data, (scale,), form, layer.weight.shape))
     return model.eval().requires_grad_(False)
 
 
@@ -398,7 +404,7 @@ def test_a_plan_knows_that_quantised_weights_are_smaller(tmp_path):
     state = mmdit.state_dict()
     chosen = [name for name in state if re.search(r"double_blocks.*(qkv|proj|net\.2)\.weight$", name)]
     path = fp8_scale_weight(tmp_path / "fp8.safetensors", state, chosen)
-    empty, loaded = empty_part(path, "mmdit"), load_mmdit(path, compute_device="cuda")
+    empty, loaded = outline(open_component(path, "mmdit")), load_mmdit(path, compute_device="cuda")
     parts = [budgets.measure("mmdit", model, {"blocks": model.double_blocks}) for model in (empty, loaded)]
     assert parts[0].weights == pytest.approx(parts[1].weights, rel=0.02)
     assert parts[0].groups[0].blocks[0] < 0.3 * budgets.size_of(mmdit.double_blocks[0].modules())

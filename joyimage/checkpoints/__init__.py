@@ -1,17 +1,25 @@
 """Weight files: what they are, and their way into the networks.
 
-`files` reads the formats, `layouts` knows the namings, `folders` finds the parts of a model, `load` fills the networks,
-`convert` writes them.
+`files` reads the formats, `layouts` knows the namings, `folders` finds the components of a model, `shapes` knows what
+each network holds, `load` fills the networks, `conversion` writes them.
 """
 
-from .convert import Written, convert
-from .folders import base_size, find_parts
-from .load import load_encoder, load_mmdit, load_vae
-from .report import PartReport, Report, inspect
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .conversion import Written, convert
+    from .folders import Model, Source, base_size, find_parts, open_model
+    from .load import load_encoder, load_mmdit, load_vae
+    from .report import PartReport, Report, inspect
 
 __all__ = [
+    "Model",
     "PartReport",
     "Report",
+    "Source",
     "Written",
     "base_size",
     "convert",
@@ -20,4 +28,19 @@ __all__ = [
     "load_encoder",
     "load_mmdit",
     "load_vae",
+    "open_model",
 ]
+_MODULES = {
+    "conversion": ("Written", "convert"),
+    "folders": ("Model", "Source", "base_size", "find_parts", "open_model"),
+    "load": ("load_encoder", "load_mmdit", "load_vae"),
+    "report": ("PartReport", "Report", "inspect"),
+}
+
+
+def __getattr__(name: str):
+    """Load what a name needs when it is first used: headers are read without torch."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,102 +12,133 @@ The namings in the wild, for a layer X:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..quantised import Encoding, Packed, fp8, int8, is_rotation
+from ..quantisation.formats import BY_COMFY, FORMATS, QUANTISED, UNSUPPORTED, Format, Scale
 from .weights import TensorInfo, Weights, parse_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..quantisation.tensor import QuantizedTensor
 
 SCALES = ("weight_scale", "scale_weight")
 DROPPED = ("input_scale", "scale_input")  # for activations in fp8 or int8: here they stay floating point
 CONFIG, MARKER, METADATA = "comfy_quant", "scaled_fp8", "_quantization_metadata"
 MAX_CONFIG_BYTES = 4096
 DEFAULT_GROUP = 256  # of a rotation, where the file does not say
+WHOLE, ROWS = Scale(), Scale(rows=1)  # what lies beside fp8 and int8 whose format says nothing of scales
 
 Config = dict[str, Any]
 
-BY_DTYPE: dict[torch.dtype, Callable[[Config], Encoding]] = {
-    torch.float8_e4m3fn: lambda _: fp8(torch.float8_e4m3fn),
-    torch.float8_e5m2: lambda _: fp8(torch.float8_e5m2),
-    torch.int8: lambda _: int8(),
-}
-BY_FORMAT: dict[str, Callable[[Config], Encoding]] = {
-    "float8_e4m3fn": lambda _: fp8(torch.float8_e4m3fn),
-    "float8_e5m2": lambda _: fp8(torch.float8_e5m2),
-    "int8_tensorwise": lambda config: int8(_group(config)),
-}
+
+@dataclass(frozen=True)
+class Folded:
+    """A quantised weight with the names of its scales, in the order of its format's."""
+
+    info: TensorInfo
+    scales: tuple[str, ...]
 
 
 def fold(weights: Weights) -> Weights:
-    """The same weights with the quantised ones as `Packed`, and without what lay beside them.
+    """The same weights with the quantised ones as `QuantizedTensor`, and without what lay beside them.
 
     Raises `CheckpointError` for a description of a layer that is no JSON, or a rotation that does not exist.
     """
     configs = _configs(weights)
-    info: dict[str, TensorInfo] = {}
-    scales: dict[str, str] = {}
-    folded = set()
+    found: dict[str, Folded] = {}
+    gone = {name for name in weights if name.rpartition(".")[2] == MARKER}
     for name, stored in weights.info.items():
         layer, _, leaf = name.rpartition(".")
-        if leaf != "weight" or stored.encoding or (stored.dtype not in BY_DTYPE and layer not in configs):
+        if leaf != "weight" or stored.quantised or (stored.format.kind != QUANTISED and layer not in configs):
             continue
-        beside = [f"{layer}.{scale}" for scale in SCALES if f"{layer}.{scale}" in weights]
-        scale = weights.info[beside[0]] if beside else None
-        encoding = _encoding(weights, layer, stored, configs.get(layer, {}), scale)
-        if encoding is None:
-            continue
-        info[name] = dataclasses.replace(stored, encoding=encoding)
-        if beside:
-            scales[name] = beside[0]
-        folded.update(beside, (f"{layer}.{leaf}" for leaf in (*DROPPED, CONFIG)))
-    folded.update(name for name in weights if name.rpartition(".")[2] == MARKER)
-    if not folded and not info:
+        if folded := _folded(weights, layer, stored, configs.get(layer, {})):
+            found[name] = folded
+            gone.update(folded.scales, (f"{layer}.{leaf}" for leaf in (*DROPPED, CONFIG)))
+    if not gone and not found:
         return weights
-    kept = {name: info.get(name, stored) for name, stored in weights.info.items() if name not in folded}
+    info = {name: found[name].info if name in found else stored for name, stored in weights.info.items()}
 
-    def read(name: str) -> Tensor | Packed:
-        if name not in info:
+    def read(name: str) -> Tensor | QuantizedTensor:
+        if name not in found:
             return weights[name]
-        return _packed(weights[name], weights[scales[name]] if name in scales else None, info[name])
+        from ..quantisation.tensor import stored_tensor  # here: it needs torch
 
+        folded = found[name]
+        scales = [weights[scale] for scale in folded.scales]
+        return stored_tensor(weights[name], scales, folded.info.format, folded.info.shape)
+
+    kept = {name: each for name, each in info.items() if name not in gone}
     return dataclasses.replace(weights, info=kept, read=read)
 
 
-def _packed(data: Tensor, scale: Tensor | None, info: TensorInfo) -> Packed:
-    rows = info.shape[0] if info.shape else 1
-    if scale is not None:
-        scale = scale.float()
-        scale = scale.reshape(()) if scale.numel() == 1 else scale.reshape(rows, 1)
-    return Packed(data.contiguous().view(torch.uint8).reshape(rows, -1), scale, info.encoding, info.shape)
-
-
-def _encoding(
-    weights: Weights, layer: str, stored: TensorInfo, config: Config, scale: TensorInfo | None
-) -> Encoding | None:
+def _folded(weights: Weights, layer: str, stored: TensorInfo, config: Config) -> Folded | None:
     """How a layer's weight is stored; None for integers that nothing says the meaning of, or plain floats."""
-    if stored.dtype not in (*BY_DTYPE, torch.uint8):
+    form = _format(weights, layer, stored, config)
+    if form is None or not form.supported:
+        return form and Folded(TensorInfo(stored.shape, form, quantised=True), ())
+    shape = (*stored.shape[:-1], stored.shape[-1] * form.block) if stored.shape else ()
+    if form.scales:
+        names = tuple(f"{layer}.weight{kind.suffix}" for kind in form.scales)
+        return _with_scales(weights, form, shape, names)
+    names = next(((name,) for name in (f"{layer}.{scale}" for scale in SCALES) if name in weights), ())
+    if not names:
+        return Folded(TensorInfo(shape, form, quantised=True), ()) if form.floating else None
+    scale, rows = weights.info[names[0]].shape, shape[:1] or (1,)
+    kind = WHOLE if scale in ((), (1,), (1, 1)) else ROWS
+    if kind is ROWS and scale not in (rows, (*rows, 1)):
+        form = _refused(form, f"with scales {scale}")
+    else:
+        form = dataclasses.replace(form, scales=(kind,))
+    return Folded(TensorInfo(shape, form, quantised=True), names)
+
+
+def _with_scales(weights: Weights, form: Format, shape: tuple[int, ...], names: Sequence[str]) -> Folded:
+    """A weight whose format says what scales it has; refused, later, if they are others."""
+    absent = [name for name in names if name not in weights]
+    sizes = [weights.info[name].shape for name in names if name in weights]
+    if absent:
+        form = _refused(form, f"without {absent[0].rpartition('.')[2]}")
+    elif len(shape) != 2 or shape[1] % form.multiple or any(map(_differ, form.scales, sizes, [shape] * len(sizes))):
+        form = _refused(form, f"with scales {', '.join(map(str, sizes))}")
+    return Folded(TensorInfo(shape, form, quantised=True), tuple(names))
+
+
+def _differ(kind: Scale, size: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    wanted = kind.stored_shape(weight)
+    return size != wanted and (size, wanted) != ((1,), ())
+
+
+def _refused(form: Format, why: str) -> Format:
+    return Format(f"{form.name} {why}", kind=UNSUPPORTED)
+
+
+def _format(weights: Weights, layer: str, stored: TensorInfo, config: Config) -> Format | None:
+    """The format that a layer's weight is in, by its description or else by its dtype."""
+    if stored.format.kind != QUANTISED and stored.format.name != "uint8":
         return None
     name = config.get("format")
-    make = BY_DTYPE.get(stored.dtype) if name is None else BY_FORMAT.get(str(name))
-    if make is None:
-        return None if name is None else Encoding(str(name), None)
+    if name is None:
+        return stored.format if stored.format.kind == QUANTISED else None
+    form = BY_COMFY.get(str(name))
+    if form is None:
+        return Format(str(name), kind=UNSUPPORTED)
     where = f"{weights.files[0]}: {layer} of shape {stored.shape}"
     try:
-        encoding = make(config)
+        group = _group(config) if form.name == "int8" else 0
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where} is described in a way that cannot be used: {error}") from None
-    if scale is None:
-        return encoding if encoding.name.startswith("float8") else None
-    rows = stored.shape[:1] or (1,)
-    if scale.shape not in ((), (1,), (1, 1), rows, (*rows, 1)):
-        return Encoding(f"{encoding.name} with scales {scale.shape}", None)
-    if encoding.rotation and (len(stored.shape) != 2 or stored.shape[1] % encoding.rotation):
-        raise CheckpointError(f"{where} cannot be rotated in groups of {encoding.rotation} columns")
-    return encoding
+    if group and (len(stored.shape) != 2 or stored.shape[1] % group):
+        raise CheckpointError(f"{where} cannot be rotated in groups of {group} columns")
+    return dataclasses.replace(FORMATS["int8_convrot"], rotation=group) if group else form
+
+
+def is_rotation(size: object) -> bool:
+    """Whether there is a matrix of this size that rotates: see `tensor.hadamard`."""
+    return type(size) is int and 4 <= size <= 4**8 and size.bit_count() == 1 and size.bit_length() % 2 == 1
 
 
 def _group(config: Config) -> int:
@@ -130,11 +161,11 @@ def _configs(weights: Weights) -> dict[str, Config]:
             configs.update({name: _config(value) for name, value in _config(layers).items()})
         for name, info in weights.info.items():
             layer, _, leaf = name.rpartition(".")
-            if leaf != CONFIG or info.dtype != torch.uint8:
+            if leaf != CONFIG or info.format.name != "uint8":
                 continue
             if info.nbytes > MAX_CONFIG_BYTES:
                 raise ValueError(f"{name} has {info.nbytes:,} bytes")
-            configs[layer] = parse_json(bytes(weights[name].tolist()))
+            configs[layer] = parse_json(weights.read_bytes(name))
     except ValueError as error:
         raise CheckpointError(
             f"{weights.files[0]}: its description of quantised layers cannot be read ({error}); download it again"

@@ -1,7 +1,7 @@
 """Weight files as lazy mappings of names to tensors, recognised by their first bytes and never by their name.
 
 Names, shapes and dtypes come from the header; a tensor is read when it is asked for, as a view of the memory-mapped
-file. A further format is one more row of `FORMATS`.
+file. A further format is one more row of `READERS`.
 """
 
 from __future__ import annotations
@@ -12,39 +12,26 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import CheckpointError, MissingFileError
+from ..quantisation.formats import BY_CODE, FORMATS, Format, format_name
 from .companions import fold
 from .gguf import MAGIC, open_gguf
 from .weights import MAX_HEADER_BYTES, TensorInfo, Weights, parse_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEAD_BYTES = 512  # what a file is recognised by
 INDEX_PATTERN = "*.index.json"
 NESTED = ("state_dict", "model", "module")  # where training scripts put the weights inside a .pth
 
-SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
 
 def open_weights(path: str | Path) -> Weights:
-    """Open a weight file, an index of shards, or the folder that holds one of them. Quantised weights come as `Packed`.
+    """Open a weight file, an index of shards, or the folder that holds one of them. Quantised weights come quantised.
 
     Raises `MissingFileError` for a path or shard that does not exist, `CheckpointError` for a file that is truncated,
     inconsistent, of no known format, or a pickle that would do more than rebuild tensors.
@@ -136,7 +123,7 @@ def _head(path: Path) -> bytes:
 
 
 def reader_of(head: bytes) -> Callable[[Path], Weights] | None:
-    return next((reader for matches, reader in FORMATS if matches(head)), None)
+    return next((reader for matches, reader in READERS if matches(head)), None)
 
 
 def open_file(path: Path) -> Weights:
@@ -165,11 +152,18 @@ def open_safetensors(path: Path) -> Weights:
     try:
         header = parse_json(text.decode())
         metadata = _string_map(header.pop("__metadata__", {}))
-        info = _check_entries(header, size - 8 - length)
+        info, spans = _check_entries(header, size - 8 - length)
     except ValueError as error:
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
     handle = functools.cache(functools.partial(_map_safetensors, path))  # at the first read
-    return Weights((path,), info, lambda name: handle().get_tensor(name), metadata, handle.cache_clear)
+
+    def read_bytes(name: str) -> bytes:
+        begin, end = spans[name]
+        with path.open("rb") as file:
+            file.seek(8 + length + begin)
+            return file.read(end - begin)
+
+    return Weights((path,), info, lambda name: handle().get_tensor(name), read_bytes, metadata, handle.cache_clear)
 
 
 def _map_safetensors(path: Path) -> safe_open:
@@ -185,14 +179,11 @@ def _string_map(value: Any) -> dict[str, str]:
     return value
 
 
-def _check_entries(header: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+def _check_entries(header: dict[str, Any], data_bytes: int) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
     """Tensors must fill the data one after another, each with the bytes that its shape and dtype take."""
-    info, spans = {}, []
-    for name, entry in header.items():
-        info[name], span = _check_entry(name, entry)
-        spans.append((*span, name))
+    checked = {name: _check_entry(name, entry) for name, entry in header.items()}
     position = 0
-    for begin, end, name in sorted(spans):
+    for begin, end, name in sorted((*span, name) for name, (_, span) in checked.items()):
         if begin != position:
             raise ValueError(f"{name} {'overlaps the tensor before it' if begin < position else 'leaves a gap'}")
         position = end
@@ -200,20 +191,20 @@ def _check_entries(header: dict[str, Any], data_bytes: int) -> dict[str, TensorI
         raise ValueError(f"the file is truncated: the tensors take {position:,} bytes, it holds {data_bytes:,}")
     if position < data_bytes:
         raise ValueError(f"{data_bytes - position:,} bytes follow the last tensor")
-    return info
+    return {name: info for name, (info, _) in checked.items()}, {name: span for name, (_, span) in checked.items()}
 
 
 def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         integers = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"the entry of {name} is malformed") from None
-    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
-        raise ValueError(f"{name} has the unknown dtype {dtype!r}")
+    if not isinstance(code, str) or code not in BY_CODE:
+        raise ValueError(f"{name} has the unknown dtype {code!r}")
     if not integers or math.prod(n or 1 for n in shape) >= 2**63:  # an empty tensor can have sides that no stride fits
         raise ValueError(f"{name} has the shape {shape} and the offsets {begin}, {end}")
-    info = TensorInfo(tuple(shape), SAFETENSORS_DTYPES[dtype])
+    info = TensorInfo(tuple(shape), BY_CODE[code])
     if end - begin != info.nbytes:
         raise ValueError(f"{name} of shape {shape} takes {info.nbytes:,} bytes, not {end - begin:,}")
     return info, (begin, end)
@@ -224,6 +215,8 @@ def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
 
 def open_pytorch(path: Path, mmap: bool = True) -> Weights:
     """Open a `.pth`, unpickling nothing but tensors and plain containers."""
+    import torch  # here: other formats' headers are read without it
+
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -240,11 +233,21 @@ def open_pytorch(path: Path, mmap: bool = True) -> Weights:
     tensors = _unwrap(loaded)
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
-    return Weights((path,), {k: TensorInfo(tuple(v.shape), v.dtype) for k, v in tensors.items()}, tensors.__getitem__)
+    info = {name: TensorInfo(tuple(tensor.shape), _format(tensor)) for name, tensor in tensors.items()}
+    return Weights(
+        (path,), info, tensors.__getitem__, lambda name: tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes()
+    )
+
+
+def _format(tensor: Tensor) -> Format:
+    name = format_name(tensor.dtype)
+    return FORMATS.get(name) or Format(name, block_bytes=tensor.dtype.itemsize)  # complex numbers and the like
 
 
 def _unwrap(loaded: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, itself or inside `{"state_dict": …}` and the like."""
+    from torch import Tensor
+
     while isinstance(loaded, dict):
         inner = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), None)
         if inner is None:
@@ -280,6 +283,7 @@ def open_shards(path: Path) -> Weights:
         tuple(file for shard in shards.values() for file in shard.files),
         {key: shards[shard].info[key] for key, shard in weight_map.items()},
         lambda key: shards[weight_map[key]][key],
+        lambda key: shards[weight_map[key]].read_bytes(key),
         {name: text for shard in shards.values() for name, text in shard.metadata.items()},
         release,
     )
@@ -302,7 +306,7 @@ def _refuse_single_shard(path: Path) -> None:
             raise CheckpointError(f"{path}: is one shard of several; give the folder {path.parent} or {index.name}")
 
 
-FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
+READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
     (_is_gguf, open_gguf),
     (_is_safetensors, open_safetensors),
     (_is_pytorch_zip, open_pytorch),

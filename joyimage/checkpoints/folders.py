@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
-from ..errors import CheckpointError, MissingFileError
-from ..images import BASE_SIZES, NATIVE_BASE_SIZE
-from ..quantised import Packed
+from ..config import Shapes
+from ..errors import CheckpointError, JoyImageError, MissingFileError
+from ..settings import BASE_SIZES, NATIVE_BASE_SIZE
 from .files import existing, open_weights, read_json, weight_units
-from .layouts import PARTS, Match, describe, detect
+from .layouts import COMPONENTS, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..quantisation.tensor import QuantizedTensor
 
 # GGUF converters flatten what has five axes: of these kernels the last three, here after (out, in)
 KERNELS = {"img_in.weight": (1, 2, 2), "model.visual.patch_embed.proj.weight": (2, 16, 16)}
@@ -26,54 +29,112 @@ TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of 
 
 @dataclass(frozen=True)
 class Source:
-    """A part of JoyImage in a file, and the configuration that came with it."""
+    """A component of JoyImage in an opened file, and the configuration that came with it."""
 
     path: Path
     weights: Weights
     match: Match
     config: dict[str, Any]
+    known: Shapes = field(default_factory=dict)  # shapes that the file has filled up to its format's multiples
+
+    @property
+    def component(self) -> str:
+        """ "mmdit", "vae" or "encoder"."""
+        return self.match.component
 
     @cached_property
     def info(self) -> dict[str, TensorInfo]:
-        """Shapes and dtypes under our modules' names."""
-        return {ours: _unflattened(ours, self.weights.info[theirs]) for ours, theirs in self.match.names.items()}
+        """Shapes and formats under our modules' names."""
+        return {ours: self._info(ours, self.weights.info[theirs]) for ours, theirs in self.match.names.items()}
 
-    def read(self, name: str) -> Tensor | Packed:
+    def _info(self, ours: str, info: TensorInfo) -> TensorInfo:
+        if info.format.multiple == 1:
+            return _unflattened(ours, info)
+        shape = self.known.get(ours)
+        bias = self.match.names.get(f"{ours.removesuffix('weight')}bias")
+        if shape is None and bias is not None:  # which is not filled up, and so tells the number of rows
+            shape = (*self.weights.info[bias].shape[:1], *info.shape[1:])
+        return replace(info, shape=shape) if shape and info.format.filled_up(shape) == info.shape else info
+
+    def read(self, name: str) -> Tensor | QuantizedTensor:
         """The tensor of this name of ours: a view of the mapped file where that can be."""
-        return self.weights[self.match.names[name]].reshape(self.info[name].shape)
+        stored, info = self.weights[self.match.names[name]], self.info[name]
+        return stored.fit(info.shape) if info.quantised else stored.reshape(info.shape)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: info.shape for name, info in self.info.items()}
 
+    def fitted(self, expected: Shapes) -> Source:
+        """The same for a network of these shapes, to which what the file has filled up is cut."""
+        known = {
+            name: expected[name] for name, info in self.info.items() if info.format.multiple > 1 and name in expected
+        }
+        return replace(self, known=known) if known else self
 
-def open_part(path: str | Path, part: str) -> Source:
+
+class Model(dict[str, Source]):
+    """The components of a model by name; `tokenizer` is the folder with the encoder's, where there is one."""
+
+    tokenizer: Path | None = None
+
+
+def open_model(
+    path: str | Path | None = None, *, tokenizer: str | Path | None = None, **given: str | Path | None
+) -> Model:
+    """Open the three components of a model, each file once: in a folder, and those `given` by name where they are.
+
+    `path` is a folder in any layout, searched one level deep, or a file. A `mmdit`, `vae` or `encoder` that is given
+    replaces the folder's, and so does a `tokenizer`.
+    Raises `JoyImageError` if a component is neither here nor there; else as `open_component` and `find_parts`.
+    """
+    opened: dict[Path, Weights] = {}
+    found = {} if path is None else _search(existing(path), opened)
+    missing = [name for name in COMPONENTS if name not in found and given.get(name) is None]
+    if missing:
+        raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
+    model = Model()
+    for name in COMPONENTS:
+        value = given.get(name)
+        model[name] = _source(found[name] if value is None else _find(value, name, opened))
+    inside = None if path is None else find_tokenizer(found["encoder"].path if "encoder" in found else Path(path))
+    model.tokenizer = Path(tokenizer) if tokenizer is not None else inside
+    return model
+
+
+def open_found(path: Path) -> tuple[dict[str, Source], Path | None]:
+    """What there is of a model in a folder or a file, each file opened once, and the folder of its tokenizer.
+
+    Raises as `find_parts` does, and for formats that are not supported.
+    """
+    found = _search(path, {})
+    tokenizer = find_tokenizer(found["encoder"].path if "encoder" in found else path)
+    return {name: _source(each) for name, each in found.items()}, tokenizer
+
+
+def open_component(path: str | Path, component: str) -> Source:
     """Open "mmdit", "vae" or "encoder" in a file or folder; in a whole model's folder, wherever it lies in there.
 
-    Raises `CheckpointError` that says what the file is instead, `MissingFileError` for a folder without the part.
+    Raises `CheckpointError` that says what the file is instead, `MissingFileError` for a folder without the component.
     """
-    path = existing(path)
-    if path.is_dir() and len(weight_units(path)) != 1:
-        parts = find_parts(path)
-        if part not in parts:
-            raise MissingFileError(
-                f"{path}: the folder holds no weights of {PARTS[part]} (found: {', '.join(parts) or 'nothing'}); "
-                "expected a safetensors or PyTorch file, or shards with an index.json"
-            )
-        path = parts[part]
-    weights = open_weights(path)
-    found = next((source for source in sources(path, weights) if source.match.part == part), None)
-    if found is None:
-        raise CheckpointError(f"{path}: this looks like {describe(weights)}, not {PARTS[part]}; give another file")
-    return found
+    return _source(_find(path, component, {}))
 
 
-def base_size(path: str | Path, part: str) -> int:
-    """The base size that a part was trained for, from its file's header: 1024 where that says nothing.
+def opened(source: str | Path | Source, component: str) -> Source:
+    """A source as it is, or the component in a file or folder. Raises `CheckpointError` for a source of another one."""
+    if not isinstance(source, Source):
+        return open_component(source, component)
+    if source.component != component:
+        raise CheckpointError(f"{source.path}: holds {COMPONENTS[source.component]}, not {COMPONENTS[component]}")
+    return source
 
-    Raises `CheckpointError` for one that is not among `BASE_SIZES`; other errors as for `open_part`.
+
+def base_size(source: str | Path | Source, component: str) -> int:
+    """The base size that a component was trained for, from its file's header: 1024 where that says nothing.
+
+    Raises `CheckpointError` for one that is not among `BASE_SIZES`; other errors as for `open_component`.
     """
-    source = open_part(path, part)
+    source = opened(source, component)
     found = source.weights.metadata.get(BASE_SIZE_KEY, str(NATIVE_BASE_SIZE))
     if found not in map(str, BASE_SIZES):
         sizes = ", ".join(map(str, BASE_SIZES))
@@ -82,23 +143,69 @@ def base_size(path: str | Path, part: str) -> int:
 
 
 def sources(path: Path, weights: Weights) -> list[Source]:
-    """The parts in an opened file. Raises `CheckpointError` for one in a quantised format that is not supported."""
-    found = [Source(path, weights, match, _config(weights)) for match in detect(weights)]
-    for source in found:
-        unknown = [name for name, info in source.info.items() if info.encoding and not info.encoding.unpack]
-        if unknown:
-            raise CheckpointError(
-                f"{path}: {len(unknown)} weights are stored as {source.info[unknown[0]].format}, which is not "
-                f"supported ({unknown[0]} is the first); get a file in fp8, int8, GGUF Q2_K to Q8_0, or bf16"
+    """The components in an opened file. Raises `CheckpointError` for one in a format that is not supported."""
+    return [_source(Found(path, weights, match)) for match in detect(weights)]
+
+
+class Found(NamedTuple):
+    """A component among the weights of a file."""
+
+    path: Path
+    weights: Weights
+    match: Match
+
+
+def _source(found: Found) -> Source:
+    source = Source(*found, _config(found.weights))
+    unknown = [name for name, info in source.info.items() if not info.format.supported]
+    if unknown:
+        raise CheckpointError(
+            f"{source.path}: {len(unknown)} weights are stored as {source.info[unknown[0]].format.name}, which is not "
+            f"supported ({unknown[0]} is the first); get a file in fp8, int8, GGUF Q2_K to Q8_0, or bf16"
+        )
+    return source
+
+
+def _find(path: str | Path, component: str, opened: dict[Path, Weights]) -> Found:
+    path = existing(path)
+    if path.is_dir() and len(weight_units(path)) != 1:
+        parts = _search(path, opened)
+        if component not in parts:
+            raise MissingFileError(
+                f"{path}: the folder holds no weights of {COMPONENTS[component]} "
+                f"(found: {', '.join(parts) or 'nothing'}); expected a safetensors or "
+                "PyTorch file, or shards with an index.json"
             )
-    return found
+        return parts[component]
+    weights = _open_once(path, opened)
+    match = next((match for match in detect(weights) if match.component == component), None)
+    if match is None:
+        what = describe(weights)
+        raise CheckpointError(f"{path}: this looks like {what}, not {COMPONENTS[component]}; give another file")
+    return Found(path, weights, match)
 
 
-def _unflattened(name: str, info: TensorInfo) -> TensorInfo:
-    if name not in KERNELS or len(info.shape) == 5 or not info.shape:
-        return info
-    shape = (info.shape[0], math.prod(info.shape[1:]) // math.prod(KERNELS[name]), *KERNELS[name])
-    return replace(info, shape=shape) if math.prod(shape) == math.prod(info.shape) else info
+def _search(path: Path, opened: dict[Path, Weights]) -> dict[str, Found]:
+    """The components in a folder, or in a file. Other models' weights in it are passed over."""
+    parts: dict[str, Found] = {}
+    for unit in all_units(path):
+        weights = _open_once(unit, opened)
+        for match in detect(weights):
+            if match.component in parts:
+                raise CheckpointError(
+                    f"{path}: holds {COMPONENTS[match.component]} twice, in {parts[match.component].path} and in "
+                    f"{unit}; give one of them"
+                )
+            parts[match.component] = Found(unit, weights, match)
+    return parts
+
+
+def _open_once(path: Path, opened: dict[Path, Weights]) -> Weights:
+    units = weight_units(path) if path.is_dir() else [path]
+    key = (units[0] if len(units) == 1 else path).resolve()
+    if key not in opened:
+        opened[key] = open_weights(path)
+    return opened[key]
 
 
 def find_parts(path: str | Path) -> dict[str, Path]:
@@ -107,16 +214,17 @@ def find_parts(path: str | Path) -> dict[str, Path]:
     `path` is a folder in any layout, searched one level deep, or a file. Other models' weights in it are passed over.
     Raises `CheckpointError` if a part is there twice, or its file is broken.
     """
-    parts: dict[str, Path] = {}
-    for unit in all_units(existing(path)):
-        for match in detect(open_weights(unit)):
-            if match.part in parts:
-                raise CheckpointError(
-                    f"{path}: holds {PARTS[match.part]} twice, in {parts[match.part]} and in {unit}; give one of them"
-                )
-            parts[match.part] = unit
+    parts = {name: found.path for name, found in _search(existing(path), {}).items()}
     tokenizer = find_tokenizer(parts.get("encoder", Path(path)))
     return parts | ({"tokenizer": tokenizer} if tokenizer else {})
+
+
+def _unflattened(name: str, info: TensorInfo) -> TensorInfo:
+    """A kernel that a converter has flattened, in its own shape."""
+    if name not in KERNELS or len(info.shape) == 5 or not info.shape:
+        return info
+    shape = (info.shape[0], math.prod(info.shape[1:]) // math.prod(KERNELS[name]), *KERNELS[name])
+    return replace(info, shape=shape) if math.prod(shape) == math.prod(info.shape) else info
 
 
 def all_units(path: Path) -> list[Path]:

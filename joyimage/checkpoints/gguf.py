@@ -10,30 +10,21 @@ import functools
 import math
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import CheckpointError
-from ..ggml import ENCODINGS
-from ..quantised import Packed
+from ..quantisation.formats import BY_NUMBER
 from .weights import MAX_HEADER_BYTES, TensorInfo, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..quantisation.tensor import QuantizedTensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMS = 8
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # of tensors whose rows do not divide into blocks, before their tensor's name
-PLAIN = {  # number of the type: what torch can view as it is
-    0: torch.float32,
-    1: torch.float16,
-    24: torch.int8,
-    25: torch.int16,
-    26: torch.int32,
-    27: torch.int64,
-    28: torch.float64,
-    30: torch.bfloat16,
-}
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 
@@ -58,26 +49,40 @@ def open_gguf(path: Path) -> Weights:
     if version not in VERSIONS:
         raise CheckpointError(f"{path}: is GGUF version {version}; versions {VERSIONS} can be read: convert it again")
     size = header.size
-    mapped = functools.cache(lambda: torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8))
 
-    def read(name: str) -> Tensor | Packed:
+    @functools.cache
+    def mapped() -> Tensor:
+        import torch  # here, and wherever else a tensor is read: headers are read without it
+
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+    def read(name: str) -> Tensor | QuantizedTensor:
         place = places[name]
-        return _read(mapped()[place.start : place.stop], info[name], place.rows)
+        return _read(mapped()[place.start : place.stop], info[name])
+
+    def read_bytes(name: str) -> bytes:
+        place = places[name]
+        with path.open("rb") as file:
+            file.seek(place.start)
+            return file.read(place.stop - place.start)
 
     strings = {key: value for key, value in metadata.items() if isinstance(value, str)}
-    return Weights((path,), info, read, strings, mapped.cache_clear)
+    return Weights((path,), info, read, read_bytes, strings, mapped.cache_clear)
 
 
 class Place(NamedTuple):
     start: int
     stop: int
-    rows: int
 
 
-def _read(data: Tensor, info: TensorInfo, rows: int) -> Tensor | Packed:
-    if info.encoding is None:
-        return data.view(info.dtype).reshape(info.shape)
-    return Packed(data.view(rows, -1), None, info.encoding, info.shape)
+def _read(data: Tensor, info: TensorInfo) -> Tensor | QuantizedTensor:
+    import torch
+
+    from ..quantisation.tensor import stored_tensor
+
+    if info.quantised:
+        return stored_tensor(data, (), info.format, info.shape)
+    return data.view(getattr(torch, info.format.name)).reshape(info.shape)
 
 
 class Header:
@@ -153,9 +158,9 @@ def _check(
             raise ValueError(f"{entry.name} is there twice")
         if entry.offset % alignment:
             raise ValueError(f"{entry.name} lies at {entry.offset}, which is no multiple of {alignment}")
-        info[entry.name], count, rows = _describe(entry, metadata.get(ORIGINAL_SHAPE + entry.name))
+        info[entry.name] = _describe(entry, metadata.get(ORIGINAL_SHAPE + entry.name))
         begin = start + entry.offset
-        places[entry.name] = Place(begin, begin + count, rows)
+        places[entry.name] = Place(begin, begin + info[entry.name].nbytes)
     position = start
     for begin, end, name in sorted((place.start, place.stop, name) for name, place in places.items()):
         if begin < position:
@@ -166,8 +171,7 @@ def _check(
     return info, places
 
 
-def _describe(entry: Entry, original: Any) -> tuple[TensorInfo, int, int]:
-    """A tensor with its number of bytes and of rows in the file."""
+def _describe(entry: Entry, original: Any) -> TensorInfo:
     elements, columns = math.prod(entry.shape), entry.shape[-1] if entry.shape else 1
     shape = entry.shape
     if not elements:
@@ -176,13 +180,9 @@ def _describe(entry: Entry, original: Any) -> tuple[TensorInfo, int, int]:
         shape = tuple(original) if isinstance(original, list) else ()
         if not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) != elements:
             raise ValueError(f"{entry.name} has {elements:,} elements and the original shape {original}")
-    if entry.type in PLAIN:
-        info = TensorInfo(shape, PLAIN[entry.type])
-        return info, info.nbytes, 1
-    if entry.type not in ENCODINGS:
+    if entry.type not in BY_NUMBER:
         raise ValueError(f"{entry.name} has the unknown type {entry.type}")
-    encoding = ENCODINGS[entry.type]
-    if columns % encoding.block:
-        raise ValueError(f"{entry.name} has rows of {columns} weights, which are no blocks of {encoding.block}")
-    info = TensorInfo(shape, torch.uint8, encoding)
-    return info, info.nbytes, elements // columns
+    form = BY_NUMBER[entry.type]
+    if columns % form.block:
+        raise ValueError(f"{entry.name} has rows of {columns} weights, which are no blocks of {form.block}")
+    return TensorInfo(shape, form, quantised=form.ggml)

@@ -1,4 +1,4 @@
-"""What a set of tensor names is: which part of JoyImage, in whose naming, behind which prefix; or whose model instead.
+"""What a set of tensor names is: which component of JoyImage, in whose naming, behind which prefix; or another model's.
 
 Only the names decide. A further naming is one more row of `LAYOUTS`, a further model to be recognised one of `FOREIGN`.
 """
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from ..errors import CheckpointError
 from .vae_keys import diffusers_to_original
 
-PARTS = {"mmdit": "a JoyImage MMDiT", "vae": "a Wan 2.1 VAE", "encoder": "a Qwen3-VL encoder"}
+COMPONENTS = {"mmdit": "a JoyImage MMDiT", "vae": "a Wan 2.1 VAE", "encoder": "a Qwen3-VL encoder"}
 
 Rename = Callable[[Collection[str]], Mapping[str, str]]  # names without prefix -> {name: our module's name}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A naming of a part. It is recognised by `patterns`, each of which must match a name behind the same prefix."""
+    """A naming of a component, recognised by `patterns`, each of which must match a name behind the same prefix."""
 
-    part: str
+    component: str
     naming: str
     patterns: tuple[str, ...]
     rename: Rename
@@ -30,9 +30,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Match:
-    """A part found in a file. `names` maps our module's names to the file's."""
+    """A component found in a file. `names` maps our module's names to the file's."""
 
-    part: str
+    component: str
     naming: str
     prefix: str
     names: dict[str, str]
@@ -130,15 +130,15 @@ FOREIGN = (
 
 
 def detect(names: Collection[str]) -> list[Match]:
-    """The parts among these names. A name that no part's prefix covers counts for each of them, as unexpected.
+    """The components among these names. A name that no prefix of theirs covers counts for each of them, as unexpected.
 
-    Raises `CheckpointError` if two names of a part are the same weight.
+    Raises `CheckpointError` if two names of a component are the same weight.
     """
     found: dict[str, tuple[Layout, str]] = {}
     for layout in LAYOUTS:
         prefix = _prefix(layout, names)
         if prefix is not None:
-            found.setdefault(layout.part, (layout, prefix))
+            found.setdefault(layout.component, (layout, prefix))
     prefixes = {prefix for _, prefix in found.values()}
     owners = {name: max((p for p in prefixes if name.startswith(p)), key=len, default=None) for name in names}
     return [
@@ -156,7 +156,7 @@ def _match(layout: Layout, prefix: str, names: Collection[str]) -> Match:
         if target in ours:
             raise CheckpointError(f"{ours[target]} and {name} are the same weight; the file mixes two namings")
         ours[target] = name
-    return Match(layout.part, layout.naming, prefix, ours)
+    return Match(layout.component, layout.naming, prefix, ours)
 
 
 def _prefix(layout: Layout, names: Collection[str]) -> str | None:
@@ -180,8 +180,8 @@ def foreign(names: Collection[str]) -> tuple[str, str] | None:
 
 def describe(names: Collection[str]) -> str:
     """What a file with these names is, as it stands in a message: "a Wan 2.1 VAE", "Flux (double_blocks.0…)"."""
-    if parts := detect(names):
-        return " and ".join(PARTS[match.part] for match in parts)
+    if found := detect(names):
+        return " and ".join(COMPONENTS[match.component] for match in found)
     if other := foreign(names):
         return f"{other[0]} ({other[1]})"
     return f"no model known here (its first tensor is {next(iter(names), 'missing')})"

@@ -1,19 +1,14 @@
-"""The configuration and the empty model of a Qwen3-VL encoder, for transformers 4.57 and 5."""
+"""The configuration of a Qwen3-VL encoder: the one beside the weights, or that of a released one of their sizes."""
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch.overrides import TorchFunctionMode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ..config import Shapes, count_blocks
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 TEXT, VISION = "model.language_model", "model.visual"
 HEAD = "lm_head.weight"
@@ -29,6 +24,69 @@ CONTROL_TOKENS = {  # entry of the configuration: token, and its id in every rel
     "vision_start_token_id": ("<|vision_start|>", 151652),
     "vision_end_token_id": ("<|vision_end|>", 151653),
 }
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the decoder, by transformers' names; the defaults are those of its class."""
+
+    vocab_size: int = 151936
+    hidden_size: int = 4096
+    intermediate_size: int = 22016
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 32
+    head_dim: int = 128
+    attention_bias: bool = False
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of the vision tower, as `TextConfig`."""
+
+    depth: int = 27
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    in_channels: int = 3
+    patch_size: int = 16
+    temporal_patch_size: int = 2
+    spatial_merge_size: int = 2
+    out_hidden_size: int = 3584
+    num_position_embeddings: int = 2304
+    deepstack_visual_indexes: Sequence[int] = (8, 16, 24)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What sizes depend on. A `head` is a language head of its own, `tied` one that is the embedding."""
+
+    text_config: TextConfig
+    vision_config: VisionConfig
+    head: bool = False
+    tied: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], head: bool) -> EncoderConfig:
+        """From a `config.json`. Raises `CheckpointError` for one of another model, `ValueError` for bad entries."""
+        if config.get("model_type") != "qwen3_vl":
+            raise CheckpointError(f"config.json: its model_type is {config.get('model_type')!r}, expected 'qwen3_vl'")
+        tied = bool(config.get("tie_word_embeddings")) and not head
+        return cls(_sizes(TextConfig, config, "text_config"), _sizes(VisionConfig, config, "vision_config"), head, tied)
+
+
+def _sizes(kind: type, config: Mapping[str, Any], name: str) -> Any:
+    entries = config.get(name)
+    entries = {} if entries is None else entries
+    if not isinstance(entries, dict):
+        raise ValueError(f"{name} is {entries!r:.40}")
+    given = {each.name: entries[each.name] for each in fields(kind) if entries.get(each.name) is not None}
+    if kind is TextConfig and "num_key_value_heads" in entries and entries["num_key_value_heads"] is None:
+        given["num_key_value_heads"] = given.get("num_attention_heads", TextConfig.num_attention_heads)
+    for entry, value in given.items():
+        whole = value if entry == "deepstack_visual_indexes" else (value,)
+        if not isinstance(whole, list | tuple) or not all(isinstance(n, int) and n >= 0 for n in whole):
+            raise ValueError(f"{name}.{entry} is {value!r:.40}")
+    return kind(**given)
 
 
 def released_config(shapes: Shapes) -> dict[str, Any]:
@@ -93,62 +151,3 @@ def _vision_config(shapes: Shapes) -> dict[str, Any]:
         "num_position_embeddings": shapes[f"{VISION}.pos_embed.weight"][0],
         "deepstack_visual_indexes": DEEPSTACK[depth] if features == len(DEEPSTACK.get(depth, ())) else evenly,
     }
-
-
-def empty(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3VLForConditionalGeneration:
-    """Qwen3-VL without weights: its parameters are on the meta device, its rotary frequencies are real.
-
-    Without `head` the language head is taken out: its `model` is whole, but it cannot answer.
-    Raises `CheckpointError` for a configuration that transformers refuses.
-    """
-    import transformers  # takes seconds, and only encoders need it
-
-    if config.get("model_type") != "qwen3_vl":
-        raise CheckpointError(f"config.json: its model_type is {config.get('model_type')!r}, expected 'qwen3_vl'")
-    try:
-        parsed = transformers.Qwen3VLConfig(**_portable(config))
-        with _ParametersOnMeta():
-            model = transformers.Qwen3VLForConditionalGeneration(parsed)
-    except Exception as error:  # each transformers version has error types of its own for a bad configuration
-        raise CheckpointError(f"config.json: transformers refuses it ({type(error).__name__}: {error})") from error
-    for parameter in model.parameters():  # not `model.to(dtype)`: the rotary frequencies must stay float32
-        parameter.data = parameter.data.to(dtype)
-    if not head:
-        del model.lm_head
-    return model
-
-
-def fit_control_ids(config: Qwen3VLConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Take the control tokens' ids from the tokenizer if the configured ones lie outside a small model's embedding."""
-    if max(getattr(config, entry) for entry in CONTROL_TOKENS) < config.text_config.vocab_size:
-        return
-    vocabulary = tokenizer.get_vocab()
-    for entry, (token, _) in CONTROL_TOKENS.items():
-        setattr(config, entry, vocabulary.get(token, getattr(config, entry)))
-
-
-def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration in the terms that both transformers versions read.
-
-    Version 5 writes `rope_parameters`, which 4.57 ignores; 4.57 looks for the tied head in the text's part, 5 outside.
-    """
-    config = copy.deepcopy(config)  # transformers writes into it
-    text = config["text_config"]
-    text["tie_word_embeddings"] = config.get("tie_word_embeddings", False)
-    if rope := text.pop("rope_parameters", None):
-        text["rope_theta"] = rope.pop("rope_theta")
-        text["rope_scaling"] = rope
-    return config
-
-
-class _ParametersOnMeta(TorchFunctionMode):
-    """Puts what layers allocate to be filled later (`torch.empty`) on the meta device.
-
-    `torch.device("meta")` would take the rotary frequencies along, which are computed and in no checkpoint.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is torch.empty:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)

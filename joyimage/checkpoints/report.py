@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ..errors import CheckpointError
+from .configs import config_of, own_dtype
 from .files import Weights, existing, open_weights
 from .folders import Source, all_units, find_tokenizer, is_tokenizer, sources
-from .layouts import PARTS, describe
-from .load import EMPTY, Difference, compare, own_dtype
+from .layouts import COMPONENTS, describe
+from .shapes import SHAPES, Difference, compare
 
 SIZES = {  # what is worth showing of a network's configuration: label, attribute path
     "mmdit": {
@@ -147,18 +146,19 @@ def _reports(unit: Path) -> list[PartReport]:
 
 
 def _part(source: Source) -> PartReport:
-    match, what, sizes, difference = source.match, PARTS[source.match.part], {}, Difference()
+    match, what, sizes, difference = source.match, COMPONENTS[source.component], {}, Difference()
     try:
-        model = EMPTY[match.part](source, own_dtype(source))
-        sizes = {label: _attribute(model, path) for label, path in SIZES[match.part].items()}
-        difference = compare(model, source)
+        config = config_of(source)
+        own_dtype(source)
+        sizes = {label: _attribute(config, path) for label, path in SIZES[match.component].items()}
+        difference = compare(SHAPES[match.component](config), source)
         problem = str(difference)
-        if match.part == "encoder" and not hasattr(model, "lm_head"):
+        if match.component == "encoder" and not (config.head or config.tied):
             what += " without language head: it conditions and cannot answer"
     except CheckpointError as error:
         problem = str(error)
     return PartReport(
-        match.part,
+        match.component,
         what,
         naming=match.naming,
         prefix=match.prefix,
@@ -173,9 +173,9 @@ def _part(source: Source) -> PartReport:
 def _kinds(source: Source) -> dict[str, dict[str, int]]:
     kinds: dict[str, Counter[str]] = {}
     for name, info in source.info.items():
-        patterns = KINDS[source.match.part]
+        patterns = KINDS[source.component]
         kind = next((kind for kind, pattern in patterns.items() if re.search(pattern, name)), OTHER_KIND)
-        kinds.setdefault(kind, Counter())[info.format] += 1
+        kinds.setdefault(kind, Counter())[info.format.name] += 1
     return {kind: dict(formats) for kind, formats in kinds.items()}
 
 
@@ -187,11 +187,10 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _attribute(model: nn.Module, path: str) -> Any:
-    value = model.config
+def _attribute(config: Any, path: str) -> Any:
     for name in path.split("."):
-        value = getattr(value, name)
-    return value
+        config = getattr(config, name)
+    return config
 
 
 def _totals(weights: Weights, names: Collection[str]) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def _totals(weights: Weights, names: Collection[str]) -> dict[str, Any]:
         "files": tuple(map(str, weights.files)),
         "tensors": len(infos),
         "bytes": sum(info.nbytes for info in infos),
-        "dtypes": dict(Counter(info.format for info in infos)),
+        "dtypes": dict(Counter(info.format.name for info in infos)),
     }
 
 
@@ -214,13 +213,13 @@ def _layout(path: Path, parts: Collection[PartReport]) -> str:
 
 def _advice(path: Path, parts: Collection[PartReport], tokenizer: Path | None) -> str:
     """The next step, as a command where there is one."""
-    names = [part.part for part in parts if part.part in PARTS]
+    names = [part.part for part in parts if part.part in COMPONENTS]
     if not names:
         return "No weights of JoyImage."
     if any(part.problem for part in parts):
         return "It would not load: download it again, or get a file that fits."
-    if set(names) == set(PARTS) and tokenizer:
+    if set(names) == set(COMPONENTS) and tokenizer:
         return f'Complete: joyimage edit --model "{path}" photo.jpg "Make it snow."'
     given = " ".join(f'--{name} "{path}"' for name in names)
-    absent = [f"--{name}" for name in PARTS if name not in names] + ([] if tokenizer else ["--tokenizer"])
+    absent = [f"--{name}" for name in COMPONENTS if name not in names] + ([] if tokenizer else ["--tokenizer"])
     return f"Give it to joyimage as {given}, with {', '.join(absent)}."

@@ -8,12 +8,14 @@ itself, so that strict loading reports it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..config import count_blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # original module: Diffusers' module
 FIXED_MODULES = {
@@ -72,15 +74,33 @@ def image_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     (out, in, 3, h, w) -> (out, in, h, w), meets the image; the temporal resampling (`time_conv`) is never reached.
     Kernels come out in channels_last, norms as (C,), everything else as it is.
     """
-    return {key: _image_kernel(key, tensor) for key, tensor in state.items() if ".time_conv." not in key}
+    return {key: _image_kernel(key, tensor) for key, tensor in state.items() if not is_temporal(key)}
+
+
+def image_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `image_kernels` makes of weights of these shapes."""
+    return {key: _image_shape(key, shape) for key, shape in shapes.items() if not is_temporal(key)}
+
+
+def is_temporal(key: str) -> bool:
+    """Whether a weight resamples frames, of which there is one."""
+    return ".time_conv." in key
 
 
 def _image_kernel(key: str, tensor: Tensor) -> Tensor:
+    import torch  # here: names and shapes are worked with without it
+
     if key.endswith(".gamma"):
         return tensor.flatten()  # (C, 1, 1, 1) -> (C,)
     if tensor.ndim == 5:
         tensor = tensor[:, :, -1]
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _image_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if key.endswith(".gamma"):
+        return (math.prod(shape),)
+    return shape[:2] + shape[3:] if len(shape) == 5 else shape
 
 
 def _modules(down_layers: int, up_levels: int, level_blocks: int) -> dict[str, str]:

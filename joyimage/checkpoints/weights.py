@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from ..quantisation.formats import FORMATS, Format
 
-from ..quantised import Encoding, Packed
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..quantisation.tensor import QuantizedTensor
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a tensor is before it is read. `dtype` is what it is stored in: uint8 for blocks of quantised weights."""
+    """What a tensor is before it is read: its shape, and the format that its numbers are in.
+
+    One that is `quantised` comes as a `QuantizedTensor`; its shape is the weight's.
+    """
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
-    encoding: Encoding | None = None
+    format: Format
+    quantised: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The name of what is stored: "bfloat16", or "uint8" for blocks of quantised weights."""
+        stored = self.format.stored or self.format.name
+        return stored if stored in FORMATS and not self.format.ggml else "uint8"
 
     @property
     def nbytes(self) -> int:
-        if self.encoding:
-            return math.prod(self.shape) // self.encoding.block * self.encoding.block_bytes
-        return math.prod(self.shape) * self.dtype.itemsize
+        """Of its own, without scales beside it."""
+        return self.format.nbytes(self.shape)
 
     @property
-    def format(self) -> str:
-        """ "bfloat16", "Q4_K", "int8_convrot", …"""
-        return self.encoding.name if self.encoding else str(self.dtype).removeprefix("torch.")
+    def floating(self) -> bool:
+        """Whether it becomes, or is, floating point."""
+        return self.quantised or self.format.floating
 
 
 @dataclass(frozen=True, eq=False)
-class Weights(Mapping[str, "Tensor | Packed"]):
+class Weights(Mapping[str, "Tensor | QuantizedTensor"]):
     """The tensors of one file, or of a set of shards. Indexing reads one tensor; everything else reads none.
 
-    Quantised ones come as `Packed`.
+    Quantised ones come as `QuantizedTensor`. `read_bytes` gives those of a small tensor, without torch where that can
+    be.
 
     `release` lets go of the mapped file until the next read. Pages that were read count as the process's memory as long
     as they are mapped, so after copying a tensor it keeps the peak at the copies instead of the copies and the file.
@@ -49,11 +59,12 @@ class Weights(Mapping[str, "Tensor | Packed"]):
 
     files: tuple[Path, ...]
     info: dict[str, TensorInfo]
-    read: Callable[[str], Tensor | Packed]
+    read: Callable[[str], Tensor | QuantizedTensor]
+    read_bytes: Callable[[str], bytes]
     metadata: dict[str, str] = field(default_factory=dict)
     release: Callable[[], None] = lambda: None
 
-    def __getitem__(self, name: str) -> Tensor | Packed:
+    def __getitem__(self, name: str) -> Tensor | QuantizedTensor:
         return self.read(name)
 
     def __iter__(self) -> Iterator[str]:

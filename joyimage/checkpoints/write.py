@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from ..atomic import Part
 from ..errors import CheckpointError, JoyImageError
-from .quantise import gguf_package
+from ..quantisation.recipes import gguf_package
 
 # By file type: the dtypes in safetensors' own order, which keeps every tensor aligned
-DTYPE_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
+DTYPE_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
 GGUF_ALIGNMENT = 32
 READ_BYTES = 2**22
 SPARE_BYTES = 2**20  # of the disk, for the header

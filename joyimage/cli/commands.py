@@ -121,8 +121,6 @@ def run_convert(options) -> None:
 
 
 def run_plan(options) -> None:
-    import torch
-
     from ..planning import plan_model
 
     if options.memory is None:
@@ -134,7 +132,7 @@ def run_plan(options) -> None:
         vae=options.vae,
         encoder=options.encoder,
         device=options.device or "cuda",
-        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        dtype=options.dtype,
         size=options.size,
         references=options.references,
     )

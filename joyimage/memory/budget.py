@@ -12,16 +12,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import JoyImageError
-from ..quantised import CHUNK
+from ..quantisation.formats import UNPACKED_AT_ONCE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..checkpoints.outlines import Outline
+
+    Network: TypeAlias = nn.Module | Outline
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 ALIGNMENT = 512  # bytes, of a tensor in a slot; what CUDA's allocator rounds to as well
+ROTARY = "inv_freq"  # how names of rotary frequencies end
 SLOTS = 2  # one for the block that runs, one for the block that is on its way
 # Taken by CUDA itself in every process (its context, the libraries' workspaces), and gaps between allocations.
 RESERVES = {"cuda": 512 * 2**20}
@@ -152,8 +158,8 @@ def place(part: Part, activations: int, budget: int, reserve: int = 0) -> Placem
     return Placement(part, activations, tuple(resident))
 
 
-def measure(name: str, network: nn.Module, groups: Mapping[str, Iterable[nn.Module]], idle=()) -> Part:
-    """The sizes of a network, which may be on the meta device; `idle` modules are left out."""
+def measure(name: str, network: Network, groups: Mapping[str, Iterable[Network]], idle=()) -> Part:
+    """The sizes of a network, or of an outline of one; `idle` modules are left out."""
     blocks = {label: list(modules) for label, modules in groups.items()}
     apart = [*idle, *(block for modules in blocks.values() for block in modules)]
     return Part(
@@ -163,16 +169,24 @@ def measure(name: str, network: nn.Module, groups: Mapping[str, Iterable[nn.Modu
     )
 
 
-def owners(network: nn.Module, apart: Iterable[nn.Module]) -> Iterator[nn.Module]:
+def owners(network: Network, apart: Iterable[Network]) -> Iterator[Network]:
     """The modules of a network except those inside the modules `apart`."""
     passed = {id(inner) for module in apart for inner in module.modules()}
     return (module for module in network.modules() if id(module) not in passed)
 
 
-def size_of(modules: Iterable[nn.Module]) -> int:
-    """Bytes of the parameters and buffers that modules have of their own; what is shared counts once."""
-    stores = [store for module in modules for store in (module._parameters, module._buffers)]
-    tensors = {id(tensor): tensor for store in stores for tensor in store.values() if tensor is not None}
+def size_of(modules: Iterable[Network]) -> int:
+    """Bytes of the parameters and buffers that modules have of their own; what is shared counts once.
+
+    Rotary frequencies, which are computed and in no file, do not count: versions of transformers hold them once or
+    twice, in at most 512 bytes each.
+    """
+    named = (
+        pair
+        for module in modules
+        for pair in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    )
+    tensors = {id(tensor): tensor for name, tensor in named if not name.endswith(ROTARY)}
     return sum(padded(tensor.nbytes) for tensor in tensors.values())
 
 
@@ -206,29 +220,29 @@ def vae_activations(config: WanVAEConfig, pixels: int, itemsize: int, tile: int 
     return int(vectors * config.base_dim * itemsize)
 
 
-def unpacking(network: nn.Module, itemsize: int) -> int:
+def unpacking(network: Network, itemsize: int) -> int:
     """Bytes for the one quantised layer that is floating point at a time: the largest, and float32 on the way."""
     packed = (getattr(module, "packed", None) for module in network.modules())
     largest = max((math.prod(weight.shape) for weight in packed if weight is not None), default=0)
-    return largest * itemsize + UNPACKING_COPIES * 4 * min(largest, CHUNK)
+    return largest * itemsize + UNPACKING_COPIES * 4 * min(largest, UNPACKED_AT_ONCE)
 
 
-def itemsize(network: nn.Module) -> int:
+def itemsize(network: Network) -> int:
     """Bytes of a number in a network's activations: those of most biases and norms, which are never kept otherwise."""
-    return Counter(p.dtype.itemsize for p in network.parameters() if p.ndim == 1).most_common(1)[0][0]
+    return Counter(p.element_size() for _, p in network.named_parameters() if p.ndim == 1).most_common(1)[0][0]
 
 
 class Needs:
-    """What the networks take while they work, in bytes. They may be empty, on the meta device.
+    """What the networks take while they work, in bytes. Outlines of them do as well.
 
     `networks` are the "encoder" (transformers'), the "mmdit" and the "vae", the order in which they work.
     """
 
-    def __init__(self, encoder: nn.Module, mmdit: nn.Module, vae: nn.Module):
+    def __init__(self, encoder: Network, mmdit: Network, vae: Network):
         self.networks = {"encoder": encoder, "mmdit": mmdit, "vae": vae}
         backbone = getattr(encoder, "model", encoder)
         # The decoder first, so that it gets the room: an answer runs it for each token, the vision tower once.
-        self.groups: dict[str, dict[str, nn.ModuleList]] = {
+        self.groups: dict[str, dict[str, Any]] = {
             "encoder": {"decoder layers": backbone.language_model.layers, "vision blocks": backbone.visual.blocks},
             "mmdit": {"blocks": mmdit.double_blocks},
             "vae": {},
@@ -242,7 +256,7 @@ class Needs:
         """Of all parts together."""
         return sum(self.part(name).weights for name in self.networks)
 
-    def part(self, name: str, idle: Iterable[nn.Module] = ()) -> Part:
+    def part(self, name: str, idle: Iterable[Network] = ()) -> Part:
         return measure(name, self.networks[name], self.groups[name], idle)
 
     def encoder(self, pixels: int, text_tokens: int) -> int:

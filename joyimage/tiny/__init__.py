@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, TypeAlias
 
 from .. import checkpoints
-from ..encoder import Encoder
-from ..mmdit import MMDiT
-from ..vae import WanVAE
+
+if TYPE_CHECKING:  # plans need the files' places, and no torch
+    import torch
+    from torch import Tensor
+
+    from ..encoder import Encoder
+    from ..mmdit import MMDiT
+    from ..vae import WanVAE
+
+    Device: TypeAlias = torch.device | str | None
 
 BASE_SIZE = 64  # side in pixels of the squares that it makes
 FOLDER = Path(__file__).parent
@@ -25,19 +28,23 @@ FILES = {part: FOLDER / f"{part}.safetensors" for part in ("mmdit", "vae", "enco
 TOKENIZER = FOLDER / "tokenizer"
 PREVIEW = FOLDER / "preview.safetensors"
 
-Device = torch.device | str | None
-
 
 def mmdit(device: Device = None) -> MMDiT:
     """In float32 and eval mode, as all of them; the files hold half precision."""
+    import torch
+
     return checkpoints.load_mmdit(FILES["mmdit"], device=device, dtype=torch.float32)
 
 
 def vae(device: Device = None) -> WanVAE:
+    import torch
+
     return checkpoints.load_vae(FILES["vae"], device=device, dtype=torch.float32)
 
 
 def encoder(device: Device = None) -> Encoder:
+    import torch
+
     return checkpoints.load_encoder(FILES["encoder"], TOKENIZER, device=device, dtype=torch.float32)
 
 
@@ -48,6 +55,8 @@ def build(device: Device = None) -> tuple[MMDiT, WanVAE, Encoder]:
 
 @cache
 def _preview() -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
     return {name: value.float() for name, value in load_file(PREVIEW).items()}
 
 
@@ -56,6 +65,8 @@ def preview(latent: Tensor) -> Tensor:
 
     Linear, and fitted to this model's VAE: true colours at the true size, without its details.
     """
+    from torch.nn import functional
+
     weights = {name: value.to(latent.device) for name, value in _preview().items()}
     padded = functional.pad(latent.squeeze(2).float(), (1, 1, 1, 1), mode="replicate")  # (B, 16, h + 2, w + 2)
     patches = functional.conv2d(padded, weights["factors"], weights["bias"])  # (B, 192, h, w)

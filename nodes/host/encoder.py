@@ -14,9 +14,10 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor, nn
 
-from ...joyimage import checkpoints, operations, tiny
-from ...joyimage.checkpoints.folders import find_tokenizer
+from ...joyimage import checkpoints, tiny
+from ...joyimage.checkpoints.folders import find_tokenizer, open_component
 from ...joyimage.encoder import Encoder
+from ...joyimage.quantisation.layers import Embedding, Linear, replace_layers
 from .model import META, keep_packed
 
 ENCODER = io.Custom("JOYIMAGE_ENCODER")  # the socket of a `ManagedEncoder`
@@ -81,15 +82,15 @@ def use_host_layers(model: nn.Module) -> None:
     The parameters move over as they are. What transformers asks for its device stays as it is, to be loaded always:
     the vision tower's patch embedding, the first parameter and so "the model's", and its position embedding; 14 MB.
     """
-    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, operations.Linear))
+    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, Linear))
     keep_packed(model, {f"{name}.weight": module.packed for name, module in linear if module.packed})
-    plain = [m for m in model.modules() if isinstance(m, operations.Embedding) and not m.packed]
+    plain = [m for m in model.modules() if isinstance(m, Embedding) and not m.packed]
     cast = any(m.weight.dtype != m.dtype for m in plain)  # on a CPU that can't compute in what the weights are kept in
     layers = comfy.ops.manual_cast if cast else comfy.ops.disable_weight_init
-    operations.replace_layers(model, layers, ("visual.pos_embed",), HOST_LAYERS)
+    replace_layers(model, layers, ("visual.pos_embed",), HOST_LAYERS)
 
 
-def host_embedding(layers, m: operations.Embedding) -> nn.Module:
+def host_embedding(layers, m: Embedding) -> nn.Module:
     embedding = layers.Embedding(m.num_embeddings, m.embedding_dim, m.padding_idx, **META)
     embedding.register_forward_hook(lambda _module, _args, rows: rows.to(m.dtype))  # what the rest computes in
     return embedding
@@ -112,5 +113,6 @@ def load_encoder(path: Path | None) -> ManagedEncoder:
         return ManagedEncoder(tiny.encoder(), tiny.BASE_SIZE)
     tokenizer = find_tokenizer(path) or Path(comfy.text_encoders.__path__[0], "qwen25_tokenizer")
     device = comfy.model_management.get_torch_device()
-    encoder = checkpoints.load_encoder(path, tokenizer, compute_device=device)
-    return ManagedEncoder(encoder, checkpoints.base_size(path, "encoder"))
+    source = open_component(path, "encoder")
+    encoder = checkpoints.load_encoder(source, tokenizer, compute_device=device)
+    return ManagedEncoder(encoder, checkpoints.base_size(source, "encoder"))

@@ -14,6 +14,7 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.quant_ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
@@ -21,14 +22,19 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...joyimage import operations, tiny
-from ...joyimage.checkpoints.folders import Source, open_part
+from ...joyimage import tiny
+from ...joyimage.checkpoints.configs import config_of
+from ...joyimage.checkpoints.empty import empty_mmdit
+from ...joyimage.checkpoints.folders import Source, open_component
 from ...joyimage.checkpoints.layouts import detect
-from ...joyimage.checkpoints.load import empty_mmdit, fill
+from ...joyimage.checkpoints.load import fill
+from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
 from ...joyimage.mmdit import MMDiT
-from ...joyimage.quantised import Packed
+from ...joyimage.quantisation import layers
+from ...joyimage.quantisation.formats import Format
+from ...joyimage.quantisation.tensor import QuantizedTensor
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -194,47 +200,49 @@ def load_mmdit(
     return patcher
 
 
-def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, Packed]]:
+def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
     """The MMDiT's sizes, its weights under our names with what the host keeps beside quantised ones, and apart from
     them the quantised ones that the host has no kernels for."""
     if path is None:
         network = tiny.mmdit()
         return network.config, network.state_dict(), {}
-    source = open_part(path, "mmdit")
-    if any(info.encoding and not host_has(info.format) for info in source.info.values()):
+    source = open_component(path, "mmdit")
+    if any(info.quantised and not host_has(info.format) for info in source.info.values()):
         return load_packed(source)
     state = read_tensors(source)
-    names = next(match.names for match in detect(state) if match.part == "mmdit")
-    network = empty_mmdit(source, torch.bfloat16)
-    if missing := sorted(
-        dict(network.named_parameters()).keys() - names.keys()
-    ):  # the host's quantised layers pass over
+    names = next(match.names for match in detect(state) if match.component == "mmdit")
+    config = config_of(source)
+    if missing := sorted(mmdit_shapes(config).keys() - names.keys()):  # the host's quantised layers pass over
         raise CheckpointError(f"{path}: {len(missing)} weights are missing: {', '.join(missing[:12])}")
-    return network.config, {ours: state[theirs] for ours, theirs in names.items()}, {}
+    return config, {ours: state[theirs] for ours, theirs in names.items()}, {}
 
 
-def host_has(form: str) -> bool:
-    return form.startswith(("float8", "int8"))
+def host_has(form: Format) -> bool:
+    """Whether this version of the host has kernels for a quantised format."""
+    return form.comfy in comfy.quant_ops.QUANT_ALGOS
 
 
-def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, Packed]]:
+def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
     """A file in blocks, as `read_mmdit`: matrices as they are, the rest in the dtype that they are computed in."""
-    network = fill(empty_mmdit(source, torch.bfloat16, operations), source, None)
+    network = fill(empty_mmdit(source, torch.bfloat16, layers), source, None)
     packed = {
         f"{name}.weight": module.packed
         for name, module in network.named_modules()
-        if isinstance(module, operations.Quantisable) and module.packed
+        if isinstance(module, layers.Quantisable) and module.packed
     }
     return network.config, {k: v for k, v in network.state_dict().items() if k not in packed_tensors(packed)}, packed
 
 
-def packed_tensors(packed: Mapping[str, Packed]) -> State:
+def packed_tensors(packed: Mapping[str, QuantizedTensor]) -> State:
     """What these weights are in a state dict."""
-    scales = {f"{name}_scale": weight.scale for name, weight in packed.items() if weight.scale is not None}
-    return {name: weight.data for name, weight in packed.items()} | scales
+    state = {name: weight.data for name, weight in packed.items()}
+    for name, weight in packed.items():
+        kinds = zip(("_scale", "_scale_2"), weight.scales, strict=False)
+        state |= {f"{name}{suffix}": scale for suffix, scale in kinds}
+    return state
 
 
-class PackedLinear(operations.Linear, comfy.ops.CastWeightBiasOp):
+class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
     """A quantised layer in the host's terms: it may stay in main memory until it runs, and take a LoRA's patches."""
 
     comfy_cast_weights = True
@@ -260,7 +268,7 @@ class PackedLinear(operations.Linear, comfy.ops.CastWeightBiasOp):
         return None
 
 
-def keep_packed(model: nn.Module, packed: Mapping[str, Packed]) -> None:
+def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None:
     """Put layers for quantised weights into the places of the host's."""
     for name, weight in packed.items():
         path = name.removesuffix(".weight")

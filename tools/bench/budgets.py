@@ -11,17 +11,19 @@ import gc
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from joyimage import operations, quantised
 from joyimage.config import MMDiTConfig
 from joyimage.memory.budget import RESERVES, itemsize, measure, mmdit_activations, parse_size, place, show, unpacking
 from joyimage.memory.streaming import Worker, pinned_for
 from joyimage.mmdit import MMDiT
+from joyimage.quantisation import layers
+from joyimage.quantisation.formats import FORMATS, Scale
+from joyimage.quantisation.tensor import QuantizedTensor
 from joyimage.sampling import guide
 
 from .measure import median_times
@@ -31,18 +33,20 @@ BUDGETS = ("24GB", "16GB", "12GB", "8GB")
 TEXT_TOKENS = (1324, 1314)  # positive and negative prompt, 1024 tokens of them the reference's
 
 
-def fp8(weight: Tensor) -> quantised.Packed:
+def fp8(weight: Tensor) -> QuantizedTensor:
     data = weight.to(torch.float8_e4m3fn).view(torch.uint8)
-    return quantised.Packed(data, torch.tensor(1.0), quantised.fp8(torch.float8_e4m3fn), tuple(weight.shape))
+    form = replace(FORMATS["float8_e4m3fn"], scales=(Scale(),))
+    return QuantizedTensor(data, (torch.tensor(1.0),), form, tuple(weight.shape))
 
 
-def int8(weight: Tensor) -> quantised.Packed:
+def int8(weight: Tensor) -> QuantizedTensor:
     scale = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
     data = (weight / scale).round().to(torch.int8).view(torch.uint8)
-    return quantised.Packed(data, scale, quantised.int8(), tuple(weight.shape))
+    form = replace(FORMATS["int8"], scales=(Scale(rows=1),))
+    return QuantizedTensor(data, (scale,), form, tuple(weight.shape))
 
 
-FORMATS: dict[str, Callable[[Tensor], quantised.Packed] | None] = {"bf16": None, "fp8": fp8, "int8": int8}
+PACKERS: dict[str, Callable[[Tensor], QuantizedTensor] | None] = {"bf16": None, "fp8": fp8, "int8": int8}
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,16 @@ class Row:
 def random_mmdit(config: MMDiTConfig, form: str, dtype: torch.dtype = torch.bfloat16) -> MMDiT:
     """A network in main memory. All its weights are cut from the same noise, which takes no time to draw."""
     with torch.device("meta"):
-        model = MMDiT(config, operations=operations, dtype=dtype)
+        model = MMDiT(config, operations=layers, dtype=dtype)
     largest = max(parameter.numel() for parameter in model.parameters())
     noise = 0.02 * torch.randn(largest, generator=torch.Generator().manual_seed(0))
     for module in model.modules():
         for name, empty in list(module.named_parameters(recurse=False)):
             value = noise[: empty.numel()].to(empty.dtype, copy=True).view(empty.shape)
             setattr(module, name, nn.Parameter(value, requires_grad=False))
-    pack = FORMATS[form]
+    pack = PACKERS[form]
     for layer in model.double_blocks.modules() if pack else ():
-        if isinstance(layer, operations.Linear):
+        if isinstance(layer, layers.Linear):
             layer.pack(pack(layer.weight.data))
     return model.eval()
 
@@ -140,7 +144,7 @@ def table(rows: list[Row], blocks: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.budgets", description=__doc__)
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--formats", nargs="+", choices=PACKERS, default=list(PACKERS))
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--repeats", type=int, default=3, help="timed steps per budget (3)")
     parser.add_argument("--blocks", type=int, default=40, help="fewer where main memory is short (40)")

@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, JoyImageError
-from . import qwen
+from ..quantisation.recipes import SAME, SAME_GGUF, Conversion, Recipe, conversion, restored
 from .companions import METADATA
+from .configs import QUANTISED_DTYPE, config_of
+from .empty import empty_encoder
 from .files import existing
-from .folders import BASE_SIZE_KEY, Source, find_parts, open_part
-from .layouts import PARTS
-from .load import EMPTY, QUANTISED_DTYPE, compare
-from .quantise import SAME, SAME_GGUF, Format, Recipe, format_of, restored
+from .folders import BASE_SIZE_KEY, Source, open_component, open_found
+from .qwen import released_config
+from .shapes import compare, expected_shapes
 from .vae_keys import original_to_diffusers
 from .write import Entry, Writer
 
@@ -76,16 +77,15 @@ def convert(
 
     `output` is a file, ending in .safetensors (.gguf for GGUF), if there is one part; else a folder, which gets each
     part where the layout has it, with its `config.json` and the tokenizer where there are such. `layout` is "comfy" or
-    "diffusers", `format` one of `quantise.FORMATS`; without one every weight stays as it is, quantised or not. A VAE is
-    never quantised. An existing file is replaced once the new one is complete and has been read back.
+    "diffusers", `format` one of `recipes.CONVERSIONS`; without one every weight stays as it is, quantised or not. A VAE
+    is never quantised. An existing file is replaced once the new one is complete and has been read back.
     Raises `CheckpointError` for weights that would not load, or bytes that do not read back; `JoyImageError` for an
     output that cannot be.
     """
-    path, output, wanted = existing(path), Path(output).expanduser(), format_of(format) if format else SAME
+    path, output, wanted = existing(path), Path(output).expanduser(), conversion(format) if format else SAME
     if layout not in PLACES:
         raise JoyImageError(f"unknown layout {layout!r}; choose one of {', '.join(PLACES)}")
-    found = find_parts(path)
-    parts = {part: unit for part, unit in found.items() if part in PARTS}
+    parts, tokenizer = open_found(path)
     if not parts:
         raise CheckpointError(f"{path}: holds no weights of JoyImage; `joyimage inspect` says what it is")
     single = bool(output.suffix) and not output.is_dir()
@@ -93,34 +93,34 @@ def convert(
         raise JoyImageError(f"{output}: is what to convert; give another name for the output")
     if single and len(parts) > 1:
         raise JoyImageError(f"{path}: holds {', '.join(parts)}; give a folder for the output, not {output.name}")
-    plans = []
-    for part, unit in parts.items():
-        plan = make_plan(open_part(unit, part), wanted, layout)
-        target = output if single else output / f"{PLACES[layout][part]}.{plan.file_type}"
-        plans.append((plan, _checked_target(target, plan)))
+    planned = []
+    for part, source in parts.items():
+        contents = contents_of(source, wanted, layout)
+        target = output if single else output / f"{PLACES[layout][part]}.{contents.file_type}"
+        planned.append((contents, _checked_target(target, contents)))
     written = []
-    for plan, target in plans:
+    for contents, target in planned:
         beside = layout == "diffusers" and not single
-        written.append(plan.write(target, None if beside else needed_config(plan.source), progress))
+        written.append(contents.write(target, None if beside else needed_config(contents.source), progress))
         if beside:
-            (target.parent / "config.json").write_text(json.dumps(full_config(plan.source), indent=2) + "\n")
+            (target.parent / "config.json").write_text(json.dumps(full_config(contents.source), indent=2) + "\n")
     if not single:
-        _copy_companions(path, found.get("tokenizer"), output, layout)
+        _copy_companions(path, tokenizer, output, layout)
     return written
 
 
-def _checked_target(target: Path, plan: Plan) -> Path:
-    if target.suffix != f".{plan.file_type}":
-        kept = " (a VAE is not quantised)" if plan.source.match.part == "vae" else ""
-        raise JoyImageError(f"{target}: the output is a {plan.file_type} file{kept}; name it .{plan.file_type}")
-    if any(target.exists() and target.samefile(file) for file in plan.source.weights.files):
+def _checked_target(target: Path, contents: Contents) -> Path:
+    if target.suffix != f".{contents.file_type}":
+        kept = " (a VAE is not quantised)" if contents.source.component == "vae" else ""
+        raise JoyImageError(f"{target}: the output is a {contents.file_type} file{kept}; name it .{contents.file_type}")
+    if any(target.exists() and target.samefile(file) for file in contents.source.weights.files):
         raise JoyImageError(f"{target}: is a file to convert; give another name for the output")
     return target
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a part's file will hold: for each of our names its name there and the recipe."""
+class Contents:
+    """What a component's file will hold: for each of our names its name there and the recipe."""
 
     source: Source
     file_type: str
@@ -143,7 +143,7 @@ class Plan:
             writer.finish(bar)
         formats = Counter(entry.type for entry in entries)
         kept = Counter(recipe.kept for recipe in self.recipes.values() if recipe.kept)
-        return Written(self.source.match.part, str(target), target.stat().st_size, dict(formats), dict(kept))
+        return Written(self.source.component, str(target), target.stat().st_size, dict(formats), dict(kept))
 
     def _copy(self, writer: Writer, bar: tqdm) -> None:
         """Read, encode and write, opening the source anew now and then: what was read of it counts as memory."""
@@ -151,7 +151,7 @@ class Plan:
         for name, recipe in self.recipes.items():
             if read > RELEASE_BYTES:
                 source.weights.release()
-                source, read = open_part(source.path, source.match.part), 0
+                source, read = open_component(source.path, source.component).fitted(source.known), 0
             read += source.info[name].nbytes
             for piece, tensor in zip(recipe.pieces, recipe.encode(source.read(name)), strict=True):
                 writer.write(self.names[name] + piece.suffix, tensor)
@@ -164,7 +164,7 @@ class Plan:
         if config:
             added["config"] = json.dumps(config)
         if self.file_type == "gguf":
-            return {GGUF_KEY: ARCHITECTURES[self.source.match.part], **added}
+            return {GGUF_KEY: ARCHITECTURES[self.source.component], **added}
         layers = {
             self.names[name].removesuffix(".weight"): recipe.settings
             for name, recipe in self.recipes.items()
@@ -176,28 +176,29 @@ class Plan:
         return kept | ({"format": "pt"} | added if added else {})  # transformers refuses metadata without a format
 
 
-def make_plan(source: Source, format: Format, layout: str) -> Plan:
+def contents_of(source: Source, wanted: Conversion, layout: str) -> Contents:
     """Settle names and recipes. Raises `CheckpointError` for weights that would not load."""
-    part = source.match.part
-    if difference := str(compare(EMPTY[part](source, torch.bfloat16), source)):
+    component, expected = source.component, expected_shapes(source)
+    if difference := str(compare(expected, source)):
         raise CheckpointError(f"{source.path}: would not load: {difference}")
-    whole = [name for name, info in source.info.items() if not (info.encoding or info.dtype.is_floating_point)]
+    source = source.fitted(expected)
+    whole = [name for name, info in source.info.items() if not info.floating]
     if whole:
-        raise CheckpointError(
-            f"{source.path}: would not load: {whole[0]} is {source.info[whole[0]].format} without scale"
-        )
-    if part == "vae" and (format.recipes or format.file_type == "gguf"):
-        format = SAME
-    if format is SAME and GGUF_KEY in source.weights.metadata and part != "vae":
-        format = SAME_GGUF
+        name = source.info[whole[0]].format.name
+        raise CheckpointError(f"{source.path}: would not load: {whole[0]} is {name} without scale")
+    if component == "vae" and (wanted.recipes or wanted.file_type == "gguf"):
+        wanted = SAME
+    if wanted is SAME and GGUF_KEY in source.weights.metadata and component != "vae":
+        wanted = SAME_GGUF
     recipes = {}
     for name, info in source.info.items():
-        if info.encoding and format is (SAME_GGUF if info.encoding.block > 1 else SAME):
-            recipes[name] = restored(source.read(name))
+        if info.quantised and wanted is (SAME_GGUF if info.format.ggml else SAME):
+            recipes[name] = restored(info.format, info.shape)
         else:
-            recipes[name] = format.recipe(part, name, info.shape, QUANTISED_DTYPE if info.encoding else info.dtype)
-    renamed = original_to_diffusers(source.info) if (part, layout) == ("vae", "diffusers") else {}
-    return Plan(source, format.file_type, {name: renamed.get(name, name) for name in source.info}, recipes)
+            dtype = QUANTISED_DTYPE if info.quantised else info.format.name
+            recipes[name] = wanted.recipe(component, name, info.shape, dtype)
+    renamed = original_to_diffusers(source.info) if (component, layout) == ("vae", "diffusers") else {}
+    return Contents(source, wanted.file_type, {name: renamed.get(name, name) for name in source.info}, recipes)
 
 
 # -- configurations ---------------------------------------------------------------------------------------------------
@@ -205,12 +206,12 @@ def make_plan(source: Source, format: Format, layout: str) -> Plan:
 
 def full_config(source: Source) -> dict[str, Any]:
     """The `config.json` that Diffusers or transformers want: the one that came with the weights, else one made up."""
-    wanted = "text_config" if source.match.part == "encoder" else "_class_name"
+    wanted = "text_config" if source.component == "encoder" else "_class_name"
     if wanted in source.config:
         return source.config
-    if source.match.part == "encoder":
-        return {"architectures": ["Qwen3VLForConditionalGeneration"], **qwen.released_config(source.shapes)}
-    return DIFFUSERS_CONFIGS[source.match.part](EMPTY[source.match.part](source, torch.bfloat16).config)
+    if source.component == "encoder":
+        return {"architectures": ["Qwen3VLForConditionalGeneration"], **released_config(source.shapes)}
+    return DIFFUSERS_CONFIGS[source.component](config_of(source))
 
 
 def _mmdit_config(config: MMDiTConfig) -> dict[str, Any]:
@@ -249,13 +250,18 @@ def needed_config(source: Source) -> dict[str, Any] | None:
     """The configuration if a file without one would load as something else."""
     if not source.config:
         return None
-    part, bare = source.match.part, replace(source, config={})
     try:
-        configs = [EMPTY[part](one, torch.bfloat16).config for one in (source, bare)]
-    except CheckpointError:  # shapes alone do not tell, or it would not load at all, which the plan says
+        given, inferred = _whole_config(source), _whole_config(replace(source, config={}))
+    except CheckpointError:  # shapes alone do not tell, or it would not load at all, which `contents_of` says
         return source.config
-    given, inferred = (config.to_dict() for config in configs) if part == "encoder" else configs
     return None if given == inferred else source.config
+
+
+def _whole_config(source: Source) -> Any:
+    """All that a network is built from, not its sizes alone."""
+    if source.component != "encoder":
+        return config_of(source)
+    return empty_encoder(source, torch.bfloat16).config.to_dict()
 
 
 def _copy_companions(path: Path, tokenizer: Path | None, output: Path, layout: str) -> None:

@@ -1,10 +1,9 @@
-"""How weights are stored in each format that can be written, and which of them stay in higher precision."""
+"""How weights are written in each format that `convert` offers."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -14,42 +13,15 @@ import torch
 from torch import Tensor
 
 from ..errors import JoyImageError
-from ..quantised import Packed, rotate
+from .formats import FORMATS, NO_BLOCKS, Format, why_kept
 from .kquants import QUANTIZERS, SUPER_BLOCK
+from .tensor import QuantizedTensor, dense, rotate, tiled
 
-CHUNK = 2**20  # elements quantised at a time: bounds what the arithmetic needs in between to about 60 MiB
+QUANTISED_AT_ONCE = 2**20  # weights: bounds what the arithmetic needs in between to about 60 MiB
 FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
 ROTATIONS = (256, 64, 16)  # groups of columns that ConvRot rotates together; ComfyUI's kernels are fastest at 256
 LEGACY_BLOCK = 32  # weights that share a scale in GGUF's Q8_0 and older types
-
-# Names of weights that stay in the precision they have, and why. Besides, whatever is no matrix stays: biases, norms
-# and modulation tables are 0.02 % of the weights, and each is added to or multiplied into every token.
-KEPT: dict[str, tuple[tuple[str, str], ...]] = {
-    "mmdit": (
-        (r"condition_embedder\.time_", "its six vectors shift, scale and gate every token of every block"),
-        (r"condition_embedder\.text_embedder\.", "the first layers of the text: no later one can make up for an error"),
-        (r"img_in\.", "the first layer of the picture: 64 numbers become a token"),
-        (r"proj_out\.", "the last layer: its errors are errors of the velocity"),
-    ),
-    "encoder": (
-        (r"(.*\.)?embed_tokens\.", "the first layer of the text; its rows are looked up, so its size costs no time"),
-        (r"lm_head\.", "the last layer: the likeliest word can hang on the third decimal"),
-        (r"(.*\.)?visual\.(patch_embed|pos_embed)\.", "the first layers of a picture"),
-        (
-            r"(.*\.)?visual\.(merger|deepstack_merger_list)\.",
-            "the last layers of a picture: all that text sees of it",
-        ),
-    ),
-    "vae": ((r"", "1.5 % of the weights, whose errors are errors of pixels"),),
-}
-NO_MATRIX = "biases, norms, tables and kernels: small, and used by every token"
-NO_BLOCKS = "rows that do not divide into the format's blocks"
-
-
-def why_kept(part: str, name: str, shape: tuple[int, ...]) -> str | None:
-    """Why the weight `name` (ours) of a part is not quantised; None if it is."""
-    reasons = (reason for pattern, reason in KEPT[part] if re.match(pattern, name))
-    return next(reasons, None) or (None if len(shape) == 2 else NO_MATRIX)
+IN_GGUF = ("float32", "float16", "bfloat16")  # the dtypes that are written there
 
 
 @dataclass(frozen=True)
@@ -71,81 +43,64 @@ class Recipe:
     """
 
     pieces: tuple[Piece, ...]
-    encode: Callable[[Tensor | Packed], tuple[Tensor, ...]]
+    encode: Callable[[Tensor | QuantizedTensor], tuple[Tensor, ...]]
     settings: Mapping[str, Any] | None = None
     kept: str | None = None
 
 
 @dataclass(frozen=True)
-class Format:
-    """A format that `convert` writes. Without a `dtype` what is not quantised keeps its own.
+class Conversion:
+    """One of what `convert` offers. Without a `dtype`, by its name, what is not quantised keeps its own.
 
     `recipes` make the recipe for a matrix from its shape; the first that is not None counts. `file_type` is "gguf" or
     "safetensors".
     """
 
     name: str
-    dtype: torch.dtype | None = None
+    dtype: str | None = None
     recipes: tuple[Callable[[tuple[int, ...]], Recipe | None], ...] = ()
     file_type: str = "safetensors"
 
-    def recipe(self, part: str, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Recipe:
+    def recipe(self, component: str, name: str, shape: tuple[int, ...], dtype: str) -> Recipe:
         """How to store the weight `name` (ours), which is of this shape and dtype."""
         same = plain(shape, self.dtype or dtype, self.file_type)
         if not self.recipes:
             return same
-        if reason := why_kept(part, name, shape):
+        if reason := why_kept(component, name, shape):
             return replace(same, kept=reason)
         made = filter(None, (make(shape) for make in self.recipes))
         return next(made, replace(same, kept=NO_BLOCKS))
 
 
-TYPE_CODES = {  # in the header of each file type
-    "safetensors": {
-        torch.float64: "F64",
-        torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.float8_e4m3fn: "F8_E4M3",
-        torch.float8_e5m2: "F8_E5M2",
-        torch.int64: "I64",
-        torch.int32: "I32",
-        torch.int16: "I16",
-        torch.int8: "I8",
-        torch.uint8: "U8",
-        torch.bool: "BOOL",
-    },
-    "gguf": {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
-}
-
-
-def plain(shape: tuple[int, ...], dtype: torch.dtype, file_type: str = "safetensors") -> Recipe:
+def plain(shape: tuple[int, ...], dtype: str, file_type: str = "safetensors") -> Recipe:
     """A tensor as it is, or rounded to another floating dtype; GGUF takes float64 as float32."""
-    codes = TYPE_CODES[file_type]
-    dtype = dtype if dtype in codes else torch.float32
-    piece = Piece("", codes[dtype], shape, math.prod(shape) * dtype.itemsize)
-    return Recipe((piece,), lambda weight: (dense(weight).to(dtype),))
+    form = FORMATS[dtype if file_type == "safetensors" or dtype in IN_GGUF else "float32"]
+    piece = Piece("", form.code, shape, form.nbytes(shape))
+    return Recipe((piece,), lambda weight: (dense(weight).to(getattr(torch, form.name)),))
 
 
-def restored(packed: Packed) -> Recipe:
+def restored(form: Format, shape: tuple[int, ...]) -> Recipe:
     """A quantised weight as it is; what ComfyUI has renamed since, under its present names."""
-    encoding, scale = packed.encoding, packed.scale
-    code, name = STORED.get(encoding.name, (encoding.name, None))
-    pieces = [Piece("", code, packed.shape, packed.data.nbytes)]
-    if scale is None:
-        return Recipe(tuple(pieces), lambda weight: (weight.data,))
-    pieces.append(Piece("_scale", "F32", tuple(scale.shape), scale.nbytes))
-    settings = {"format": name, **rotation(encoding.rotation)}
-    return Recipe(tuple(pieces), lambda weight: (weight.data, weight.scale), settings)
+    if form.ggml:  # one name everywhere
+        return Recipe((Piece("", form.name, shape, form.nbytes(shape)),), lambda weight: (weight.data,))
+    whole = form.filled_up(shape)
+    size = whole if form.block == 1 else (whole[0], form.nbytes(whole) // whole[0])
+    pieces = [Piece("", FORMATS[form.stored or form.name].code, size, form.nbytes(whole))]
+    for kind in form.scales:
+        size, number = kind.stored_shape(whole), FORMATS[kind.dtype]
+        pieces.append(Piece(kind.suffix, number.code, size, number.nbytes(size)))
+    settings = {"format": form.comfy, **rotation(form.rotation)} if form.scales else None
+    return Recipe(tuple(pieces), lambda weight: _as_stored(weight, pieces), settings)
 
 
-# By the encoding's name: dtype in safetensors and ComfyUI's name; GGUF's types have one name everywhere
-STORED = {
-    "float8_e4m3fn": ("F8_E4M3", "float8_e4m3fn"),
-    "float8_e5m2": ("F8_E5M2", "float8_e5m2"),
-    "int8": ("I8", "int8_tensorwise"),
-    "int8_convrot": ("I8", "int8_tensorwise"),
-}
+def _as_stored(weight: QuantizedTensor, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
+    """The tensors of a quantised weight, filled up to what a file has."""
+    data = weight.data
+    if data.nbytes != pieces[0].nbytes:
+        data = data.new_zeros(pieces[0].shape)
+        data[: len(weight.data), : weight.data.shape[1]] = weight.data
+    kinds = zip(weight.scales, weight.format.scales, pieces[1:], strict=True)
+    return data, *(tiled(scale, piece.shape) if kind.tiled else scale for scale, kind, piece in kinds)
 
 
 def rotation(group: int) -> dict[str, Any]:
@@ -153,14 +108,10 @@ def rotation(group: int) -> dict[str, Any]:
     return {"convrot": True, "convrot_groupsize": group} if group else {}
 
 
-def dense(weight: Tensor | Packed) -> Tensor:
-    return weight.dense(torch.float32) if isinstance(weight, Packed) else weight
-
-
-def by_rows(weight: Tensor | Packed, quantise: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def by_rows(weight: Tensor | QuantizedTensor, quantise: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Apply `quantise` to some float32 rows of a matrix at a time, and join what it gives."""
     weight = dense(weight)
-    step = max(1, CHUNK // weight.shape[1])
+    step = max(1, QUANTISED_AT_ONCE // weight.shape[1])
     joined: tuple[Tensor, ...] = ()
     for start in range(0, len(weight), step):
         parts = quantise(weight[start : start + step].float())
@@ -176,7 +127,7 @@ def by_rows(weight: Tensor | Packed, quantise: Callable[[Tensor], tuple[Tensor, 
 def fp8(shape: tuple[int, ...]) -> Recipe:
     """float8 e4m3 with one scale: three bits of mantissa, 2.6 % off on average."""
 
-    def encode(weight: Tensor | Packed) -> tuple[Tensor, Tensor]:
+    def encode(weight: Tensor | QuantizedTensor) -> tuple[Tensor, Tensor]:
         weight = dense(weight)
         low, high = weight.aminmax()
         peak = torch.maximum(-low, high).float()
@@ -242,27 +193,27 @@ def ggml(kind: str) -> Callable[[tuple[int, ...]], Recipe | None]:
     return make
 
 
-def _gguf_format(kind: str) -> Format:
+def _gguf(kind: str) -> Conversion:
     kinds = (kind, FALLBACK[kind]) if kind in FALLBACK else (kind,)
-    return Format(f"gguf:{kind}", recipes=tuple(map(ggml, kinds)), file_type="gguf")
+    return Conversion(f"gguf:{kind}", recipes=tuple(map(ggml, kinds)), file_type="gguf")
 
 
-FORMATS: dict[str, Format] = {
-    "fp32": Format("fp32", torch.float32),
-    "bf16": Format("bf16", torch.bfloat16),
-    "fp16": Format("fp16", torch.float16),
-    "fp8": Format("fp8", recipes=(fp8,)),
-    "int8": Format("int8", recipes=(int8,)),
-    **{f"gguf:{kind}": _gguf_format(kind) for kind in (*QUANTIZERS, *LEGACY)},
-    **{f"gguf:{name}": Format(f"gguf:{name}", dtype, file_type="gguf")
-       for name, dtype in (("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16))},
+CONVERSIONS: dict[str, Conversion] = {
+    "fp32": Conversion("fp32", "float32"),
+    "bf16": Conversion("bf16", "bfloat16"),
+    "fp16": Conversion("fp16", "float16"),
+    "fp8": Conversion("fp8", recipes=(fp8,)),
+    "int8": Conversion("int8", recipes=(int8,)),
+    **{f"gguf:{kind}": _gguf(kind) for kind in (*QUANTIZERS, *LEGACY)},
+    **{f"gguf:{FORMATS[name].code}": Conversion(f"gguf:{FORMATS[name].code}", name, file_type="gguf")
+       for name in IN_GGUF},
 }  # fmt: skip
-SAME, SAME_GGUF = Format("same"), Format("same", file_type="gguf")  # as the file has it
+SAME, SAME_GGUF = Conversion("same"), Conversion("same", file_type="gguf")  # as the file has it
 
 
-def format_of(name: str) -> Format:
-    """One of `FORMATS` by its name, in any case; raises `JoyImageError` naming them all."""
-    found = next((known for key, known in FORMATS.items() if key.lower() == name.lower()), None)
+def conversion(name: str) -> Conversion:
+    """One of `CONVERSIONS` by its name, in any case; raises `JoyImageError` naming them all."""
+    found = next((known for key, known in CONVERSIONS.items() if key.lower() == name.lower()), None)
     if found is None:
-        raise JoyImageError(f"unknown format {name!r}; choose one of {', '.join(FORMATS)}")
+        raise JoyImageError(f"unknown format {name!r}; choose one of {', '.join(CONVERSIONS)}")
     return found

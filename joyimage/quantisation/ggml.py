@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .quantised import Encoding
+from .formats import FORMATS
 
 
 def fields(data: Tensor, bits: int, width: int) -> Tensor:
@@ -108,37 +108,26 @@ def q6_k(blocks: Tensor) -> Tensor:
     return (scale[..., None] * signed(values, 32).reshape(-1, 16, 16)).flatten(1)
 
 
-def _encoding(name: str, block: int, block_bytes: int, function: Callable[[Tensor], Tensor] | None = None) -> Encoding:
-    def unpack(rows: Tensor, _scale: None) -> Tensor:
-        return function(rows.reshape(-1, block_bytes)).view(len(rows), -1)
-
-    return Encoding(name, unpack if function else None, block, block_bytes)
-
-
-# By the number that a GGUF file has for it. What comes without a function is recognised and not supported.
-ENCODINGS = {
-    2: _encoding("Q4_0", 32, 18, q4_0),
-    3: _encoding("Q4_1", 32, 20, q4_1),
-    6: _encoding("Q5_0", 32, 22, q5_0),
-    7: _encoding("Q5_1", 32, 24, q5_1),
-    8: _encoding("Q8_0", 32, 34, q8_0),
-    9: _encoding("Q8_1", 32, 40),
-    10: _encoding("Q2_K", 256, 84, q2_k),
-    11: _encoding("Q3_K", 256, 110, q3_k),
-    12: _encoding("Q4_K", 256, 144, q4_k),
-    13: _encoding("Q5_K", 256, 176, q5_k),
-    14: _encoding("Q6_K", 256, 210, q6_k),
-    15: _encoding("Q8_K", 256, 292),
-    16: _encoding("IQ2_XXS", 256, 66),
-    17: _encoding("IQ2_XS", 256, 74),
-    18: _encoding("IQ3_XXS", 256, 98),
-    19: _encoding("IQ1_S", 256, 50),
-    20: _encoding("IQ4_NL", 32, 18),
-    21: _encoding("IQ3_S", 256, 110),
-    22: _encoding("IQ2_S", 256, 82),
-    23: _encoding("IQ4_XS", 256, 136),
-    29: _encoding("IQ1_M", 256, 56),
-    34: _encoding("TQ1_0", 256, 54),
-    35: _encoding("TQ2_0", 256, 66),
-    39: _encoding("MXFP4", 32, 17),
+# By the format's name
+UNPACK: dict[str, Callable[[Tensor], Tensor]] = {
+    "Q4_0": q4_0,
+    "Q4_1": q4_1,
+    "Q5_0": q5_0,
+    "Q5_1": q5_1,
+    "Q8_0": q8_0,
+    "Q2_K": q2_k,
+    "Q3_K": q3_k,
+    "Q4_K": q4_k,
+    "Q5_K": q5_k,
+    "Q6_K": q6_k,
 }
+
+
+def unpack_rows(name: str) -> Callable[..., Tensor]:
+    """What unpacks rows (n, row bytes) of a format to (n, columns), as `tensor.Unpack`; scales are in the blocks."""
+    function, size = UNPACK[name], FORMATS[name].block_bytes
+
+    def unpack(data: Tensor, *_) -> Tensor:
+        return function(data.reshape(-1, size)).view(len(data), -1)
+
+    return unpack

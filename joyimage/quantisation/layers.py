@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Conv3d, LayerNorm, RMSNorm
 
-from .quantised import Packed, rotate
+from .formats import Format
+from .tensor import QuantizedTensor, rotate
 
 __all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "replace_layers"]
 
@@ -22,34 +23,38 @@ __all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "r
 class Quantisable(nn.Module):
     """A layer whose `weight` may be a quantised one's bytes, with its scales beside it in `weight_scale`.
 
-    Both move with the layer. `packed` is the whole weight as it is kept, None as long as it is a plain one.
+    Where it has two kinds of scales, the others are `weight_scale_2`. All move with the layer. `packed` is the whole
+    weight as it is kept, None as long as it is a plain one.
     """
 
     weight: nn.Parameter
     weight_scale: Tensor | None
-    _template: Packed | None = None  # encoding and shape; its tensors are those of the layer
+    weight_scale_2: Tensor | None
+    _quantised: tuple[Format, tuple[int, ...]] | None = None  # format and shape of what is packed
 
-    def pack(self, packed: Packed) -> None:
+    def pack(self, packed: QuantizedTensor) -> None:
         """Keep this weight (rows, columns) quantised."""
         self.weight = nn.Parameter(packed.data, requires_grad=False)
-        self.register_buffer("weight_scale", packed.scale)
-        meta = torch.empty(0, dtype=torch.uint8, device="meta")
-        self._template = Packed(meta, None, packed.encoding, packed.shape)
+        scale, scale_2 = (*packed.scales, None, None)[:2]
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_scale_2", scale_2)
+        self._quantised = packed.format, packed.shape
 
     @property
-    def packed(self) -> Packed | None:
-        if self._template is None or self.weight.dtype != torch.uint8:  # a host may put a plain weight in its place
+    def packed(self) -> QuantizedTensor | None:
+        if self._quantised is None or self.weight.dtype != torch.uint8:  # a host may put a plain weight in its place
             return None
-        return Packed(self.weight, self.weight_scale, self._template.encoding, self._template.shape)
+        scales = tuple(scale for scale in (self.weight_scale, self.weight_scale_2) if scale is not None)
+        return QuantizedTensor(self.weight, scales, *self._quantised)
 
 
 class Linear(Quantisable, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if (packed := self.packed) is None:
             return F.linear(x, self.weight.to(x.dtype), self.bias)
-        if packed.encoding.rotation:
+        if packed.format.rotation:
             # turning the input costs tokens, turning the weight back its rows: 24,576 in the widest layer
-            return F.linear(rotate(x, packed.encoding.rotation), packed.dense_rotated(x.dtype), self.bias)
+            return F.linear(rotate(x, packed.format.rotation), packed.dense_rotated(x.dtype), self.bias)
         return F.linear(x, packed.dense(x.dtype), self.bias)
 
 

@@ -1,0 +1,96 @@
+"""Sizes and precision of the network that a file is for, from names, shapes and configurations, without torch."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..config import MMDiTConfig, WanVAEConfig
+from ..errors import CheckpointError
+from .folders import Source
+from .qwen import HEAD, EncoderConfig, released_config
+
+Result = TypeVar("Result")
+
+QUANTISED_DTYPE = "bfloat16"  # what quantised weights compute in: the published weights' dtype
+DIFFUSERS_THETA = 256.0  # Diffusers' class default, in force where its config.json does not say
+
+
+def config_of(source: Source) -> Any:
+    """The sizes of a source's network: an `MMDiTConfig`, `WanVAEConfig` or `EncoderConfig`.
+
+    Raises `CheckpointError` where names, shapes and configuration do not tell them.
+    """
+    return checked(source, CONFIGS[source.component])
+
+
+def mmdit_config(source: Source) -> MMDiTConfig:
+    config = MMDiTConfig.from_shapes(source.shapes, **_rotary(source.config))
+    wanted = source.config.get("num_layers", config.num_layers)
+    if wanted > config.num_layers:
+        raise CheckpointError(f"it has {config.num_layers} blocks, its config.json says {wanted}; download it again")
+    return config
+
+
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """What Diffusers' configuration says of the rotary embedding."""
+    if "_class_name" in config:
+        if not str(config["_class_name"]).startswith("JoyImage"):
+            return {}
+        config = {"theta": DIFFUSERS_THETA} | config
+    convert = {"theta": ("theta", float), "rope_dim_list": ("rope_dims", tuple)}
+    return {ours: to(config[name]) for name, (ours, to) in convert.items() if config.get(name) is not None}
+
+
+def vae_config(source: Source) -> WanVAEConfig:
+    statistics = ("latents_mean", "latents_std")
+    given = {name: source.config[name] for name in statistics if source.config.get(name)}
+    return WanVAEConfig.from_shapes(source.shapes, **{k: tuple(map(float, v)) for k, v in given.items()})
+
+
+def encoder_config(source: Source) -> EncoderConfig:
+    return EncoderConfig.of(encoder_config_of(source), head=HEAD in source.match.names)
+
+
+def encoder_config_of(source: Source) -> dict[str, Any]:
+    """The whole configuration beside the weights, else a released one."""
+    return source.config if "text_config" in source.config else released_config(source.shapes)
+
+
+CONFIGS: dict[str, Callable[[Source], Any]] = {"mmdit": mmdit_config, "vae": vae_config, "encoder": encoder_config}
+
+
+def checked(source: Source, read: Callable[[Source], Result]) -> Result:
+    """Read sizes; what is wrong with them is wrong with this file."""
+    try:
+        largest = max(int(n) for name in source.match.names for n in re.findall(r"\.(\d+)\.", name))
+        if largest > len(source.match.names):  # a network of that many blocks would be built
+            raise CheckpointError(f"it numbers a block {largest} among {len(source.match.names)} tensors")
+        return read(source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{source.path}: its config.json has an entry that cannot be used ({error})") from None
+
+
+def own_dtype(source: Source) -> str:
+    """The dtype that most of a component's bytes have, bfloat16 where some are quantised.
+
+    Raises `CheckpointError` if nothing can compute in it.
+    """
+    if any(info.quantised for info in source.info.values()):
+        return QUANTISED_DTYPE
+    sizes: Counter[str] = Counter()
+    computes = {}
+    for info in source.info.values():
+        sizes[info.format.name] += info.nbytes
+        computes[info.format.name] = info.format.computes
+    name = max(sizes, key=sizes.__getitem__)
+    if not computes[name]:
+        raise CheckpointError(
+            f"{source.path}: its weights are {name} without scales, in which nothing can compute; "
+            "get a bf16, fp8, int8 or GGUF file"
+        )
+    return name
