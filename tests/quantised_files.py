@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from comfy_kitchen.tensor import TensorWiseINT8Layout
+from comfy_kitchen.tensor import TensorCoreMXFP8Layout, TensorCoreNVFP4Layout, TensorWiseINT8Layout
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -128,6 +128,24 @@ def int8_convrot(path: Path, state: State, chosen: Names) -> Path:
     return write(path, state, chosen, quantise)
 
 
+def mxfp8(path: Path, state: State, chosen: Names) -> Path:
+    """What comfy-kitchen makes of matrices: exponents of 32 columns each, in tiles; odd sizes filled up with zeros."""
+    return write(path, state, chosen, lambda name, tensor: in_tiles(name, tensor, "mxfp8", TensorCoreMXFP8Layout))
+
+
+def nvfp4(path: Path, state: State, chosen: Names) -> Path:
+    """The same with two numbers in a byte, scales of 16 columns each and one for all."""
+    return write(path, state, chosen, lambda name, tensor: in_tiles(name, tensor, "nvfp4", TensorCoreNVFP4Layout))
+
+
+def in_tiles(name: str, tensor: Tensor, form: str, layout: type) -> State:
+    if tensor.ndim != 2:
+        return {name: tensor.to(torch.bfloat16)}
+    stored = layout.state_dict_tensors(*layout.quantize(tensor.float()))
+    note = {f"{layer(name)}.comfy_quant": json_tensor({"format": form})}
+    return {f"{name}{suffix}": value for suffix, value in stored.items()} | note
+
+
 def gguf_of(kind: str) -> Callable[[Path, State, Names], Path]:
     return lambda path, state, chosen: write_gguf(path, state, chosen, kind)
 
@@ -173,6 +191,8 @@ FORMATS = {
     "fp8 rows": (fp8_rows, 3e-2),
     "int8": (int8, 3e-2),
     "int8_convrot": (int8_convrot, 3e-2),
+    "mxfp8": (mxfp8, 3e-2),
+    "nvfp4": (nvfp4, 1.2e-1),
     "Q8_0": (gguf_of("Q8_0"), 1e-2),
     "Q6_K": (gguf_of("Q6_K"), 3e-2),
     "Q4_K": (gguf_of("Q4_K"), 1e-1),

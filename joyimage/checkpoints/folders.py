@@ -54,7 +54,8 @@ class Source:
         bias = self.match.names.get(f"{ours.removesuffix('weight')}bias")
         if shape is None and bias is not None:  # which is not filled up, and so tells the number of rows
             shape = (*self.weights.info[bias].shape[:1], *info.shape[1:])
-        return replace(info, shape=shape) if shape and info.format.filled_up(shape) == info.shape else info
+        fits = shape and info.format.filled_up(shape) == info.shape and not shape[-1] % info.format.block
+        return replace(info, shape=shape) if fits else info
 
     def read(self, name: str) -> Tensor | QuantizedTensor:
         """The tensor of this name of ours: a view of the mapped file where that can be."""

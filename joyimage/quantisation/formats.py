@@ -107,6 +107,7 @@ def _blocks(name: str, number: int, block: int, block_bytes: int, kind: str = QU
 BLOCK_SCALES = "float8_e8m0fnu"  # powers of two: an exponent, and nothing else
 TILED_32 = Scale(1, 32, BLOCK_SCALES, tiled=True)
 TILED_16 = Scale(1, 16, "float8_e4m3fn", tiled=True)
+WHOLE_2 = Scale(suffix="_scale_2")
 
 # fmt: off
 FORMATS = {row.name: row for row in (
@@ -125,6 +126,7 @@ FORMATS = {row.name: row for row in (
     Format("int8", "I8", 24, kind=QUANTISED, comfy="int8_tensorwise"),
     Format("int8_convrot", kind=QUANTISED, comfy="int8_tensorwise", stored="int8", rotation=256),
     Format("mxfp8", kind=QUANTISED, comfy="mxfp8", stored="float8_e4m3fn", scales=(TILED_32,), multiple=32),
+    Format("nvfp4", block=2, kind=QUANTISED, comfy="nvfp4", stored="uint8", scales=(TILED_16, WHOLE_2), multiple=16),
     _blocks("Q4_0", 2, 32, 18),
     _blocks("Q4_1", 3, 32, 20),
     _blocks("Q5_0", 6, 32, 22),

@@ -200,6 +200,16 @@ def elements(dtype: torch.dtype) -> Unpack:
     return lambda data, scales, form: scaled(data.view(dtype), scales, form)
 
 
+def nvfp4(data: Tensor, scales: Sequence[Tensor], form: Format) -> Tensor:
+    """Two numbers of e2m1 in a byte, the first of them in its upper half.
+
+    Shifted by one, the bits of such a number are those of a float8 e5m2 whose exponent is 14 too low.
+    """
+    halves = torch.stack([data >> 4, data & 15], dim=-1).flatten(1)  # (n, columns)
+    numbers = ((halves & 8) << 4) | ((halves & 7) << 1)
+    return scaled(numbers.view(torch.float8_e5m2).float() * 2**14, scales, form)
+
+
 # By the format's name
 UNPACK: dict[str, Unpack] = {
     "float8_e4m3fn": elements(torch.float8_e4m3fn),
@@ -207,5 +217,6 @@ UNPACK: dict[str, Unpack] = {
     "int8": elements(torch.int8),
     "int8_convrot": elements(torch.int8),
     "mxfp8": elements(torch.float8_e4m3fn),
+    "nvfp4": nvfp4,
     **{name: ggml.unpack_rows(name) for name in ggml.UNPACK},
 }
