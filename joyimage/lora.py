@@ -175,7 +175,7 @@ class _Scaling:
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
+class LayerUpdates:
     """The updates of each layer of some networks, each with the strength that it is added with."""
 
     updates: dict[nn.Module, list[tuple[Update, float]]]
@@ -238,7 +238,7 @@ def _add_update(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tens
     return output + torch.einsum("or,br...->bo...", up, middle)
 
 
-def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) -> Match:
+def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) -> LayerUpdates:
     """Find the layers that LoRAs are for, each of which comes with its strength.
 
     Warns of keys that match nothing, listing them. Raises `CheckpointError` if none of a file's match, or if an update
@@ -259,7 +259,7 @@ def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) ->
             if name in layers:
                 _check_fit(lora, name, update, layers[name])
                 updates.setdefault(layers[name], []).append((update, strength))
-    return Match(updates)
+    return LayerUpdates(updates)
 
 
 def _report_unmatched(lora: Lora, layers: Mapping[str, nn.Module]) -> None:

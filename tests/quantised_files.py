@@ -129,16 +129,16 @@ def int8_convrot(path: Path, state: State, chosen: Names) -> Path:
 
 
 def mxfp8(path: Path, state: State, chosen: Names) -> Path:
-    """What comfy-kitchen makes of matrices: exponents of 32 columns each, in tiles; odd sizes filled up with zeros."""
-    return write(path, state, chosen, lambda name, tensor: in_tiles(name, tensor, "mxfp8", TensorCoreMXFP8Layout))
+    """comfy-kitchen's, of matrices: an exponent for each 32 columns, in tensor cores' order, odd sizes filled up."""
+    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "mxfp8", TensorCoreMXFP8Layout))
 
 
 def nvfp4(path: Path, state: State, chosen: Names) -> Path:
     """The same with two numbers in a byte, scales of 16 columns each and one for all."""
-    return write(path, state, chosen, lambda name, tensor: in_tiles(name, tensor, "nvfp4", TensorCoreNVFP4Layout))
+    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "nvfp4", TensorCoreNVFP4Layout))
 
 
-def in_tiles(name: str, tensor: Tensor, form: str, layout: type) -> State:
+def by_kitchen(name: str, tensor: Tensor, form: str, layout: type) -> State:
     if tensor.ndim != 2:
         return {name: tensor.to(torch.bfloat16)}
     stored = layout.state_dict_tensors(*layout.quantize(tensor.float()))

@@ -1,4 +1,4 @@
-"""Weights with scales of blocks, in plain order or in tensor cores' tiles: against plain sums and comfy-kitchen."""
+"""Weights with scales of blocks, in plain order or that of tensor cores: against plain sums and comfy-kitchen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joyimage.errors import CheckpointError
 from joyimage.mmdit import MMDiT
 from joyimage.quantisation import layers
 from joyimage.quantisation.formats import FORMATS, QUANTISED, Scale, why_kept
-from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, stored_tensor, tiled, untiled
+from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, stored_tensor, swizzled, unswizzled
 
 LAYOUTS = {"mxfp8": (mxfp8, TensorCoreMXFP8Layout), "nvfp4": (nvfp4, TensorCoreNVFP4Layout)}
 ODD = MMDiTConfig(96, 2, 2, text_dim=48, mlp_size=200, rope_dims=(8, 20, 20))  # 200 is no multiple of 16
@@ -84,9 +84,9 @@ def test_scales_of_blocks_can_be_scaled_again():
     assert torch.equal(layer.packed.dense(torch.float32), expected / 2)
 
 
-def test_tiles_there_and_back():
+def test_scales_of_tensor_cores_there_and_back():
     scales = torch.randint(0, 256, (200, 9), dtype=torch.uint8)
-    assert torch.equal(untiled(tiled(scales, (256, 12)))[:200, :9], scales)
+    assert torch.equal(unswizzled(swizzled(scales, (256, 12)))[:200, :9], scales)
 
 
 # -- ComfyUI's mxfp8 and nvfp4 ----------------------------------------------------------------------------------------

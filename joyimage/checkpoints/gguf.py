@@ -29,7 +29,7 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 STRING, ARRAY = 8, 9
 
 
-class Entry(NamedTuple):
+class Declared(NamedTuple):
     name: str
     shape: tuple[int, ...]  # as torch counts axes: the file has them the other way round
     type: int
@@ -43,7 +43,7 @@ def open_gguf(path: Path) -> Weights:
             header = Header(file, path.stat().st_size)
             version, metadata, entries = header.parse()
             start = -(-file.tell() // header.alignment) * header.alignment
-        info, places = _check(entries, metadata, start, header.size, header.alignment)
+        info, spans = _check(entries, metadata, start, header.size, header.alignment)
     except ValueError as error:
         raise CheckpointError(f"{path}: broken GGUF header: {error}; download it again") from None
     if version not in VERSIONS:
@@ -57,22 +57,16 @@ def open_gguf(path: Path) -> Weights:
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
 
     def read(name: str) -> Tensor | QuantizedTensor:
-        place = places[name]
-        return _read(mapped()[place.start : place.stop], info[name])
+        return _read(mapped()[slice(*spans[name])], info[name])
 
     def read_bytes(name: str) -> bytes:
-        place = places[name]
+        begin, end = spans[name]
         with path.open("rb") as file:
-            file.seek(place.start)
-            return file.read(place.stop - place.start)
+            file.seek(begin)
+            return file.read(end - begin)
 
     strings = {key: value for key, value in metadata.items() if isinstance(value, str)}
     return Weights((path,), info, read, read_bytes, strings, mapped.cache_clear)
-
-
-class Place(NamedTuple):
-    start: int
-    stop: int
 
 
 def _read(data: Tensor, info: TensorInfo) -> Tensor | QuantizedTensor:
@@ -94,7 +88,7 @@ class Header:
         self.left = min(size, MAX_HEADER_BYTES)
         self.alignment = 32
 
-    def parse(self) -> tuple[int, dict[str, Any], list[Entry]]:
+    def parse(self) -> tuple[int, dict[str, Any], list[Declared]]:
         if self.take(4) != MAGIC:
             raise ValueError("it does not begin with GGUF")
         version = self.number("I")
@@ -110,12 +104,12 @@ class Header:
             raise ValueError(f"its alignment is {self.alignment!r}, which must be a power of two from 8 on")
         return version, metadata, [self.entry() for _ in range(tensors)]
 
-    def entry(self) -> Entry:
+    def entry(self) -> Declared:
         name, dims = self.string(), self.number("I")
         if dims > MAX_DIMS:
             raise ValueError(f"{name} has {dims} dimensions")
         shape = tuple(self.number("Q") for _ in range(dims))
-        return Entry(name, shape[::-1], self.number("I"), self.number("Q"))
+        return Declared(name, shape[::-1], self.number("I"), self.number("Q"))
 
     def value(self, kind: int) -> Any:
         """A scalar, a string or a list of either; arrays of arrays are nothing that anybody writes."""
@@ -148,11 +142,11 @@ class Header:
 
 
 def _check(
-    entries: list[Entry], metadata: dict[str, Any], start: int, size: int, alignment: int
-) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
+    entries: list[Declared], metadata: dict[str, Any], start: int, size: int, alignment: int
+) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
     """What each tensor is, and where in the file."""
     info: dict[str, TensorInfo] = {}
-    places: dict[str, Place] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for entry in entries:
         if entry.name in info:
             raise ValueError(f"{entry.name} is there twice")
@@ -160,18 +154,18 @@ def _check(
             raise ValueError(f"{entry.name} lies at {entry.offset}, which is no multiple of {alignment}")
         info[entry.name] = _describe(entry, metadata.get(ORIGINAL_SHAPE + entry.name))
         begin = start + entry.offset
-        places[entry.name] = Place(begin, begin + info[entry.name].nbytes)
+        spans[entry.name] = begin, begin + info[entry.name].nbytes
     position = start
-    for begin, end, name in sorted((place.start, place.stop, name) for name, place in places.items()):
+    for begin, end, name in sorted((*span, name) for name, span in spans.items()):
         if begin < position:
             raise ValueError(f"{name} overlaps the tensor before it")
         position = end
     if position > size:
         raise ValueError(f"the file is truncated: its tensors end at {position:,}, it has {size:,} bytes")
-    return info, places
+    return info, spans
 
 
-def _describe(entry: Entry, original: Any) -> TensorInfo:
+def _describe(entry: Declared, original: Any) -> TensorInfo:
     elements, columns = math.prod(entry.shape), entry.shape[-1] if entry.shape else 1
     shape = entry.shape
     if not elements:

@@ -75,16 +75,16 @@ class EncoderConfig:
 
 
 def _sizes(kind: type, config: Mapping[str, Any], name: str) -> Any:
-    entries = config.get(name)
-    entries = {} if entries is None else entries
+    """The entries of one part of a configuration; what it leaves out has its default."""
+    entries = {} if config.get(name) is None else config[name]
     if not isinstance(entries, dict):
         raise ValueError(f"{name} is {entries!r:.40}")
+    if entries.get("num_key_value_heads", 1) is None:  # as many as heads, then
+        entries = entries | {"num_key_value_heads": entries.get("num_attention_heads")}
     given = {each.name: entries[each.name] for each in fields(kind) if entries.get(each.name) is not None}
-    if kind is TextConfig and "num_key_value_heads" in entries and entries["num_key_value_heads"] is None:
-        given["num_key_value_heads"] = given.get("num_attention_heads", TextConfig.num_attention_heads)
     for entry, value in given.items():
-        whole = value if entry == "deepstack_visual_indexes" else (value,)
-        if not isinstance(whole, list | tuple) or not all(isinstance(n, int) and n >= 0 for n in whole):
+        numbers = value if entry == "deepstack_visual_indexes" else (value,)
+        if not isinstance(numbers, list | tuple) or not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise ValueError(f"{name}.{entry} is {value!r:.40}")
     return kind(**given)
 

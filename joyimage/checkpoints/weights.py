@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..quantisation.formats import FORMATS, Format
+from ..quantisation.formats import Format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +28,6 @@ class TensorInfo:
     shape: tuple[int, ...]
     format: Format
     quantised: bool = False
-
-    @property
-    def dtype(self) -> str:
-        """The name of what is stored: "bfloat16", or "uint8" for blocks of quantised weights."""
-        stored = self.format.stored or self.format.name
-        return stored if stored in FORMATS and not self.format.ggml else "uint8"
 
     @property
     def nbytes(self) -> int:

@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 PLAIN, QUANTISED, UNSUPPORTED = "plain", "quantised", "unsupported"
 UNPACKED_AT_ONCE = 2**24  # weights made floating point at a time: bounds the float32 on the way to 64 MiB
-TILE_ROWS, TILE_COLUMNS = 128, 4  # of scales as tensor cores read them
+SWIZZLE_ROWS, SWIZZLE_COLUMNS = 128, 4  # of scales that tensor cores read together
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,26 @@ class Scale:
 
     So (0, 0) is one number for the whole weight, (1, 0) one for each row, (128, 128) one for each such square, where
     the last blocks may be cut off. In a file the tensor is called the weight's name and `suffix`. `dtype` is what a
-    scale is stored as, and `tiled` says that they lie there in tiles of 128 x 4, filled up with zeros.
+    scale is stored as, and `swizzled` says that they lie there in the order in which tensor
+    cores read them, in squares of 128 x 4 that are filled up with zeros.
     """
 
     rows: int = 0
     columns: int = 0
     dtype: str = "float32"
     suffix: str = "_scale"
-    tiled: bool = False
+    swizzled: bool = False
 
     def shape(self, weight: Shape) -> Shape:
         """That of the scales of a weight (rows, …), in memory: () or (blocks down, blocks across)."""
         if not (self.rows or self.columns):
             return ()
-        rows, columns = matrix(weight)
+        rows, columns = as_matrix(weight)
         return -(-rows // (self.rows or rows)), -(-columns // (self.columns or columns))
 
     def stored_shape(self, weight: Shape) -> Shape:
         shape = self.shape(weight)
-        return (padded(shape[0], TILE_ROWS), padded(shape[1], TILE_COLUMNS)) if self.tiled else shape
+        return (rounded_up(shape[0], SWIZZLE_ROWS), rounded_up(shape[1], SWIZZLE_COLUMNS)) if self.swizzled else shape
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class Format:
 
     def filled_up(self, shape: Shape) -> Shape:
         """The shape that a weight of this one has in a file."""
-        return shape if self.multiple == 1 else tuple(padded(side, self.multiple) for side in shape)
+        return shape if self.multiple == 1 else tuple(rounded_up(side, self.multiple) for side in shape)
 
 
-def padded(count: int, multiple: int) -> int:
+def rounded_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def matrix(shape: Shape) -> tuple[int, int]:
+def as_matrix(shape: Shape) -> tuple[int, int]:
     """A weight as rows and columns: a kernel (out, in, …) has a row for each of its outputs."""
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
@@ -104,9 +105,9 @@ def _blocks(name: str, number: int, block: int, block_bytes: int, kind: str = QU
     return Format(name, None, number, block, block_bytes, kind=kind)
 
 
-BLOCK_SCALES = "float8_e8m0fnu"  # powers of two: an exponent, and nothing else
-TILED_32 = Scale(1, 32, BLOCK_SCALES, tiled=True)
-TILED_16 = Scale(1, 16, "float8_e4m3fn", tiled=True)
+E8M0 = "float8_e8m0fnu"  # powers of two: an exponent, and nothing else
+SWIZZLED_32 = Scale(1, 32, E8M0, swizzled=True)
+SWIZZLED_16 = Scale(1, 16, "float8_e4m3fn", swizzled=True)
 WHOLE_2 = Scale(suffix="_scale_2")
 
 # fmt: off
@@ -120,13 +121,13 @@ FORMATS = {row.name: row for row in (
     Format("int16", "I16", 25, block_bytes=2),
     Format("uint8", "U8"),
     Format("bool", "BOOL"),
-    Format(BLOCK_SCALES, "F8_E8M0"),
+    Format(E8M0, "F8_E8M0"),
     Format("float8_e4m3fn", "F8_E4M3", floating=True, kind=QUANTISED, comfy="float8_e4m3fn"),
     Format("float8_e5m2", "F8_E5M2", floating=True, kind=QUANTISED, comfy="float8_e5m2"),
     Format("int8", "I8", 24, kind=QUANTISED, comfy="int8_tensorwise"),
     Format("int8_convrot", kind=QUANTISED, comfy="int8_tensorwise", stored="int8", rotation=256),
-    Format("mxfp8", kind=QUANTISED, comfy="mxfp8", stored="float8_e4m3fn", scales=(TILED_32,), multiple=32),
-    Format("nvfp4", block=2, kind=QUANTISED, comfy="nvfp4", stored="uint8", scales=(TILED_16, WHOLE_2), multiple=16),
+    Format("mxfp8", kind=QUANTISED, comfy="mxfp8", stored="float8_e4m3fn", scales=(SWIZZLED_32,), multiple=32),
+    Format("nvfp4", block=2, kind=QUANTISED, comfy="nvfp4", stored="uint8", scales=(SWIZZLED_16, WHOLE_2), multiple=16),
     _blocks("Q4_0", 2, 32, 18),
     _blocks("Q4_1", 3, 32, 20),
     _blocks("Q5_0", 6, 32, 22),

@@ -109,7 +109,7 @@ def q6_k(blocks: Tensor) -> Tensor:
 
 
 # By the format's name
-UNPACK: dict[str, Callable[[Tensor], Tensor]] = {
+UNPACK_BLOCKS: dict[str, Callable[[Tensor], Tensor]] = {
     "Q4_0": q4_0,
     "Q4_1": q4_1,
     "Q5_0": q5_0,
@@ -125,7 +125,7 @@ UNPACK: dict[str, Callable[[Tensor], Tensor]] = {
 
 def unpack_rows(name: str) -> Callable[..., Tensor]:
     """What unpacks rows (n, row bytes) of a format to (n, columns), as `tensor.Unpack`; scales are in the blocks."""
-    function, size = UNPACK[name], FORMATS[name].block_bytes
+    function, size = UNPACK_BLOCKS[name], FORMATS[name].block_bytes
 
     def unpack(data: Tensor, *_) -> Tensor:
         return function(data.reshape(-1, size)).view(len(data), -1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import JoyImageError
 from .formats import FORMATS, NO_BLOCKS, Format, why_kept
 from .kquants import QUANTIZERS, SUPER_BLOCK
-from .tensor import QuantizedTensor, dense, rotate, tiled
+from .tensor import QuantizedTensor, dense, rotate, swizzled
 
 QUANTISED_AT_ONCE = 2**20  # weights: bounds what the arithmetic needs in between to about 60 MiB
 FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
@@ -100,7 +100,7 @@ def _as_stored(weight: QuantizedTensor, pieces: Sequence[Piece]) -> tuple[Tensor
         data = data.new_zeros(pieces[0].shape)
         data[: len(weight.data), : weight.data.shape[1]] = weight.data
     kinds = zip(weight.scales, weight.format.scales, pieces[1:], strict=True)
-    return data, *(tiled(scale, piece.shape) if kind.tiled else scale for scale, kind, piece in kinds)
+    return data, *(swizzled(scale, piece.shape) if kind.swizzled else scale for scale, kind, piece in kinds)
 
 
 def rotation(group: int) -> dict[str, Any]:

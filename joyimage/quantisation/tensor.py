@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import ggml
-from .formats import TILE_COLUMNS, TILE_ROWS, UNPACKED_AT_ONCE, Format, Scale, matrix
+from .formats import SWIZZLE_COLUMNS, SWIZZLE_ROWS, UNPACKED_AT_ONCE, Format, Scale, as_matrix
 
 # Some rows of a weight, their bytes (n, row bytes) uint8 and their scales, each () or (n or 1, blocks across) float32,
 # -> (n, columns), floating
@@ -102,7 +102,7 @@ def stored_tensor(data: Tensor, scales: Sequence[Tensor], form: Format, shape: t
 
 def in_rows(data: Tensor, form: Format, shape: tuple[int, ...]) -> Tensor:
     """The bytes of a weight (rows, …) as (rows, row bytes), or block by block where blocks run over rows' ends."""
-    rows, columns = matrix(shape)
+    rows, columns = as_matrix(shape)
     return data.reshape(-1, form.block_bytes) if columns % form.block else data.reshape(rows, -1)
 
 
@@ -110,10 +110,10 @@ def _in_memory(scale: Tensor, kind: Scale, weight: tuple[int, ...]) -> Tensor:
     if kind.dtype == "float32":
         return scale.float().reshape(kind.shape(weight))
     scale = scale.contiguous().view(torch.uint8)
-    if not kind.tiled:
+    if not kind.swizzled:
         return scale.reshape(kind.shape(weight))
     rows, columns = kind.shape(weight)
-    return untiled(scale.reshape(kind.stored_shape(weight)))[:rows, :columns].contiguous()
+    return unswizzled(scale.reshape(kind.stored_shape(weight)))[:rows, :columns].contiguous()
 
 
 # -- scales -----------------------------------------------------------------------------------------------------------
@@ -129,43 +129,39 @@ def as_float(scales: Tensor, dtype: str) -> Tensor:
 
 
 def scaled(values: Tensor, scales: Sequence[Tensor], form: Format) -> Tensor:
-    """Values (n, columns) times their scales, which are multiplied with each other first."""
-    kinds = zip(scales, form.scales, strict=True)
-    # those of the finest blocks first, so that the others' go in there
-    ordered = sorted(kinds, key=lambda pair: pair[0].numel(), reverse=True)
-    if not ordered:
+    """Values (n, columns) times their scales, of which those of the whole weight go into the others first."""
+    if not scales:
         return values
-    (scale, kind), *others = ordered
+    # the finest blocks first
+    (scale, kind), *others = sorted(zip(scales, form.scales, strict=True), key=lambda pair: -pair[0].numel())
     for other, _ in others:
         scale = scale * other
-    return values.float() * spread(scale, kind.columns, values.shape[1])
-
-
-def spread(scale: Tensor, block: int, columns: int) -> Tensor:
-    """Scales of blocks of so many columns, (n, blocks), as what can be multiplied with (n, columns)."""
+    values, columns = values.float(), values.shape[1]
     if scale.ndim == 0 or scale.shape[1] == 1:
-        return scale
-    return scale.repeat_interleave(block, dim=1)[:, :columns]
+        return values * scale
+    if columns % kind.columns:
+        return values * scale.repeat_interleave(kind.columns, dim=1)[:, :columns]
+    return (values.unflatten(1, (-1, kind.columns)) * scale[..., None]).flatten(1)  # (n, blocks, columns of each)
 
 
-def untiled(tiles: Tensor) -> Tensor:
-    """Scales in the tensor cores' tiles (rows, columns), multiples of 128 and 4 -> the same in plain order.
+def unswizzled(scales: Tensor) -> Tensor:
+    """Scales in the order of tensor cores (rows, columns), multiples of 128 and 4 -> the same in plain order.
 
     https://docs.nvidia.com/cuda/cublas/index.html#d-block-scaling-factors-layout: tiles of 128 x 4 follow each other
     along a row of tiles, and in each one row k of 32 holds rows k, k + 32, k + 64 and k + 96 one after the other.
     """
-    down, across = tiles.shape[0] // TILE_ROWS, tiles.shape[1] // TILE_COLUMNS
-    parts = tiles.reshape(down, across, 32, 4, TILE_COLUMNS)  # tile (down, across), k, quarter, column
-    return parts.permute(0, 3, 2, 1, 4).reshape(tiles.shape)
+    down, across = scales.shape[0] // SWIZZLE_ROWS, scales.shape[1] // SWIZZLE_COLUMNS
+    parts = scales.reshape(down, across, 32, 4, SWIZZLE_COLUMNS)  # tile (down, across), k, quarter, column
+    return parts.permute(0, 3, 2, 1, 4).reshape(scales.shape)
 
 
-def tiled(scales: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `untiled`, filled up with zeros to `shape`."""
+def swizzled(scales: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `unswizzled`, filled up with zeros to `shape`."""
     rows, columns = scales.shape
     full = scales.new_zeros(shape)
     full[:rows, :columns] = scales
-    down, across = shape[0] // TILE_ROWS, shape[1] // TILE_COLUMNS
-    parts = full.view(down, 4, 32, across, TILE_COLUMNS)  # tile's row, quarter, k, tile's column, column
+    down, across = shape[0] // SWIZZLE_ROWS, shape[1] // SWIZZLE_COLUMNS
+    parts = full.view(down, 4, 32, across, SWIZZLE_COLUMNS)  # tile's row, quarter, k, tile's column, column
     return parts.permute(0, 3, 2, 1, 4).reshape(shape)
 
 
@@ -218,5 +214,5 @@ UNPACK: dict[str, Unpack] = {
     "int8_convrot": elements(torch.int8),
     "mxfp8": elements(torch.float8_e4m3fn),
     "nvfp4": nvfp4,
-    **{name: ggml.unpack_rows(name) for name in ggml.UNPACK},
+    **{name: ggml.unpack_rows(name) for name in ggml.UNPACK_BLOCKS},
 }

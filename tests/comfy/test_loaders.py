@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy_client import TINY, Failed, Graph, Rejected
 from PIL import Image
-from quantised_files import fp8_comfy, fp8_plain, fp8_rows, int8_convrot, write_gguf
+from quantised_files import fp8_comfy, fp8_plain, fp8_rows, int8_convrot, mxfp8, nvfp4, write_gguf
 from safetensors.torch import save_file
 
 from joyimage import tiny
@@ -58,7 +58,7 @@ def models(base_directory, networks):
     write_gguf(root / "diffusion_models" / "mmdit.gguf", mmdit.state_dict(), blocks, "Q8_0")
     twin = {k: v.to(torch.float8_e4m3fn).to(v) if k in blocks else v for k, v in mmdit.state_dict().items()}
     save_file(twin, root / "diffusion_models" / "rounded_blocks.safetensors")
-    for write in (fp8_plain, fp8_rows, int8_convrot):
+    for write in (fp8_plain, fp8_rows, int8_convrot, mxfp8, nvfp4):
         write(root / "diffusion_models" / f"{write.__name__}.safetensors", mmdit.state_dict(), blocks)
     state = {k: v for k, v in encoder.model.state_dict().items() if k != "lm_head.weight"}
     matrices = {k for k, tensor in state.items() if k.endswith("weight") and tensor.ndim == 2 and "pos_embed" not in k}
@@ -176,6 +176,8 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
         {"model": "mmdit.gguf"},
         {"model": "fp8_rows.safetensors"},
         {"model": "int8_convrot.safetensors"},
+        {"model": "mxfp8.safetensors"},
+        {"model": "nvfp4.safetensors"},
         {"encoder": "quantised/fp8.safetensors"},
         {"encoder": "quantised/int8.safetensors"},
         {"encoder": "quantised/encoder.gguf"},
