@@ -162,7 +162,7 @@ def _source(found: Found) -> Source:
     if unknown:
         raise CheckpointError(
             f"{source.path}: {len(unknown)} weights are stored as {source.info[unknown[0]].format.name}, which is not "
-            f"supported ({unknown[0]} is the first); get a file in fp8, int8, GGUF Q2_K to Q8_0, or bf16"
+            f"supported ({unknown[0]} is the first); get a file in fp8, mxfp8, nvfp4, int8, GGUF Q2_K to Q8_0, or bf16"
         )
     return source
 

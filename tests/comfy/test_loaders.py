@@ -13,7 +13,9 @@ from quantised_files import fp8_comfy, fp8_plain, fp8_rows, int8_convrot, mxfp8,
 from safetensors.torch import save_file
 
 from joyimage import tiny
+from joyimage.checkpoints.files import open_weights
 from joyimage.checkpoints.vae_keys import original_to_diffusers
+from joyimage.quantisation.tensor import QuantizedTensor
 
 LOADERS = {
     "JoyImageLoadMMDiT": ("model", "diffusion_models"),
@@ -176,8 +178,6 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
         {"model": "mmdit.gguf"},
         {"model": "fp8_rows.safetensors"},
         {"model": "int8_convrot.safetensors"},
-        {"model": "mxfp8.safetensors"},
-        {"model": "nvfp4.safetensors"},
         {"encoder": "quantised/fp8.safetensors"},
         {"encoder": "quantised/int8.safetensors"},
         {"encoder": "quantised/encoder.gguf"},
@@ -193,6 +193,17 @@ def test_quantised_weights_run_near_the_full_ones(client, models, files):
 def test_fp8_without_scales_is_what_the_file_says(client, models):
     """Small weights lose more there than where scales bring them into range, so the full ones are no measure."""
     runs = [text_to_image(client, steps=1, model=f"{name}.safetensors") for name in ("fp8_plain", "rounded_blocks")]
+    assert (runs[0] - runs[1]).std() < 0.05 * runs[1].std()
+
+
+@pytest.mark.parametrize("form", ["mxfp8", "nvfp4"])
+def test_scales_of_small_blocks_are_what_the_file_says(client, models, networks, form):
+    """In nvfp4 a bundled network this small is a third off, so it is compared with the weights that the file means."""
+    twin = dict(networks[0].state_dict())
+    for name, weight in open_weights(models / "diffusion_models" / f"{form}.safetensors").items():
+        twin[name] = weight.dense(torch.float32) if isinstance(weight, QuantizedTensor) else weight
+    save_file(twin, models / "diffusion_models" / f"meant_{form}.safetensors")
+    runs = [text_to_image(client, steps=1, model=f"{name}.safetensors") for name in (form, f"meant_{form}")]
     assert (runs[0] - runs[1]).std() < 0.05 * runs[1].std()
 
 
