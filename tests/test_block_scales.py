@@ -163,6 +163,14 @@ def test_scales_that_are_missing_or_of_another_shape_are_refused(network, tmp_pa
     path = spoiled(network, tmp_path, form, lambda state, name: state.update({f"{name}_scale": torch.ones(3, 4)}))
     with pytest.raises(CheckpointError, match=rf"stored as {form} with scales \(3, 4\)"):
         load_mmdit(path)
+    path = spoiled(
+        network, tmp_path, form, lambda state, name: state.update({f"{name}_scale": state[f"{name}_scale"].float()})
+    )
+    with pytest.raises(CheckpointError, match=r"with scales \(\d+, \d+\) float32"):
+        load_mmdit(path)
+    path = spoiled(network, tmp_path, form, lambda state, name: state.update({name: state[name].view(torch.int8)}))
+    with pytest.raises(CheckpointError, match=rf"stored as {form} in int8, which is not supported"):
+        load_mmdit(path)
 
 
 def test_the_note_may_be_in_the_header_and_the_scales_be_bytes(network, tmp_path):

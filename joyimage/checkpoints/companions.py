@@ -4,7 +4,7 @@ The namings in the wild, for a layer X:
 
 | who | beside `X.weight` |
 | --- | --- |
-| ComfyUI | `X.weight_scale`, `X.input_scale`, `X.comfy_quant` (JSON as bytes; or in the header, for all layers) |
+| ComfyUI | `X.weight_scale` (and `_2`), `X.input_scale`, `X.comfy_quant` (JSON as bytes; or in the header, for all) |
 | scaled fp8 before that | `X.scale_weight`, `X.scale_input`, and one `scaled_fp8` for the whole file |
 | fp8 without scales, or others' `weight_scale` alone | nothing, or the scale |
 """
@@ -99,17 +99,20 @@ def _folded(weights: Weights, layer: str, stored: TensorInfo, config: Config) ->
 def _with_scales(weights: Weights, form: Format, shape: tuple[int, ...], names: Sequence[str]) -> Folded:
     """A weight whose format says what scales it has; refused, later, if they are others."""
     absent = [name for name in names if name not in weights]
-    sizes = [weights.info[name].shape for name in names if name in weights]
+    scales = [weights.info[name] for name in names if name in weights]
     if absent:
         form = _refused(form, f"without {absent[0].rpartition('.')[2]}")
-    elif len(shape) != 2 or shape[1] % form.multiple or any(map(_differ, form.scales, sizes, [shape] * len(sizes))):
-        form = _refused(form, f"with scales {', '.join(map(str, sizes))}")
+    elif len(shape) != 2 or shape[1] % form.multiple:
+        form = _refused(form, f"of shape {shape}")
+    elif not all(_fits(scale, kind, shape) for scale, kind in zip(scales, form.scales, strict=True)):
+        form = _refused(form, f"with scales {', '.join(f'{scale.shape} {scale.format.name}' for scale in scales)}")
     return Folded(TensorInfo(shape, form, quantised=True), tuple(names))
 
 
-def _differ(kind: Scale, size: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+def _fits(scale: TensorInfo, kind: Scale, weight: tuple[int, ...]) -> bool:
     wanted = kind.stored_shape(weight)
-    return size != wanted and (size, wanted) != ((1,), ())
+    stored = (kind.dtype, "uint8") if kind.dtype != "float32" else ("float32", "bfloat16", "float16")  # or its bytes
+    return (scale.shape == wanted or (scale.shape, wanted) == ((1,), ())) and scale.format.name in stored
 
 
 def _refused(form: Format, why: str) -> Format:
@@ -126,6 +129,8 @@ def _format(weights: Weights, layer: str, stored: TensorInfo, config: Config) ->
     form = BY_COMFY.get(str(name))
     if form is None:
         return Format(str(name), kind=UNSUPPORTED)
+    if stored.format.name not in ("uint8", form.stored or form.name):
+        return _refused(form, f"in {stored.format.name}")
     where = f"{weights.files[0]}: {layer} of shape {stored.shape}"
     try:
         group = _group(config) if form.name == "int8" else 0

@@ -39,7 +39,7 @@ class Scale:
         if not (self.rows or self.columns):
             return ()
         rows, columns = as_matrix(weight)
-        return -(-rows // (self.rows or rows)), -(-columns // (self.columns or columns))
+        return -(-rows // (self.rows or rows or 1)), -(-columns // (self.columns or columns or 1))
 
     def stored_shape(self, weight: Shape) -> Shape:
         shape = self.shape(weight)
