@@ -72,6 +72,17 @@ def test_scales_of_any_blocks_are_cut_rightly(monkeypatch, rows, columns, at_onc
     assert torch.equal(embedding(index), expected[index])
 
 
+def test_scales_of_two_kinds_of_blocks_are_both_applied(monkeypatch):
+    monkeypatch.setattr("joyimage.quantisation.tensor.UNPACKED_AT_ONCE", 1000)
+    values, scales, _ = in_blocks(draw(300, 200), 128, 128)
+    rows, columns = draw(300, 1, seed=1), draw(1, 10, seed=2)
+    kinds = Scale(rows=1), Scale(columns=20), Scale(128, 128)
+    packed = stored_tensor(values, [rows, columns, scales], replace(FORMATS["float8_e4m3fn"], scales=kinds), (300, 200))
+    blocks = scales.repeat_interleave(128, 0)[:300].repeat_interleave(128, 1)[:, :200]
+    expected = values.float() * rows * columns.repeat_interleave(20, 1) * blocks
+    torch.testing.assert_close(packed.dense(torch.float32), expected)
+
+
 def test_scales_of_blocks_can_be_scaled_again():
     weight = draw(300, 200)
     values, scales, expected = in_blocks(weight, 128, 128)

@@ -132,16 +132,24 @@ def scaled(values: Tensor, scales: Sequence[Tensor], form: Format) -> Tensor:
     """Values (n, columns) times their scales, of which those of the whole weight go into the others first."""
     if not scales:
         return values
-    # the finest blocks first
-    (scale, kind), *others = sorted(zip(scales, form.scales, strict=True), key=lambda pair: -pair[0].numel())
-    for other, _ in others:
-        scale = scale * other
-    values, columns = values.float(), values.shape[1]
-    if scale.ndim == 0 or scale.shape[1] == 1:
+    whole = math.prod(scale for scale in scales if scale.ndim == 0)  # 1 if there is none
+    blocks = [(scale, kind.columns) for scale, kind in zip(scales, form.scales, strict=True) if scale.ndim]
+    values = values.float()
+    if not blocks:
+        return values * whole
+    for scale, columns in blocks:
+        values, whole = times(values, scale * whole, columns), 1
+    return values
+
+
+def times(values: Tensor, scale: Tensor, block: int) -> Tensor:
+    """Values (n, columns) times scales (n or 1, blocks) of so many columns each, the last of which may be cut off."""
+    columns = values.shape[1]
+    if scale.shape[1] == 1:
         return values * scale
-    if columns % kind.columns:
-        return values * scale.repeat_interleave(kind.columns, dim=1)[:, :columns]
-    return (values.unflatten(1, (-1, kind.columns)) * scale[..., None]).flatten(1)  # (n, blocks, columns of each)
+    if columns % block:
+        return values * scale.repeat_interleave(block, dim=1)[:, :columns]
+    return (values.unflatten(1, (-1, block)) * scale[..., None]).flatten(1)  # (n, blocks, block)
 
 
 def unswizzled(scales: Tensor) -> Tensor:
