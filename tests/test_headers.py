@@ -12,18 +12,25 @@ from pathlib import Path
 import pytest
 import tiny_qwen
 import torch
+from quantised_files import FORMATS as QUANTISED_FILES
+from quantised_files import write_gguf
 from safetensors.torch import load_file, save_file
 from test_checkpoints import RELEASED, write_sparse
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from joyimage import JoyImage, JoyImageError, config, encoder, tiny
-from joyimage.checkpoints import base_size, files, load_mmdit, open_model
+from joyimage.checkpoints import base_size, files, load_encoder, load_mmdit, open_model
+from joyimage.checkpoints.folders import open_component
+from joyimage.checkpoints.outlines import outline
 from joyimage.checkpoints.qwen import EncoderConfig
 from joyimage.checkpoints.shapes import encoder_shapes, mmdit_shapes, vae_shapes
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.errors import CheckpointError
+from joyimage.memory import Needs
+from joyimage.memory import budget as budgets
 from joyimage.mmdit import MMDiT
 from joyimage.planning import plan_model
+from joyimage.quantisation.formats import why_kept
 from joyimage.vae import WanVAE
 
 # -- shapes -----------------------------------------------------------------------------------------------------------
@@ -110,6 +117,44 @@ def test_a_configuration_that_tells_no_sizes_is_refused(entries):
 
 def test_limits_of_pictures_are_named_alike():
     assert (encoder.MIN_PIXELS, encoder.MAX_PIXELS) == (config.MIN_PIXELS, config.MAX_PIXELS)
+
+
+# -- sizes in memory --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", QUANTISED_FILES)
+def test_an_outline_measures_as_the_loaded_network_does(tmp_path, form):
+    """To the byte, scales included, on sizes that blocks do and do not divide."""
+    sizes = MMDiTConfig(128, 2, 2, text_dim=48, mlp_size=200, rope_dims=(16, 24, 24))
+    state = {name: torch.randn(shape) for name, shape in mmdit_shapes(sizes).items()}
+    chosen = [name for name, tensor in state.items() if not why_kept("mmdit", name, tuple(tensor.shape))]
+    path = QUANTISED_FILES[form][0](tmp_path / "a", state, chosen)
+    networks = outline(open_component(path, "mmdit")), load_mmdit(path, compute_device="cuda")
+    parts = [budgets.measure("mmdit", network, {"blocks": network.double_blocks}) for network in networks]
+    assert parts[0] == parts[1]
+    assert len({budgets.unpacking(network, 2) for network in networks}) == 1
+    assert len({budgets.itemsize(network) for network in networks}) == 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_outline_of_an_encoder_measures_as_the_loaded_one_does(tmp_path, tied):
+    tokens = tiny_qwen.tokenizer()
+    model = tiny_qwen.model(tokens, tie_word_embeddings=tied)
+    model.config.tie_word_embeddings = tied
+    model.config.save_pretrained(tmp_path)
+    tokens.save_pretrained(tmp_path)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    matrices = [name for name, tensor in state.items() if tensor.ndim == 2]  # embeddings of text and places among them
+    write_gguf(tmp_path / "a.gguf", state, matrices, "Q8_0")
+    loaded = load_encoder(tmp_path, compute_device="cuda").model
+    assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
+    others = [outline(open_component(tiny.FILES[name], name)) for name in ("mmdit", "vae")]
+    results = []
+    for network in (outline(open_component(tmp_path, "encoder")), loaded):
+        needs = Needs(network, *others)
+        whole, idle = needs.part("encoder"), needs.part("encoder", needs.idle["encoder"])
+        results.append((whole, idle, needs.encoder(65536, 100), needs.weights))
+    assert results[0] == results[1]
 
 
 # -- without torch ----------------------------------------------------------------------------------------------------
