@@ -31,7 +31,7 @@ MODELS = {
     "edit": ("edit", EDIT, 'photo.jpg "Make it snow."'),
     "plus": ("edit_plus", PLUS, 'cup.jpg table.jpg "Put the cup of Image 1 on the table of Image 2."'),
 }
-FORMATS = {"int8": "int8_convrot", "bf16": "bf16"}  # of --format: the word in the files' names
+FORMAT_WORDS = {"int8": "int8_convrot", "bf16": "bf16"}  # of --format: the word in the files' names
 TIMEOUT = 30  # seconds for a listing
 PAUSE = 1  # second before going on with a file that broke off
 LISTED = 20  # files that an error names
@@ -107,7 +107,7 @@ def run(model: str, format: str, to: Path, *, yes: bool = False, quiet: bool = F
 
 def wanted_files(model: str, format: str) -> tuple[Wanted, ...]:
     """The files of "edit" or "plus" in "int8" or "bf16"; for a VAE that Plus' repository lacks, Edit's has it."""
-    (word, repository, _), kind = MODELS[model], FORMATS[format]
+    (word, repository, _), kind = MODELS[model], FORMAT_WORDS[format]
     own = (repository,)
     return (
         Wanted("mmdit", "diffusion_models", f"joyai_image_{word}_{kind}.safetensors", own),

@@ -11,7 +11,7 @@ from tools.bench import budgets
 CONFIG = MMDiTConfig(hidden_size=32, num_heads=2, num_layers=4, text_dim=32, mlp_size=64, rope_dims=(4, 6, 6))
 
 
-@pytest.mark.parametrize("form", budgets.FORMATS)
+@pytest.mark.parametrize("form", budgets.PACKERS)
 def test_each_budget_has_a_row(form):
     model = budgets.random_mmdit(CONFIG, form)
     part = budgets.measure("mmdit", model, {"blocks": model.double_blocks})

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from .. import __version__
-from ..download import FORMATS, MODELS
+from ..download import FORMAT_WORDS, MODELS
 from ..settings import AUTO, BASE_SIZES, DTYPES, VIEWS, Answering, Sampling, Settings
 from .commands import (
     run_ask,
@@ -209,7 +209,7 @@ def _add_download(commands, parents) -> None:
         "the token in $HF_TOKEN where there is one. Says first what comes; goes on where an earlier call stopped.",
     )
     download.add_argument("model", choices=MODELS, help="edit works on one picture, plus on up to six")
-    download.add_argument("--format", choices=FORMATS, default="int8", help="bf16 is twice as large (int8)")
+    download.add_argument("--format", choices=FORMAT_WORDS, default="int8", help="bf16 is twice as large (int8)")
     download.add_argument(
         "--to", type=Path, default=Path("models"), metavar="FOLDER", help="such as ComfyUI's models folder (models)"
     )
