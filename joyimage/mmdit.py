@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from . import rope
 from .config import TIME_CHANNELS, MMDiTConfig
 from .errors import JoyImageError
+from .layers import Operations
 
 # (q, k, v), each (B, heads, tokens, head_dim) -> (B, query tokens, heads * head_dim)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -111,21 +112,24 @@ class JointAttention(nn.Module):
         super().__init__()
         size, head, factory = config.hidden_size, config.head_dim, {"dtype": dtype, "device": device}
         self.heads = config.num_heads
-        for stream in ("img", "txt"):
-            setattr(self, f"{stream}_attn_qkv", operations.Linear(size, 3 * size, **factory))
-            setattr(self, f"{stream}_attn_q_norm", operations.RMSNorm(head, eps=1e-6, **factory))
-            setattr(self, f"{stream}_attn_k_norm", operations.RMSNorm(head, eps=1e-6, **factory))
-            setattr(self, f"{stream}_attn_proj", operations.Linear(size, size, **factory))
+        self.img_attn_qkv = operations.Linear(size, 3 * size, **factory)
+        self.img_attn_q_norm = operations.RMSNorm(head, eps=1e-6, **factory)
+        self.img_attn_k_norm = operations.RMSNorm(head, eps=1e-6, **factory)
+        self.img_attn_proj = operations.Linear(size, size, **factory)
+        self.txt_attn_qkv = operations.Linear(size, 3 * size, **factory)
+        self.txt_attn_q_norm = operations.RMSNorm(head, eps=1e-6, **factory)
+        self.txt_attn_k_norm = operations.RMSNorm(head, eps=1e-6, **factory)
+        self.txt_attn_proj = operations.Linear(size, size, **factory)
 
-    def qkv(self, stream: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) -> normalised q, k and plain v, each (B, N, heads, head_dim)."""
-        q, k, v = getattr(self, f"{stream}_attn_qkv")(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return getattr(self, f"{stream}_attn_q_norm")(q), getattr(self, f"{stream}_attn_k_norm")(k), v
+    def heads_of(self, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3D) -> normalised q, k and plain v, each (B, N, heads, head_dim)."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return q_norm(q), k_norm(k), v
 
     def forward(self, img: Tensor, txt: Tensor, layout: Layout, queries: int | None) -> tuple[Tensor, Tensor | None]:
         """Attend over [img, txt] of each sample; `queries` limits the output to the first image tokens."""
-        img_q, img_k, img_v = self.qkv("img", img)
-        txt_q, txt_k, txt_v = self.qkv("txt", txt)
+        img_q, img_k, img_v = self.heads_of(self.img_attn_qkv(img), self.img_attn_q_norm, self.img_attn_k_norm)
+        txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt), self.txt_attn_q_norm, self.txt_attn_k_norm)
         img_k = rope.rotate(img_k, layout.freqs)
         if queries is None:
             img_q = rope.rotate(img_q, layout.freqs)
@@ -185,7 +189,7 @@ class Layout:
         self.attention = attention
         self.packed = len(set(self.lengths)) > 1
 
-    def join(self, texts: Sequence[Tensor]) -> Tensor:
+    def join(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
         """Prompts (L_i, D) -> text tokens."""
         return torch.cat(list(texts))[None] if self.packed else torch.stack(list(texts))
 
@@ -229,7 +233,7 @@ class MMDiT(nn.Module):
         self,
         config: MMDiTConfig | None = None,
         *,
-        operations=nn,
+        operations: Operations = nn,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         attention: Attention = attention,
@@ -280,9 +284,9 @@ class MMDiT(nn.Module):
         self._check(latent, t, context, references)
         dtype = context[0].dtype
         images = [self.patchify(image.to(dtype)) for image in (latent, *references)]  # (B, D, 1, rows, columns)
-        grids = [image.shape[3:] for image in images]
+        grids = [(image.shape[3], image.shape[4]) for image in images]
         freqs = rope.frequencies(grids, self.config.rope_dims, self.config.theta, latent.device)
-        layout = Layout([len(prompt) for prompt in context], grids[0].numel(), freqs, attention)
+        layout = Layout([len(prompt) for prompt in context], math.prod(grids[0]), freqs, attention)
         img = torch.cat([rearrange(image, "b d 1 r c -> b (r c) d") for image in images], dim=1)
         txt = self.condition_embedder.text_embedder(layout.join(context))
         return img, txt, self.condition_embedder.time(t, dtype), layout

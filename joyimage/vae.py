@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .config import WanVAEConfig
 from .errors import JoyImageError
+from .layers import Factory, Operations
 
 IMAGE_CHANNELS = 3
 
@@ -52,7 +53,7 @@ class RMSNorm(nn.Module):
 class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, *, operations, dtype=None, device=None):
         super().__init__()
-        factory = {"dtype": dtype, "device": device}
+        factory: Factory = {"dtype": dtype, "device": device}
         self.residual = nn.Sequential(
             RMSNorm(channels_in, **factory),
             nn.SiLU(inplace=True),
@@ -74,7 +75,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, *, operations, dtype=None, device=None):
         super().__init__()
-        factory = {"dtype": dtype, "device": device}
+        factory: Factory = {"dtype": dtype, "device": device}
         self.norm = RMSNorm(channels, **factory)
         self.to_qkv = operations.Conv2d(channels, 3 * channels, 1, **factory)
         self.proj = operations.Conv2d(channels, channels, 1, **factory)
@@ -113,7 +114,7 @@ def _middle(channels: int, **factory) -> nn.Sequential:
 
 
 def _head(channels_in: int, channels_out: int, *, operations, dtype=None, device=None) -> nn.Sequential:
-    factory = {"dtype": dtype, "device": device}
+    factory: Factory = {"dtype": dtype, "device": device}
     return nn.Sequential(
         RMSNorm(channels_in, in_place=True, **factory),
         nn.SiLU(inplace=True),
@@ -200,7 +201,7 @@ class WanVAE(nn.Module):
     `load_state_dict` with and without `assign`.
     """
 
-    def __init__(self, config: WanVAEConfig | None = None, *, operations=torch.nn, dtype=None, device=None):
+    def __init__(self, config: WanVAEConfig | None = None, *, operations: Operations = nn, dtype=None, device=None):
         super().__init__()
         self.config = config or WanVAEConfig()
         factory, z_dim = {"dtype": dtype, "device": device}, self.config.z_dim
@@ -208,7 +209,7 @@ class WanVAE(nn.Module):
         self.conv1 = operations.Conv2d(2 * z_dim, 2 * z_dim, 1, **factory)
         self.conv2 = operations.Conv2d(z_dim, z_dim, 1, **factory)
         self.decoder = Decoder(self.config, operations=operations, **factory)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch declares no such overload
 
     @torch.no_grad()
     def encode(self, image: Tensor, tile: int | None = None) -> Tensor:
@@ -264,7 +265,8 @@ class WanVAE(nn.Module):
         pair = torch.tensor(
             [self.config.latents_mean, self.config.latents_std], dtype=torch.float32, device=like.device
         )
-        return pair.view(2, 1, -1, 1, 1).unbind()
+        mean, std = pair.view(2, 1, -1, 1, 1).unbind()
+        return mean, std
 
     def _tiled(self, network, x: Tensor, tile: int | None, *, unit_in: int, unit_out: int, halo: int) -> Tensor:
         if tile is None:
@@ -311,10 +313,10 @@ def run_tiled(
     rows, columns = spans(height, tile, halo), spans(width, tile, halo)
     if len(rows) == len(columns) == 1:
         return network(x)
-    out = None
+    out = x.new_empty(0)  # until there is a piece, which tells its channels
     for row, column in product(rows, columns):
         piece = network(_crop(x, row.read, column.read, unit_in).contiguous(memory_format=torch.channels_last))
-        if out is None:
+        if not out.numel():
             shape = (*piece.shape[:2], height * unit_out, width * unit_out)
             out = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=torch.channels_last)
         _crop(out, row.place, column.place, unit_out).copy_(_crop(piece, row.keep, column.keep, unit_out))
