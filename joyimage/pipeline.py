@@ -196,7 +196,7 @@ class JoyImage:
         if rewriting.has_server():
             return rewriting.rewrite(None, prompt, pictures)
         with self._answering(pictures, prompt, REWRITE_TOKENS):
-            return rewriting.rewrite(self.encoder, prompt, pictures)
+            return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
 
     def _answering(self, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
         return self.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)

@@ -20,7 +20,6 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from PIL import Image
 
@@ -34,30 +33,29 @@ POLL = 0.1  # seconds between two looks at whether the user wants to stop
 MAX_REPLY = 1 << 20  # bytes
 
 
-class Rewriter(Protocol):
-    """What rewrites where no server is named: an `Encoder`."""
-
-    def answer_rewrite(self, prompt: str, images: Sequence[Image.Image]) -> str: ...
+Answer = Callable[[str, Sequence[Image.Image]], str]
 
 
 def rewrite(
-    encoder: Rewriter | None,
+    answer: Answer | None,
     prompt: str,
     images: Sequence[Image.Image] = (),
     while_waiting: Callable[[], object] = lambda: None,
 ) -> str:
     """`prompt` made clear and specific; on any failure a warning that says why, and the prompt unchanged.
 
-    `encoder` is not needed where the environment names a server. `while_waiting` is called several times a second
-    while that works and ends the wait by raising.
-    Raises `JoyImageError` for an empty prompt, and for one that is no text.
+    `answer` asks the encoder, as `Encoder.answer_rewrite` does; it is not needed where the environment names a server.
+    `while_waiting` is called several times a second while that works, and ends the wait by raising.
+    Raises `JoyImageError` for an empty prompt, for one that is no text, and where nobody is there to ask.
     """
     check_text("the prompt to rewrite", prompt)
     if not prompt.strip():
         raise JoyImageError("the prompt to rewrite is empty")
+    if answer is None and not has_server():
+        raise JoyImageError(f"nobody is there to rewrite the prompt: give an encoder, or name a server in {URL}")
     try:
         server = Server.from_environment()
-        reply = server.answer(prompt, images, while_waiting) if server else encoder.answer_rewrite(prompt, images)
+        reply = server.answer(prompt, images, while_waiting) if server else answer(prompt, images)
         rewritten, reason = prompts.parse_rewritten(reply), 'the answer holds no {"Rewritten": "…"}'
         if server and rewritten and server.key and server.key in rewritten:
             rewritten, reason = None, "the answer holds the key"

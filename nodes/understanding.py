@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial, reduce
-from types import SimpleNamespace
 
 import comfy.model_management
 from comfy_api.latest import io
@@ -129,11 +128,9 @@ class RewritePrompt(io.ComfyNode):
     def execute(cls, encoder, prompt, images=None, **surplus) -> io.NodeOutput:
         refuse(surplus)
         with answering(cls.hidden.unique_id, encoder, REWRITE_TOKENS) as on_text, caught_warnings() as problems:
-            shown = SimpleNamespace(
-                answer_rewrite=partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
-            )
+            answer = partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
             stop = comfy.model_management.throw_exception_if_processing_interrupted
-            rewritten = rewriting.rewrite(shown, prompt, all_pictures((images or {}).values()), stop)
+            rewritten = rewriting.rewrite(answer, prompt, all_pictures((images or {}).values()), stop)
         text = "\n\n".join([rewritten, *problems])
         return io.NodeOutput(rewritten, ui=told(cls.hidden.unique_id, text))
 
