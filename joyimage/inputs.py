@@ -45,7 +45,11 @@ def listed(value: Any, kind: Any, name: str) -> list:
     return list(value)
 
 
-def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Picture]], list[str]]:
+def pair(
+    pictures: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
+    instruction: str | Sequence[str],
+    empty: bool = False,
+) -> tuple[list[list[Picture]], list[str]]:
     """Normalise the inputs of `edit`: a list of edits, each a list of pictures, and a list of prompts.
 
     The lists are of one length, or one edit has several prompts. With `empty` an edit may have no pictures.
@@ -57,13 +61,14 @@ def pair(pictures, instruction, empty: bool = False) -> tuple[list[list[Picture]
             raise JoyImageError(f"prompt {i + 1} of {len(prompts)} is empty; say what to make or change")
     if not prompts:
         raise JoyImageError("no prompt given; say what to make or change")
-    pictures = listed(pictures, Picture, "images")
-    nested = [not isinstance(picture, Picture) for picture in pictures]
-    if not pictures:
+    given = listed(pictures, Picture, "images")
+    single = [each for each in given if isinstance(each, Picture)]
+    several = [each for each in given if not isinstance(each, Picture)]
+    if not given:
         raise JoyImageError("no image given; `generate` makes pictures from text alone")
-    if any(nested) and not all(nested):
+    if single and several:
         raise JoyImageError("images and lists of images are mixed; give one list for one edit, or a list of lists")
-    edits = [listed(edit, Picture, "images") for edit in pictures] if all(nested) else [pictures]
+    edits = [listed(edit, Picture, "images") for edit in several] or [single]
     for edit in edits:
         if not edit and not empty:
             raise JoyImageError("an edit has no image; `generate` makes pictures from text alone")

@@ -16,10 +16,11 @@ from torch import Tensor
 from . import checkpoints, lora, rewriting
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
-from .images import check_size, to_tensor
+from .errors import JoyImageError
+from .images import Size, check_size, to_tensor
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
-from .mmdit import MMDiT
+from .mmdit import MMDiT, Modulation
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
 from .settings import AUTO, NATIVE_BASE_SIZE, Answering, Sampling, check_base_size, check_text
@@ -77,19 +78,8 @@ class JoyImage:
         """
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
-        if str(path) == "tiny":
-            from . import tiny  # here: nobody else needs it
-
-            networks = tiny.build(home)
-            return cls(*networks, _memory(*networks, device, budget), tiny.BASE_SIZE)
-        sources = checkpoints.open_model(path, mmdit=mmdit, vae=vae, encoder=encoder, tokenizer=tokenizer)
-        places = {"device": home, "compute_device": device}
-        networks = (
-            checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, **places),
-            checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
-            checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
-        )
-        base_size = checkpoints.base_size(sources["mmdit"], "mmdit")
+        given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
+        networks, base_size = _networks(path, given, dtype, home, device)
         return cls(*networks, _memory(*networks, device, budget), base_size)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
@@ -114,7 +104,7 @@ class JoyImage:
     @property
     def dtype(self) -> torch.dtype:
         """What the MMDiT computes in: the dtype of its tables, which are never quantised."""
-        return self.mmdit.double_blocks[0].img_mod.modulate_table.dtype
+        return next(m.modulate_table.dtype for m in self.mmdit.modules() if isinstance(m, Modulation))
 
     def edit(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
@@ -203,14 +193,10 @@ class JoyImage:
 
     @torch.inference_mode()
     def condition(
-        self,
-        images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
-        instruction: str | Sequence[str],
-        *,
+        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
         negative_prompt: str | Sequence[str] | None = None,
-        size: tuple[int, int] | None = None,
-        base_size: int | str | None = AUTO,
-    ) -> list[Conditioning]:
+        size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
+    ) -> list[Conditioning]:  # fmt: skip
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
         check_base_size(base_size)
         size = None if size is None else check_size(size)
@@ -218,14 +204,8 @@ class JoyImage:
         negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
         for negative in negatives:
             check_text("the negative prompt", negative)
-        base_size = self.base_size if base_size == AUTO else base_size
-        pairs = list(zip(prompts, negatives, strict=True))
-        shared = len(edits) < len(prompts)  # by all prompts: one edit's pictures
-        members = [pairs] if shared else [[each] for each in pairs]
-        groups = [
-            Group(*fit(load_all(edit), size, base_size), tuple(own)) for edit, own in zip(edits, members, strict=True)
-        ]
-        return _conditioned(self, groups)
+        base = self.base_size if isinstance(base_size, str) else base_size  # the only word is "auto"
+        return _conditioned(self, _groups(edits, list(zip(prompts, negatives, strict=True)), size, base))
 
     def render(
         self, conditionings: Sequence[Conditioning], *,
@@ -266,6 +246,40 @@ class JoyImage:
     @property
     def _renderer(self) -> Renderer:
         return Renderer(self.mmdit, self.vae, self.memory)
+
+
+def _networks(
+    path: str | Path | None,
+    given: dict[str, str | Path | None],
+    dtype: torch.dtype | None,
+    home: torch.device,
+    device: torch.device,
+) -> tuple[tuple[MMDiT, WanVAE, Encoder], int]:
+    """The networks with their weights at `home`, to work on `device`, and the base size that they were trained for."""
+    if str(path) == "tiny":
+        from . import tiny  # here: nobody else needs it
+
+        if named := [name for name, value in (*given.items(), ("dtype", dtype)) if value is not None]:
+            raise JoyImageError(
+                f"the bundled model comes whole and in float32: leave out {', '.join(named)}, or name a model's folder"
+            )
+        return tiny.build(home), tiny.BASE_SIZE
+    sources = checkpoints.open_model(path, **given)
+    places = {"device": home, "compute_device": device}
+    networks = (
+        checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, **places),
+        checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
+        checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
+    )
+    return networks, checkpoints.base_size(sources["mmdit"], "mmdit")
+
+
+def _groups(
+    edits: Sequence[Sequence[Picture]], prompts: list[tuple[str, str]], size: Size | None, base_size: int | None
+) -> list[Group]:
+    """Positive and negative prompts with the pictures that they are for: their own, or one edit's for all."""
+    members = [prompts] if len(edits) < len(prompts) else [[each] for each in prompts]
+    return [Group(*fit(load_all(edit), size, base_size), tuple(own)) for edit, own in zip(edits, members, strict=True)]
 
 
 def _conditioned(model: JoyImage, groups: Sequence[Group]) -> list[Conditioning]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from .mmdit import MMDiT
 from .settings import Sampling, check_batch_size, check_output, check_seed
 from .vae import WanVAE
 
-Pictures: TypeAlias = "list[Image.Image] | Tensor | np.ndarray"
+# A list unless `output` asks for a tensor or an array; Any spares all others a check of which it is.
+Pictures: TypeAlias = "list[Image.Image] | Any"
 
 
 @dataclass(frozen=True)
