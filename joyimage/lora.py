@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ PREFIXES = re.compile(
 )
 ATTENTION = re.compile(r"_attn_((?:img|txt)_attn_)")
 HEADER = "lora_adapter_metadata"  # where Diffusers puts PEFT's configuration
-CONVOLUTIONS = {4: F.conv2d, 5: F.conv3d}  # by the axes of the kernel
+Layer: TypeAlias = nn.Linear | nn.Conv2d | nn.Conv3d  # what updates are for
 
 
 def canonical(name: str) -> str:
@@ -178,7 +178,7 @@ class _Scaling:
 class LayerUpdates:
     """The updates of each layer of some networks, each with the strength that it is added with."""
 
-    updates: dict[nn.Module, list[tuple[Update, float]]]
+    updates: dict[Layer, list[tuple[Update, float]]]
 
     def apply(self, dtype: torch.dtype, merge: bool = False) -> Applied:
         """Add the updates to the layers. They are kept in `dtype`, the one that the networks compute in.
@@ -199,10 +199,10 @@ class Applied:
     """Updates at work; `remove` leaves the networks as they were before, to the bit."""
 
     def __init__(self):
-        self._hooks: list[tuple[nn.Module, torch.utils.hooks.RemovableHandle]] = []
-        self._merged: list[tuple[nn.Module, nn.Parameter]] = []
+        self._hooks: list[tuple[Layer, torch.utils.hooks.RemovableHandle]] = []
+        self._merged: list[tuple[Layer, Tensor]] = []
 
-    def merge(self, layer: nn.Module, updates: list[tuple[Update, float]]) -> None:
+    def merge(self, layer: Layer, updates: list[tuple[Update, float]]) -> None:
         weight = layer.weight
         total = weight.detach().float()
         for update, strength in updates:
@@ -211,7 +211,7 @@ class Applied:
         self._merged.append((layer, weight))
         layer.weight = nn.Parameter(total.to(weight.dtype), requires_grad=False)
 
-    def hook(self, layer: nn.Module, updates: list[tuple[Update, float]], dtype: torch.dtype) -> None:
+    def hook(self, layer: Layer, updates: list[tuple[Update, float]], dtype: torch.dtype) -> None:
         """Join the updates into one of their summed rank: two more products, however many there are."""
         down = torch.cat([update.down for update, _ in updates])
         up = torch.cat([update.up * (update.scale * strength) for update, strength in updates], dim=1)
@@ -229,12 +229,13 @@ class Applied:
         self._hooks, self._merged = [], []
 
 
-def _add_update(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+def _add_update(layer: Layer, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     x = inputs[0]
-    down, up = layer.lora_down.to(x), layer.lora_up.to(x)
-    if down.ndim == 2:
+    down, up = layer.get_buffer("lora_down").to(x), layer.get_buffer("lora_up").to(x)
+    if isinstance(layer, nn.Linear):
         return output + F.linear(F.linear(x, down), up)
-    middle = CONVOLUTIONS[down.ndim](x, down, stride=layer.stride, padding=layer.padding)  # (B, rank, …)
+    convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
+    middle = convolve(x, down, stride=layer.stride, padding=layer.padding)  # (B, rank, …)
     return output + torch.einsum("or,br...->bo...", up, middle)
 
 
@@ -248,9 +249,9 @@ def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) ->
         canonical(name): layer
         for network in networks
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d)
+        if isinstance(layer, Layer)
     }
-    updates: dict[nn.Module, list[tuple[Update, float]]] = {}
+    updates: dict[Layer, list[tuple[Update, float]]] = {}
     for lora, strength in loras:
         if not math.isfinite(strength):
             raise JoyImageError(f"{lora.path}: the strength is {strength}; give a number such as 0.8")
@@ -262,7 +263,7 @@ def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) ->
     return LayerUpdates(updates)
 
 
-def _report_unmatched(lora: Lora, layers: Mapping[str, nn.Module]) -> None:
+def _report_unmatched(lora: Lora, layers: Mapping[str, Layer]) -> None:
     stray = [key for name in lora.updates if name not in layers for key in lora.keys[name]] + list(lora.unknown)
     listed = ", ".join(stray[:LISTED]) + (", …" if len(stray) > LISTED else "")
     if not any(name in layers for name in lora.updates):
@@ -271,7 +272,7 @@ def _report_unmatched(lora: Lora, layers: Mapping[str, nn.Module]) -> None:
         warnings.warn(f"{lora.path}: {len(stray)} keys match nothing and have no effect: {listed}", stacklevel=4)
 
 
-def _check_fit(lora: Lora, name: str, update: Update, layer: nn.Module) -> None:
+def _check_fit(lora: Lora, name: str, update: Update, layer: Layer) -> None:
     if isinstance(layer, nn.Linear):
         wanted = (layer.in_features,), layer.out_features
     else:

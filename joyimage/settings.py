@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from itertools import pairwise
@@ -58,12 +58,13 @@ def given(default: Any, help: str = "") -> Any:
     return field(default=default, metadata={"help": help})
 
 
+@dataclass(frozen=True)
 class Settings:
     """What both kinds of settings can say of themselves."""
 
     @classmethod
     def names(cls) -> list[str]:
-        return [each.name for each in fields(cls)]  # type: ignore[arg-type]
+        return [each.name for each in fields(cls)]
 
     @classmethod
     def range(cls, name: str) -> Range:
@@ -86,8 +87,8 @@ class Settings:
         return f"{cls.purpose(name)} ({shown})".strip()
 
     @classmethod
-    def _metadata(cls, name: str) -> dict[str, Any]:
-        return next(each.metadata for each in fields(cls) if each.name == name)  # type: ignore[arg-type]
+    def _metadata(cls, name: str) -> Mapping[str, Any]:
+        return next(each.metadata for each in fields(cls) if each.name == name)
 
     @classmethod
     def of(cls, options: dict[str, Any]):
@@ -203,11 +204,14 @@ def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | No
     Raises `JoyImageError` unless exactly one of the two is given, or if there is no step in it, or a value is not
     finite, out of range or not below the one before.
     """
-    if (sigmas is None) == (timesteps is None):
+    if sigmas is not None and timesteps is None:
+        name, values, top = "sigmas", sigmas, 1
+    elif timesteps is not None and sigmas is None:
+        name, values, top = "timesteps", timesteps, TRAINING_STEPS
+    else:
         raise JoyImageError("a custom schedule takes either sigmas or timesteps, exactly one of them")
-    name, values, top = ("sigmas", sigmas, 1) if timesteps is None else ("timesteps", timesteps, TRAINING_STEPS)
     try:
-        levels = [float(value) for value in values]  # type: ignore[union-attr]
+        levels = [float(value) for value in values]
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of more than one dimension
         raise JoyImageError(f"{name}: {values!r} is not a list of falling levels; give at least one above 0") from None
     if levels and levels[-1] > 0:

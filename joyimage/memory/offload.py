@@ -37,15 +37,15 @@ class Memory:
                 name: Worker(network, list(needs.groups[name].values()), device, pinned)
                 for name, network in needs.networks.items()
             }
-            self._check()
+            self._check(budget)
 
-    def _check(self) -> None:
+    def _check(self, budget: int) -> None:
         least = {
             "encoder": self.needs.encoder(0, 1),
             "mmdit": self.needs.mmdit(SMALLEST_PICTURE // PIXELS_PER_TOKEN),
             "vae": self.needs.vae(SMALLEST_PICTURE, TILES[-1]),
         }
-        place_all(self.needs, least, self.budget, self._reserve)
+        place_all(self.needs, least, budget, self._reserve)
 
     @contextmanager
     def at_work(self, name: str, activations: int, idle: Sequence[nn.Module] = ()) -> Iterator[None]:

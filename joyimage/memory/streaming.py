@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from .budget import SLOTS, Placement, owners, padded
 
 PINNED_CHUNK = 2**30  # bytes
 PINNED_SHARE = 0.5  # of main memory: what is pinned can not be paged out
+
+CudaEvent: TypeAlias = "torch.cuda.Event | torch.Event"  # torch's streams take and give either
 
 
 # -- order of work on the device --------------------------------------------------------------------------------------
@@ -51,16 +53,16 @@ class CudaQueue:
     def _computing(self) -> torch.cuda.Stream:
         return torch.cuda.current_stream(self._stream.device)
 
-    def mark(self) -> torch.cuda.Event:
+    def mark(self) -> CudaEvent:
         return self._computing().record_event()
 
-    def run(self, copy: Callable[[], None], after: torch.cuda.Event) -> torch.cuda.Event:
+    def run(self, copy: Callable[[], None], after: CudaEvent) -> CudaEvent:
         self._stream.wait_event(after)
         with torch.cuda.stream(self._stream):
             copy()
         return self._stream.record_event()
 
-    def wait(self, event: torch.cuda.Event) -> None:
+    def wait(self, event: CudaEvent) -> None:
         self._computing().wait_event(event)
 
     def finish(self) -> None:
@@ -147,9 +149,9 @@ class Tensors:
     """The parameters and buffers that modules have of their own, and their home."""
 
     def __init__(self, modules: Iterable[nn.Module]):
-        stores = [store for module in modules for store in (module._parameters, module._buffers)]
+        stores: list[dict[str, Any]] = [each for module in modules for each in (module._parameters, module._buffers)]
         self._places = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
-        self.home = [store[name] for store, name in self._places]
+        self.home: list[Tensor] = [store[name] for store, name in self._places]
         self.nbytes = sum(padded(tensor.nbytes) for tensor in self.home)
 
     def copies(self, device: torch.device) -> list[Tensor]:
@@ -255,7 +257,7 @@ class Streamer:
 class Worker:
     """A part of the model, on the device or at home."""
 
-    def __init__(self, network: nn.Module, groups: Sequence[Sequence[nn.Module]], device: torch.device, pinned: Pinned):
+    def __init__(self, network: nn.Module, groups: Sequence[Iterable[nn.Module]], device: torch.device, pinned: Pinned):
         self.network = network
         self._groups = groups
         self._device = device
