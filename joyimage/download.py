@@ -7,6 +7,7 @@ this, as recent releases of huggingface_hub throw away what has come when they f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from .errors import CheckpointError, JoyImageError
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 HUB = "https://huggingface.co"
 EDIT, PLUS = "Comfy-Org/JoyAI-Image-Edit", "jdopensource/JoyAI-Image-Edit-Plus-ComfyUI"
@@ -35,6 +36,7 @@ FORMAT_WORDS = {"int8": "int8_convrot", "bf16": "bf16"}  # of --format: the word
 TIMEOUT = 30  # seconds for a listing
 PAUSE = 1  # second before going on with a file that broke off
 LISTED = 20  # files that an error names
+CHUNK = 1 << 20  # bytes that are hashed at once
 WEIGHTS = (".safetensors", ".gguf", ".pt", ".pth", ".bin")
 TOKENIZER = (
     "FOLDER holds the Qwen tokenizer (tokenizer.json, or vocab.json and merges.txt): ComfyUI's own is in "
@@ -130,6 +132,7 @@ class Hub:
 
         Raises `JoyImageError` that says what the repository holds instead, or why it cannot be listed.
         """
+        siblings: dict[PurePosixPath, RepoSibling] = {}
         for repository in wanted.repositories:
             listing = self._listing(repository)
             siblings = {PurePosixPath(file.rfilename): file for file in listing.siblings or ()}
@@ -144,7 +147,7 @@ class Hub:
         held = sorted(str(path) for path in siblings if path.suffix in WEIGHTS) or ["no weights"]
         names = ", ".join(held[:LISTED]) + (f" and {len(held) - LISTED} more" if len(held) > LISTED else "")
         raise JoyImageError(
-            f"{self.endpoint}/{repository}: holds no {wanted.name} but {names}; choose another --format, "
+            f"{self.endpoint}/{wanted.repositories[-1]}: holds no {wanted.name} but {names}; choose another --format, "
             f"or download by hand what fits to {folder / wanted.folder}"
         )
 
@@ -215,9 +218,10 @@ def _network(where: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
+    transport = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
     try:
         yield
-    except (OSError, *HfHubHTTPError.__bases__) as error:
+    except (OSError, *transport) as error:
         if status := getattr(getattr(error, "response", None), "status_code", None):
             advice = ADVICE.get(status, "try again later; the same command goes on from what has come")
             raise JoyImageError(f"{where}: the hub answered {status}: {advice}") from error
@@ -358,11 +362,14 @@ def _existing(path: Path) -> Path:
 
 def _sha256(path: Path) -> str:
     from huggingface_hub.utils import tqdm
-    from huggingface_hub.utils.sha import sha_fileobj
 
-    bar = {"total": _size(path), "desc": "checking", "unit": "B", "unit_scale": True, "disable": None}
-    with path.open("rb") as file, tqdm.wrapattr(file, "read", **bar) as watched:
-        return sha_fileobj(watched).hex()
+    digest = hashlib.sha256()
+    bar = tqdm(total=_size(path), desc="checking", unit="B", unit_scale=True, disable=None)
+    with path.open("rb") as file, bar:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:
