@@ -6,7 +6,6 @@ import json
 import textwrap
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +14,7 @@ from . import spatial
 from .images import load, save_png
 from .pipeline import JoyImage
 
+ASSETS = Path(__file__).parent / "assets"
 STEPS = 40
 SCALE = 4  # of the 64-pixel pictures on the contact sheet
 MARGIN, WORDS = 16, 330  # pixels: around everything, and for the text beside the pictures
@@ -43,8 +43,7 @@ ASKED, QUESTION = "rotate.png", "Which is nearer to the camera, the purple car o
 
 def asset(name: str) -> Image.Image:
     """A picture of the folder `assets/`, by its file name."""
-    with resources.as_file(resources.files(__package__) / "assets" / name) as path:
-        return load(path)
+    return load(ASSETS / name)
 
 
 def run(folder: Path, *, quiet: bool = False, as_json: bool = False) -> None:
