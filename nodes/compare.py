@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from .node import Node
 
-class Compare(io.ComfyNode):
+
+class Compare(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -21,6 +21,7 @@ from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.settings import AUTO, BASE_SIZES
 from .feedback import caught_warnings, told
 from .inputs import Refusal, all_pictures, blame, check, encoder_input, images_input, refuse
+from .node import Node
 
 EXACT = "exact"
 EMPTY = (
@@ -68,7 +69,7 @@ def batch_size_input() -> io.Int.Input:
     )
 
 
-class EncodePrompt(io.ComfyNode):
+class EncodePrompt(Node):
     """Takes whole lists, so that the prompts of an orbit share the encoding of their images."""
 
     @classmethod
@@ -155,12 +156,12 @@ class EncodePrompt(io.ComfyNode):
         ]
         with caught_warnings() as problems:
             conditionings = encode(encoder[0], vae and vae[0], edits)
-        results = [()] * count
+        results: dict[int, tuple[list, list, dict[str, Tensor]]] = {}
         for i, (positive, negative, fitted_size) in zip(chain(*members), conditionings, strict=True):
             results[i] = positive, negative, empty_latent(fitted_size, batch_size[0])
         notes = [size_note(edit.size, edit.pictures) for edit in edits]
         text = told(cls.hidden.unique_id, "\n".join(dict.fromkeys(notes + problems)))
-        return io.NodeOutput(*map(list, zip(*results, strict=True)), ui=text)
+        return io.NodeOutput(*map(list, zip(*(results[i] for i in range(count)), strict=True)), ui=text)
 
 
 def pick(values: Sequence, i: int):

@@ -23,6 +23,7 @@ from .conditioning import (
 )
 from .feedback import caught_warnings, told
 from .inputs import encoder_input, refuse
+from .node import Node
 from .sampling import (
     Sampler,
     guidance_input,
@@ -45,7 +46,7 @@ def further_images_input() -> io.Autogrow.Input:
     return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
 
 
-class Edit(io.ComfyNode):
+class Edit(Node):
     """Its first image has a socket of its own: the editor cannot replace a node by one whose image is in a group."""
 
     @classmethod
@@ -115,4 +116,4 @@ class Edit(io.ComfyNode):
         latent, guidance = empty_latent(size, batch_size), max(guidance, 1.0)
         options = {"rescale": rescale, "shift": shift, "schedule": schedule, "solver": solver}
         sampled = Sampler.execute(model, positive, latent, seed, steps, guidance, negative, **options)
-        return io.NodeOutput(*VAEDecode().decode(vae, *sampled.result), ui=text)
+        return io.NodeOutput(*VAEDecode().decode(vae, *sampled.args), ui=text)

@@ -14,6 +14,7 @@ from nodes import LoadImage as HostLoadImage  # ComfyUI's module of that name, n
 from ..joyimage.batches import to_batch
 from ..joyimage.images import load
 from .feedback import PACK
+from .node import Node
 
 FOLDER = PACK / "web" / "examples"  # served to the page, whose widgets show them
 MARK = "example: "  # before a photograph's name, to tell it from the user's files
@@ -35,7 +36,7 @@ def scenes() -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in entries}
 
 
-class ExampleScene(io.ComfyNode):
+class ExampleScene(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -58,7 +59,7 @@ class ExampleScene(io.ComfyNode):
         return io.NodeOutput(to_batch([load(FOLDER / entry["file"])]), *(entry[name] for name in WORDS))
 
 
-class LoadImage(io.ComfyNode):
+class LoadImage(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.graph import ExecutionBlocker
+from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def setting_input(settings: type[Settings], setting: str, tooltip: str, name: st
         choices = list(settings.choices(setting))
         return io.Combo.Input(name, options=choices, default=default, tooltip=tooltip, **options)
     limits = settings.range(setting)
-    bounds = {"min": limits.least, "max": limits.most, "step": limits.step} | options
+    bounds: dict[str, Any] = {"min": limits.least, "max": limits.most, "step": limits.step} | options
     kind = io.Int if isinstance(default, int) else io.Float
     return kind.Input(name, default=default, tooltip=tooltip, **bounds)
 
@@ -78,13 +78,15 @@ class Refusal(str):
     which must be among those given. Asked from anywhere else it is a text, which would be shown on all of them.
     """
 
+    argument: str
+
     def __new__(cls, argument: str, reason: str) -> Refusal:
         refusal = super().__new__(cls, reason)
         refusal.argument = argument
         return refusal
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] - nobody sets it
         asked = sys._getframe(1).f_locals.get("x")
         return ExecutionBlocker if type(asked) is str and asked != self.argument else Refusal
 

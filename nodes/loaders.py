@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..joyimage.checkpoints import inspect
 from ..joyimage.errors import CheckpointError, MissingFileError
 from . import host
+from .node import Node
 
 TINY = "tiny (bundled)"
 HUB = "https://huggingface.co"
@@ -57,7 +58,7 @@ class Kind:
         try:
             return load(path)
         except CheckpointError as error:
-            raise type(error)(f"{error}\n\n{described(path)}".rstrip()) from error
+            raise type(error)(f"{error}\n\n{described(path) if path else ''}".rstrip()) from error
 
 
 EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"
@@ -89,7 +90,7 @@ def model_folders() -> list[str]:
     return sorted(found)
 
 
-class LoadMMDiT(io.ComfyNode):
+class LoadMMDiT(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -129,7 +130,7 @@ class LoadMMDiT(io.ComfyNode):
         return io.NodeOutput(MMDIT.load(model, lambda path: host.load_mmdit(path, weight_dtype)))
 
 
-class LoadVAE(io.ComfyNode):
+class LoadVAE(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -157,7 +158,7 @@ class LoadVAE(io.ComfyNode):
         return io.NodeOutput(VAE.load(vae, host.load_vae))
 
 
-class LoadEncoder(io.ComfyNode):
+class LoadEncoder(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -96,8 +96,10 @@ async def register() -> None:
             new_node_id=each.new,
             old_node_id=each.old,
             old_widget_ids=list(each.widgets),
-            input_mapping=[{"new_id": new, "old_id": old} for old, new in each.inputs.items()]
-            + [{"new_id": name, "set_value": value} for name, value in each.more.items()],
+            input_mapping=[
+                *({"new_id": new, "old_id": old} for old, new in each.inputs.items()),
+                *({"new_id": name, "set_value": value} for name, value in each.more.items()),
+            ],
             output_mapping=[{"new_idx": 0, "old_idx": 0}],
         )
         await ComfyAPI().node_replacement.register(replacement)

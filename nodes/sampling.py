@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..joyimage.settings import SEEDS, Sampling
 from . import host
 from .inputs import setting_input
+from .node import Node
 
 
 def condition_inputs() -> list[io.Input]:
@@ -19,7 +22,7 @@ def condition_inputs() -> list[io.Input]:
     ]
 
 
-ADVANCED = {"optional": True, "advanced": True}
+ADVANCED: dict[str, Any] = {"optional": True, "advanced": True}
 
 
 def guidance_input(**limits: float) -> io.Input:
@@ -77,7 +80,7 @@ def strength_input() -> io.Input:
     return setting_input(Sampling, "strength", tooltip, **ADVANCED)
 
 
-class Sampler(io.ComfyNode):
+class Sampler(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -123,7 +126,7 @@ class Sampler(io.ComfyNode):
         return io.NodeOutput(host.sample(guider, solver, sigmas, latent, seed))
 
 
-class Guider(io.ComfyNode):
+class Guider(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -141,7 +144,7 @@ class Guider(io.ComfyNode):
         return io.NodeOutput(host.guider(model, positive, negative, guidance, rescale))
 
 
-class Schedule(io.ComfyNode):
+class Schedule(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
-from comfy_execution.graph import ExecutionBlocker
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..joyimage import spatial
@@ -17,6 +17,7 @@ from ..joyimage.grounding import (
     boxes_to_mask,
 )
 from .inputs import blame, check, object_input
+from .node import Node
 
 NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
@@ -59,7 +60,7 @@ def passed_on(image: Tensor | None) -> Tensor | ExecutionBlocker:
     return ExecutionBlocker(NO_PICTURE) if image is None else image
 
 
-class MoveObject(io.ComfyNode):
+class MoveObject(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -130,7 +131,7 @@ class MoveObject(io.ComfyNode):
         return io.NodeOutput(marked, spatial.move_object(object), box_to_region(area), mask, ui={"source": source})
 
 
-class RotateObject(io.ComfyNode):
+class RotateObject(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -161,7 +162,7 @@ class RotateObject(io.ComfyNode):
         return io.NodeOutput(spatial.rotate_object(object, view), passed_on(image))
 
 
-class Camera(io.ComfyNode):
+class Camera(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -188,7 +189,7 @@ class Camera(io.ComfyNode):
         return io.NodeOutput(spatial.camera(yaw, pitch, zoom), passed_on(image))
 
 
-class Orbit(io.ComfyNode):
+class Orbit(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -222,7 +223,7 @@ class Orbit(io.ComfyNode):
         return io.NodeOutput(spatial.orbit(yaw_start, yaw_end, views, pitch, zoom), passed_on(image))
 
 
-class DrawBoxes(io.ComfyNode):
+class DrawBoxes(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -23,6 +23,7 @@ from .inputs import (
     refuse,
     setting_input,
 )
+from .node import Node
 
 REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
@@ -45,7 +46,7 @@ def answering_inputs() -> list[io.Input]:
     ]
 
 
-class Ask(io.ComfyNode):
+class Ask(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -91,7 +92,7 @@ class Ask(io.ComfyNode):
         return io.NodeOutput(text, ui=told(cls.hidden.unique_id, text))
 
 
-class RewritePrompt(io.ComfyNode):
+class RewritePrompt(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -135,7 +136,7 @@ class RewritePrompt(io.ComfyNode):
         return io.NodeOutput(rewritten, ui=told(cls.hidden.unique_id, text))
 
 
-class Locate(io.ComfyNode):
+class Locate(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

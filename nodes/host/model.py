@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.conds
-import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -18,6 +17,7 @@ import comfy.quant_ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
+from comfy.latent_formats import LatentFormat, Wan21
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from ...joyimage.checkpoints.load import fill
 from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
+from ...joyimage.layers import Operations
 from ...joyimage.mmdit import MMDiT
 from ...joyimage.quantisation import layers
 from ...joyimage.quantisation.formats import Format
@@ -50,11 +51,13 @@ META = {"device": "meta"}
 class HostMMDiT(MMDiT):
     """The MMDiT called as the host calls its diffusion models, with the host's hooks around and inside it."""
 
-    def __init__(self, image_model: str, dtype: torch.dtype, device=None, operations=None, **sizes):
+    def __init__(
+        self, image_model: str, dtype: torch.dtype, device: torch.device | None, operations: Operations, **sizes
+    ):
         super().__init__(MMDiTConfig(**sizes), operations=operations, dtype=dtype, device=device)
         self.dtype = dtype
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - the host names the inputs, ours call none by name
         self,
         x: Tensor,
         timestep: Tensor,
@@ -106,7 +109,7 @@ def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, layout, opt
     return out["img"], out["txt"]
 
 
-class TinyLatent(comfy.latent_formats.Wan21):
+class TinyLatent(Wan21):
     """The bundled model's latents: previews by factors of their own, since its VAE is another."""
 
     latent_rgb_factors_bias = None
@@ -122,7 +125,8 @@ class ModelConfig(comfy.supported_models_base.BASE):
     """What the host wants to know of the model."""
 
     sampling_settings = {"shift": 1.5, "multiplier": 1000}
-    latent_format = comfy.latent_formats.Wan21
+    latent_format: type[LatentFormat] | LatentFormat = Wan21  # the host makes one of it
+    quant_config: dict[str, Any] | None = None
     # The tensors alive at once in the published size make 1.28: 882 MB for 1024x1024 pixels with one reference and 1100
     # tokens of text in bf16. A quarter more for workspaces and for weights cast while they run.
     memory_usage_factor = 1.6
@@ -132,7 +136,8 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
 class JoyImageModel(comfy.model_base.BaseModel):
     def __init__(self, config: ModelConfig):
-        super().__init__(config, comfy.model_base.ModelType.FLOW, unet_model=HostMMDiT)
+        flow = comfy.model_base.ModelType.FLOW
+        super().__init__(config, flow, unet_model=HostMMDiT)  # pyright: ignore[reportArgumentType] - typed by its default
         self.memory_usage_factor_conds = ("ref_latents",)
 
     def extra_conds(self, **kwargs) -> dict[str, Any]:
@@ -259,7 +264,10 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
 
     def convert_weight(self, weight: Tensor, **_) -> Tensor:
         """What the host patches instead of the bytes."""
-        return replace(self.packed, data=weight).dense(torch.bfloat16) if weight.dtype == torch.uint8 else weight
+        packed = self.packed
+        if packed is None or weight.dtype != torch.uint8:
+            return weight
+        return replace(packed, data=weight).dense(torch.bfloat16)
 
     def set_weight(self, weight: Tensor, return_weight: bool = False, **_) -> Tensor | None:
         if return_weight:
@@ -270,9 +278,10 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
 
 def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None:
     """Put layers for quantised weights into the places of the host's."""
+    layers = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name, weight in packed.items():
         path = name.removesuffix(".weight")
-        old = model.get_submodule(path)
+        old = layers[path]
         layer = PackedLinear(old.in_features, old.out_features, old.bias is not None, **META)
         layer.pack(weight)
         layer.bias = old.bias

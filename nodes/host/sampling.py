@@ -80,7 +80,8 @@ def sample(guider: Guider, solver: str, sigmas: Tensor, latent: Mapping[str, Any
     patcher = guider.model_patcher
     ratios = latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], *ratios)
-    check_latent(samples, "the start", patcher.get_model_object("latent_format").latent_channels)
+    channels = patcher.get_model_object("latent_format").latent_channels
+    check_latent(samples, "the start", channels)  # pyright: ignore[reportArgumentType] - typed as if it were a network's
     if sigmas[0] < 1 and not samples.any():
         raise JoyImageError("strength is below 1 but the latent is empty: connect VAE Encode, or set strength to 1")
     seeds = [(seed + index) % 2**64 for index in latent.get("batch_index") or range(len(samples))]
