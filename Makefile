@@ -15,7 +15,7 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web demo quick test check-model comfyui test-browser test-newest constraints bench tiny eval-tiny format clean
+.PHONY: web types demo quick test check-model comfyui test-browser test-newest constraints bench tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -57,6 +57,9 @@ test-newest:
 constraints:
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
 	mv constraints.part constraints.txt
+
+types: $(VENV)/.tested
+	$(BIN)/python -m tools.typecheck
 
 # What checks the widgets; they need none of it to run.
 web: node_modules
