@@ -101,6 +101,17 @@ def test_the_unpacked_library_works_alone(archive, tmp_path):
     assert (done.returncode, done.stdout) == (0, "(64, 64)\n"), done.stderr
 
 
+def test_a_wheel_holds_the_model_and_says_that_it_is_typed(archive, tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    pack = tmp_path / "pack"
+    zipfile.ZipFile(archive).extractall(pack)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(pack)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert {"joyimage/py.typed", "joyimage/tiny/mmdit.safetensors"} <= names(wheel)
+
+
 def test_the_pictures_are_what_the_registry_asks_for():
     icon, banner = Image.open(ROOT / ICON), Image.open(ROOT / BANNER)
     assert icon.size == (400, 400)
