@@ -32,6 +32,8 @@ class Kind:
 
     def path(self, choice: str) -> Path | None:
         """The file or folder of a choice, None for the bundled model. `MissingFileError` says where to get it."""
+        if not isinstance(choice, str):  # graphs made outside the editor may hold anything
+            raise MissingFileError(f"{choice!r:.80} is not the name of a file; choose one from the list")
         if choice == TINY:
             return None
         if file := folder_paths.get_full_path(self.folder, choice):

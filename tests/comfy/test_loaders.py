@@ -301,6 +301,19 @@ def test_a_missing_file_is_named_with_its_source(client):
         assert part in message
 
 
+@pytest.mark.parametrize("value", [5, None, {}, [], True, "x" * 300, "~nobody", "a\0b"], ids=repr)
+@pytest.mark.parametrize(
+    ("node", "field"), [("LoadMMDiT", "model"), ("LoadVAE", "vae"), ("LoadEncoder", "encoder")], ids=str
+)
+def test_what_is_no_file_is_refused_in_words(client, node, field, value):
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add(f"JoyImage{node}", **{field: value}))
+    with pytest.raises(Rejected) as rejected:
+        client.run(graph)
+    message = rejected.value.errors[f"JoyImage{node}"]
+    assert "Error" not in message and "object" not in message, message
+
+
 def test_a_file_of_another_kind_is_named(client, models, networks):
     save_file(networks[0].state_dict(), models / "vae" / "no_vae.safetensors")
     graph = Graph()
