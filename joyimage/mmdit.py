@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from . import rope
 from .config import TIME_CHANNELS, MMDiTConfig
 from .errors import JoyImageError
-from .layers import Operations
+from .operations import Operations
 
 # (q, k, v), each (B, heads, tokens, head_dim) -> (B, query tokens, heads * head_dim)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

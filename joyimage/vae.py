@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .config import WanVAEConfig
 from .errors import JoyImageError
-from .layers import Factory, Operations
+from .operations import Factory, Operations
 
 IMAGE_CHANNELS = 3
 

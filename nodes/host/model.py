@@ -31,7 +31,7 @@ from ...joyimage.checkpoints.load import fill
 from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
-from ...joyimage.layers import Operations
+from ...joyimage.operations import Operations
 from ...joyimage.mmdit import MMDiT
 from ...joyimage.quantisation import layers
 from ...joyimage.quantisation.formats import Format
