@@ -1,4 +1,4 @@
-"""Pictures in and out: reading files, bucket sizes, cropping to them, tensors, and PNGs that carry their parameters.
+"""Pictures in and out: reading files, bucket sizes, cropping to them, tensors, batches, and PNGs with their parameters.
 
 Sizes are (height, width) in pixels throughout, as in tensors; Pillow's own `.size` is (width, height).
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
+BATCH_CHANNELS = (1, 3, 4)  # gray, RGB, RGB and opacity
 PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
 
 # The value that is white, for modes deeper than 8 bits. 16-bit gray files open as I;16, or as I in older Pillow.
@@ -210,6 +211,31 @@ def to_pil(tensor: Tensor) -> list[Image.Image]:
         raise JoyImageError(f"NaN or infinite pixels in picture {broken[0]} of {len(values)}: the networks overflowed")
     levels = ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return [Image.fromarray(sample) for sample in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def from_batch(batch: Tensor) -> list[Image.Image]:
+    """A batch (B, H, W, C) of floats in [0, 1], the form in which graph editors pass pictures on, as RGB Pillow images.
+
+    It has 1, 3 or 4 channels and is rounded to 8 bits; values beyond [0, 1] are clipped. What is transparent becomes
+    white, as when a file is read: a batch made from a file gives what `load` gives for it.
+    Raises `JoyImageError` for another shape, no pixels, and NaN or infinite values.
+    """
+    import torch
+
+    if batch.ndim != 4 or batch.shape[3] not in BATCH_CHANNELS or 0 in batch.shape:
+        raise JoyImageError(f"pictures have shape (B, H, W, C) with 1, 3 or 4 channels, not {tuple(batch.shape)}")
+    values = batch.detach().float()
+    if not values.isfinite().all():
+        raise JoyImageError("the pictures hold NaN or infinite values: what made them went wrong")
+    levels = (values * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    return [load(Image.fromarray(picture.squeeze(2).numpy())) for picture in levels]  # squeezes gray to (H, W)
+
+
+def to_batch(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size as a batch (B, H, W, 3), float32 in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).float() / 255
 
 
 def save_png(

@@ -12,11 +12,10 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..joyimage.batches import to_batch
 from ..joyimage.conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from ..joyimage.config import WanVAEConfig
 from ..joyimage.errors import JoyImageError
-from ..joyimage.images import Size, check_size
+from ..joyimage.images import Size, check_size, to_batch
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.settings import AUTO, BASE_SIZES
 from .feedback import caught_warnings, told

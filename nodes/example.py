@@ -11,8 +11,7 @@ from torch import zeros
 
 from nodes import LoadImage as HostLoadImage  # ComfyUI's module of that name, not this package
 
-from ..joyimage.batches import to_batch
-from ..joyimage.images import load
+from ..joyimage.images import load, to_batch
 from .feedback import PACK
 from .node import Node
 

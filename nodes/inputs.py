@@ -11,8 +11,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 from torch import Tensor
 
-from ..joyimage.batches import from_batch
 from ..joyimage.errors import JoyImageError
+from ..joyimage.images import from_batch
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.settings import Settings
 from .host import ENCODER

@@ -7,7 +7,6 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..joyimage import spatial
-from ..joyimage.batches import from_batch, to_batch
 from ..joyimage.grounding import (
     box_from_json,
     box_from_mask,
@@ -16,6 +15,7 @@ from ..joyimage.grounding import (
     boxes_from_json,
     boxes_to_mask,
 )
+from ..joyimage.images import from_batch, to_batch
 from .inputs import blame, check, object_input
 from .node import Node
 

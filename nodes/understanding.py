@@ -9,7 +9,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..joyimage import grounding, rewriting, spatial
-from ..joyimage.batches import from_batch, to_batch
+from ..joyimage.images import from_batch, to_batch
 from ..joyimage.prompts import DEFAULT_QUESTION
 from ..joyimage.settings import Answering
 from .feedback import answering, caught_warnings, told

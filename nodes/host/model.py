@@ -31,8 +31,8 @@ from ...joyimage.checkpoints.load import fill
 from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
-from ...joyimage.operations import Operations
 from ...joyimage.mmdit import MMDiT
+from ...joyimage.operations import Operations
 from ...joyimage.quantisation import layers
 from ...joyimage.quantisation.formats import Format
 from ...joyimage.quantisation.tensor import QuantizedTensor

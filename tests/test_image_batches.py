@@ -5,9 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from joyimage.batches import from_batch, to_batch
 from joyimage.errors import JoyImageError
-from joyimage.images import load
+from joyimage.images import from_batch, load, to_batch
 
 
 def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> Image.Image:
