@@ -54,16 +54,25 @@ def rewrite(
     if answer is None and not has_server():
         raise JoyImageError(f"nobody is there to rewrite the prompt: give an encoder, or name a server in {URL}")
     try:
-        server = Server.from_environment()
-        reply = server.answer(prompt, images, while_waiting) if server else answer(prompt, images)
-        rewritten, reason = prompts.parse_rewritten(reply), 'the answer holds no {"Rewritten": "…"}'
-        if server and rewritten and server.key and server.key in rewritten:
-            rewritten, reason = None, "the answer holds the key"
+        if answer is None or has_server():
+            rewritten = _ask_server(prompt, images, while_waiting)
+        else:
+            rewritten = prompts.parse_rewritten(answer(prompt, images))
+        reason = 'the answer holds no {"Rewritten": "…"}'
     except (JoyImageError, RuntimeError) as error:
         rewritten, reason = None, str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
     if rewritten is None:
         warnings.warn(f"the prompt was not rewritten and is used unchanged: {reason}", stacklevel=2)
     return rewritten or prompt
+
+
+def _ask_server(prompt: str, images: Sequence[Image.Image], while_waiting: Callable[[], object]) -> str | None:
+    """What `parse_rewritten` finds in the server's answer. Raises `JoyImageError`, also if that holds the key."""
+    server = Server.from_environment()
+    rewritten = prompts.parse_rewritten(server.answer(prompt, images, while_waiting))
+    if rewritten and server.key and server.key in rewritten:
+        raise JoyImageError("the answer holds the key")
+    return rewritten
 
 
 def has_server() -> bool:
@@ -80,18 +89,17 @@ class Server:
     key: str = field(default="", repr=False)
 
     @classmethod
-    def from_environment(cls) -> Server | None:
-        """None where no server is named. Raises `JoyImageError` for an address or a key that cannot be used."""
-        if not has_server():
-            return None
+    def from_environment(cls) -> Server:
+        """Raises `JoyImageError` for an address or a key that cannot be used."""
+        wrong = JoyImageError(f"{URL} must be an address such as http://localhost:8000/v1")
         try:
             parts = urllib.parse.urlsplit(os.environ[URL].strip())
             host = parts.hostname
             _ = parts.port  # which is read, and found wrong, here only
         except ValueError:
-            host = None
+            raise wrong from None
         if not host or parts.scheme not in ("http", "https"):
-            raise JoyImageError(f"{URL} must be an address such as http://localhost:8000/v1")
+            raise wrong
         if parts.username or parts.password:
             raise JoyImageError(f"{URL} holds a user name or a password; give a key in {KEY} instead")
         key = os.environ.get(KEY, "").strip()
@@ -165,7 +173,8 @@ def _reason(error: Exception) -> str:
         hint = f"; put the address it leads to into {URL}" if 300 <= error.code < 400 else ""
         return f"the server answered with status {error.code}{phrase}{hint}"
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    system = f": {os.strerror(cause.errno)}" if isinstance(cause, OSError) and (cause.errno or 0) > 0 else ""
+    number = cause.errno if isinstance(cause, OSError) else None
+    system = f": {os.strerror(number)}" if number and number > 0 else ""
     kind = type(error).__name__ if cause is error else f"{type(error).__name__}, {type(cause).__name__}"
     return f"the server could not be asked ({kind}{system})"
 
