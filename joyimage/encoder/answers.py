@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     LogitsProcessorList,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
     TextStreamer,
@@ -29,11 +30,11 @@ from .vision import VisionInputs
 OnText = Callable[[str], object]  # gets the text piece by piece; False ends the answer
 
 
-def check_head(model: PreTrainedModel) -> None:
-    """Raise `JoyImageError` if `model` lacks its language head, without which it cannot answer."""
-    head = getattr(model, "lm_head", None)
-    if head is None or head.weight.is_meta:
+def with_head(model: Qwen3VLForConditionalGeneration | Qwen3VLModel) -> Qwen3VLForConditionalGeneration:
+    """The model as it is. Raises `JoyImageError` if it lacks its language head, without which it cannot answer."""
+    if isinstance(model, Qwen3VLModel) or model.lm_head.weight.is_meta:
         raise JoyImageError("this encoder was loaded without its language head, which answers need: load it whole")
+    return model
 
 
 def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
@@ -41,7 +42,7 @@ def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
 
     Raises `JoyImageError` if there is neither a question nor an image.
     """
-    if (question or "").strip():
+    if question and question.strip():
         return question
     if not images:
         raise JoyImageError("the question is empty and there is no image to describe")
@@ -49,7 +50,12 @@ def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
 
 
 def generate(
-    model: PreTrainedModel, chat: Chat, ids: Tensor, vision: VisionInputs, settings: Answering, on_text: OnText | None
+    model: Qwen3VLForConditionalGeneration,
+    chat: Chat,
+    ids: Tensor,
+    vision: VisionInputs,
+    settings: Answering,
+    on_text: OnText | None,
 ) -> str:
     """The text that the model adds to `ids` (1, T), until an end token, the longest answer, or False from `on_text`.
 
@@ -59,7 +65,7 @@ def generate(
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5 needs them
         tensors["mm_token_type_ids"] = (ids == chat.controls[IMAGE]).int()
     stream = AnswerStream(chat.tokenizer, on_text)
-    model.generate(
+    model.generate(  # pyright: ignore[reportAttributeAccessIssue] - its protocol names what transformers' models lack
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         **tensors,

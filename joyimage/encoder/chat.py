@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import CheckpointError
 from ..prompts import CONDITIONING_SYSTEM
@@ -76,14 +76,19 @@ class Chat:
 
     def ids(self, pieces: Pieces, grids: Sequence[Grid] = ()) -> list[int]:
         """Neighbouring strings are tokenised as one text; each image takes as many tokens as its grid has places."""
-        ids, sizes = [], iter(grids)
-        for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece, str)):
-            if is_text:
-                ids += self._literal.encode("".join(run), add_special_tokens=False).ids
-            else:
-                for piece in run:
-                    ids += [self.controls[piece]] * (math.prod(next(sizes)) if piece is IMAGE else 1)
-        return ids
+        ids: list[int] = []
+        text, sizes = "", iter(grids)
+        for piece in pieces:
+            if isinstance(piece, str):
+                text += piece
+                continue
+            ids += self._text_ids(text)
+            ids += [self.controls[piece]] * (math.prod(next(sizes)) if piece is IMAGE else 1)
+            text = ""
+        return ids + self._text_ids(text)
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self._literal.encode(text, add_special_tokens=False).ids
 
     def shared_ids(self, grids: Sequence[Grid]) -> list[int]:
         """What all prompts about the same images begin with, up to the end of the last image; empty without images."""
@@ -166,7 +171,7 @@ def literal_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
     Raises `CheckpointError` for a slow tokenizer, one in plain Python.
     """
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError("wrong tokenizer: a fast one is needed (tokenizer.json, or vocab.json and merges.txt)")
     backend = tokenizer.backend_tokenizer
     literal = Tokenizer(backend.model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, Qwen3VLModel
 
 from .chat import Chat, packed_mask, packs
 from .vision import NOTHING, VisionInputs
@@ -15,9 +15,9 @@ from .vision import NOTHING, VisionInputs
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads prompts with a `Qwen3VLModel`, which works on `device`."""
+    """Reads prompts with a model that works on `device`."""
 
-    backbone: PreTrainedModel
+    backbone: Qwen3VLModel
     chat: Chat
     device: torch.device
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
 from ..errors import CheckpointError, JoyImageError
 from ..prompts import CHAT_SYSTEM, rewriting_system
@@ -27,20 +27,20 @@ class Encoder:
     Raises `CheckpointError` if the tokenizer is another model's, or the attention is neither sdpa nor eager.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: Qwen3VLForConditionalGeneration | Qwen3VLModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model
         self.tokenizer = tokenizer
-        self.backbone = getattr(model, "model", model)
+        self.backbone: Qwen3VLModel = model if isinstance(model, Qwen3VLModel) else model.model
         attention = self.backbone.language_model.config._attn_implementation
         if attention not in ("sdpa", "eager"):  # the others do not take the mask that keeps packed prompts apart
             raise CheckpointError(f'attention {attention!r} is not supported: load with attn_implementation="sdpa"')
         config = self.backbone.config
-        self.chat = Chat(tokenizer, config, self.backbone.get_input_embeddings().num_embeddings)
+        self.chat = Chat(tokenizer, config, self.backbone.language_model.embed_tokens.num_embeddings)
         self.vision = Vision(config.vision_config)
 
     @property
     def device(self) -> torch.device:
-        return self.backbone.get_input_embeddings().weight.device
+        return self.backbone.language_model.embed_tokens.weight.device
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> list[Tensor]:
@@ -87,11 +87,11 @@ class Encoder:
         neither a question nor an image.
         """
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
-        answers.check_head(self.model)
+        model = answers.with_head(self.model)
         question = answers.usable_question(question, images)
         vision = self.vision.read(images, self.device)
         ids = torch.tensor([self.chat.message_ids(system, question, vision.grids)], device=self.device)
-        return answers.generate(self.model, self.chat, ids, vision, settings, on_text)
+        return answers.generate(model, self.chat, ids, vision, settings, on_text)
 
     def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:
         """The model's reply to a request to rewrite `prompt`, for `prompts.parse_rewritten`.
