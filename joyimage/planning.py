@@ -110,10 +110,9 @@ def plan(
     """
     reserve = RESERVES.get(device, 0)
     pixels = size[0] * size[1]
-    encoder, mmdit, vae = needs.networks.values()
-    vision = encoder.config.vision_config
+    vision = needs.configs.encoder.vision_config
     context = text_tokens + references * pixels // (vision.patch_size * vision.spatial_merge_size) ** 2
-    per_token = vae.config.spatial_factor**2 * math.prod(mmdit.config.patch_size)  # pixels
+    per_token = needs.configs.vae.spatial_factor**2 * math.prod(needs.configs.mmdit.patch_size)  # pixels
     tile = needs.tile(pixels, budget - reserve)
     activations = {
         "encoder": needs.encoder(references * max(pixels, MIN_PIXELS), 2 * text_tokens),

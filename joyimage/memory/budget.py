@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import JoyImageError
@@ -20,10 +20,15 @@ from ..quantisation.formats import UNPACKED_AT_ONCE
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     from ..checkpoints.outlines import Outline
+    from ..mmdit import MMDiT
+    from ..vae import WanVAE
 
     Network: TypeAlias = nn.Module | Outline
+
+Module = TypeVar("Module", bound="Network")
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 ALIGNMENT = 512  # bytes, of a tensor in a slot; what CUDA's allocator rounds to as well
@@ -164,15 +169,15 @@ def measure(name: str, network: Network, groups: Mapping[str, Iterable[Network]]
     apart = [*idle, *(block for modules in blocks.values() for block in modules)]
     return Part(
         name,
-        size_of(owners(network, apart)),
+        size_of(owners(network.modules(), apart)),
         tuple(Group(label, tuple(size_of(b.modules()) for b in modules)) for label, modules in blocks.items()),
     )
 
 
-def owners(network: Network, apart: Iterable[Network]) -> Iterator[Network]:
-    """The modules of a network except those inside the modules `apart`."""
+def owners(modules: Iterable[Module], apart: Iterable[Network]) -> Iterator[Module]:
+    """Of the modules of a network those outside the modules `apart`."""
     passed = {id(inner) for module in apart for inner in module.modules()}
-    return (module for module in network.modules() if id(module) not in passed)
+    return (module for module in modules if id(module) not in passed)
 
 
 def size_of(modules: Iterable[Network]) -> int:
@@ -232,15 +237,29 @@ def itemsize(network: Network) -> int:
     return Counter(p.element_size() for _, p in network.named_parameters() if p.ndim == 1).most_common(1)[0][0]
 
 
+class Configs(NamedTuple):
+    """The networks' sizes; the encoder's are transformers', or an `EncoderConfig`."""
+
+    encoder: Any
+    mmdit: MMDiTConfig
+    vae: WanVAEConfig
+
+
 class Needs:
     """What the networks take while they work, in bytes. Outlines of them do as well.
 
     `networks` are the "encoder" (transformers'), the "mmdit" and the "vae", the order in which they work.
     """
 
-    def __init__(self, encoder: Network, mmdit: Network, vae: Network):
-        self.networks = {"encoder": encoder, "mmdit": mmdit, "vae": vae}
-        backbone = getattr(encoder, "model", encoder)
+    def __init__(
+        self,
+        encoder: Qwen3VLForConditionalGeneration | Qwen3VLModel | Outline,
+        mmdit: MMDiT | Outline,
+        vae: WanVAE | Outline,
+    ):
+        self.networks: dict[str, Network] = {"encoder": encoder, "mmdit": mmdit, "vae": vae}
+        self.configs = Configs(encoder.config, mmdit.config, vae.config)
+        backbone: Any = getattr(encoder, "model", encoder)
         # The decoder first, so that it gets the room: an answer runs it for each token, the vision tower once.
         self.groups: dict[str, dict[str, Any]] = {
             "encoder": {"decoder layers": backbone.language_model.layers, "vision blocks": backbone.visual.blocks},
@@ -261,14 +280,14 @@ class Needs:
 
     def encoder(self, pixels: int, text_tokens: int) -> int:
         network, item = self.networks["encoder"], self.itemsize["encoder"]
-        return encoder_activations(network.config, pixels, text_tokens, item) + unpacking(network, item)
+        return encoder_activations(self.configs.encoder, pixels, text_tokens, item) + unpacking(network, item)
 
     def mmdit(self, tokens: int) -> int:
         network, item = self.networks["mmdit"], self.itemsize["mmdit"]
-        return mmdit_activations(network.config, tokens, item) + unpacking(network, item)
+        return mmdit_activations(self.configs.mmdit, tokens, item) + unpacking(network, item)
 
     def vae(self, pixels: int, tile: int | None) -> int:
-        return vae_activations(self.networks["vae"].config, pixels, self.itemsize["vae"], tile)
+        return vae_activations(self.configs.vae, pixels, self.itemsize["vae"], tile)
 
     def tile(self, pixels: int, room: int) -> int | None:
         """The fastest tile with which the VAE works in `room` bytes: None for whole, the smallest where none does."""

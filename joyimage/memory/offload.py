@@ -36,6 +36,7 @@ class Memory:
             self._workers = {
                 name: Worker(network, list(needs.groups[name].values()), device, pinned)
                 for name, network in needs.networks.items()
+                if isinstance(network, nn.Module)  # an outline of one has nothing to move
             }
             self._check(budget)
 

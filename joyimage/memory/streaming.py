@@ -277,7 +277,7 @@ class Worker:
             for group, stay in zip(self._groups, placement.resident, strict=True)
         ]
         with torch.inference_mode(False):  # made in inference mode they could be used nowhere else
-            whole = Tensors(owners(self.network, [*idle, *chain(*streamed)]))
+            whole = Tensors(owners(self.network.modules(), [*idle, *chain(*streamed)]))
             whole.use(whole.copies(self._device))
             self._whole = whole
             self._streamers = [
