@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .errors import CheckpointError
@@ -13,10 +13,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 TIME_CHANNELS = 256  # of the sinusoids that the MMDiT sees the time as
 
 
-def count_blocks(shapes: Shapes, prefix: str) -> int:
-    """Number of consecutive blocks `prefix.0`, `prefix.1`, … named in `shapes`."""
+def count_blocks(names: Iterable[str], prefix: str) -> int:
+    """Number of consecutive blocks `prefix.0`, `prefix.1`, … among `names`."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return 1 + max((int(m[1]) for key in shapes if (m := pattern.match(key))), default=-1)
+    return 1 + max((int(m[1]) for name in names if (m := pattern.match(name))), default=-1)
 
 
 @dataclass(frozen=True)

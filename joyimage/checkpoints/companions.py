@@ -65,11 +65,11 @@ def fold(weights: Weights) -> Weights:
     def read(name: str) -> Tensor | QuantizedTensor:
         if name not in found:
             return weights[name]
-        from ..quantisation.tensor import stored_tensor  # here: it needs torch
+        from ..quantisation.tensor import dense, stored_tensor  # here: they need torch
 
         folded = found[name]
-        scales = [weights[scale] for scale in folded.scales]
-        return stored_tensor(weights[name], scales, folded.info.format, folded.info.shape)
+        data, *scales = (dense(weights[each]) for each in (name, *folded.scales))  # none is quantised yet
+        return stored_tensor(data, scales, folded.info.format, folded.info.shape)
 
     kept = {name: each for name, each in info.items() if name not in gone}
     return dataclasses.replace(weights, info=kept, read=read)
@@ -148,7 +148,8 @@ def is_rotation(size: object) -> bool:
 
 def _group(config: Config) -> int:
     """Columns that are rotated together, 0 for none. Older files have this one level down."""
-    options = (config.get("params") if isinstance(config.get("params"), dict) else {}) | config
+    below = config.get("params")
+    options = below | config if isinstance(below, dict) else config
     if not options.get("convrot", False):
         return 0
     size = options.get("convrot_groupsize", DEFAULT_GROUP)

@@ -65,11 +65,10 @@ def empty_qwen(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3V
 
 def fit_control_ids(config: Qwen3VLConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Take the control tokens' ids from the tokenizer if the configured ones lie outside a small model's embedding."""
-    if max(getattr(config, entry) for entry in CONTROL_TOKENS) < config.text_config.vocab_size:
+    if max(getattr(config, entry) for entry in CONTROL_TOKENS) < config.get_text_config().vocab_size:
         return
     vocabulary = tokenizer.get_vocab()
-    for entry, (token, _) in CONTROL_TOKENS.items():
-        setattr(config, entry, vocabulary.get(token, getattr(config, entry)))
+    config.update({entry: vocabulary[token] for entry, (token, _) in CONTROL_TOKENS.items() if token in vocabulary})
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:

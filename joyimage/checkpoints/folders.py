@@ -59,8 +59,10 @@ class Source:
 
     def read(self, name: str) -> Tensor | QuantizedTensor:
         """The tensor of this name of ours: a view of the mapped file where that can be."""
-        stored, info = self.weights[self.match.names[name]], self.info[name]
-        return stored.fit(info.shape) if info.quantised else stored.reshape(info.shape)
+        from ..quantisation.tensor import QuantizedTensor  # here: it needs torch
+
+        stored, shape = self.weights[self.match.names[name]], self.info[name].shape
+        return stored.fit(shape) if isinstance(stored, QuantizedTensor) else stored.reshape(shape)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

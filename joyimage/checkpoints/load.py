@@ -22,7 +22,7 @@ from .empty import empty_encoder, empty_mmdit, empty_vae, fit_control_ids
 from .files import existing
 from .folders import Source, find_tokenizer, is_tokenizer, opened
 from .layouts import COMPONENTS
-from .qwen import HEAD
+from .qwen import EMBEDDING, HEAD
 from .shapes import compare, expected_shapes, listed
 from .vae_keys import image_kernels
 
@@ -133,41 +133,44 @@ def fill(model: Network, source: Source, device: Device, keep: bool = False) -> 
     transform = TENSOR_TRANSFORMS.get(source.component, dict)
     for ours in source.match.names:
         stored = source.read(ours)
-        kept = _stays_quantised(model, source, ours, stored)
-        values = {ours: stored} if kept else transform({ours: dense(stored)})
-        for name, value in values.items():
-            if _assign(model, name, value, device, keep) != stored.data.data_ptr():
-                source.weights.release()
-    if getattr(model, "lm_head", None) and HEAD not in source.match.names:
-        _tie(model.lm_head, model.get_input_embeddings())
+        if isinstance(stored, QuantizedTensor) and (layer := _keeper(model, source, ours, stored)):
+            layer.pack(stored.to(device))
+            placed = [layer.weight]
+        else:
+            placed = [
+                _assign(model, name, tensor, device, keep) for name, tensor in transform({ours: dense(stored)}).items()
+            ]
+        if any(weight.data_ptr() != stored.data.data_ptr() for weight in placed):
+            source.weights.release()
+    if hasattr(model, "lm_head") and HEAD not in source.match.names:
+        _tie(model)
     return model.to(device).eval().requires_grad_(False)  # what is left to move are the encoder's rotary frequencies
 
 
-def _stays_quantised(model: nn.Module, source: Source, name: str, stored: Tensor | QuantizedTensor) -> bool:
-    if not isinstance(stored, QuantizedTensor):
-        return False
+def _keeper(model: nn.Module, source: Source, name: str, stored: QuantizedTensor) -> Quantisable | None:
+    """The layer of a weight that stays quantised; None where it becomes floating point."""
     if not stays_quantised(source.component, name, stored.shape, stored.format):
-        return False
-    return isinstance(model.get_submodule(name.rpartition(".")[0]), Quantisable)  # a host's own layers may not be
+        return None
+    layer = model.get_submodule(name.rpartition(".")[0])
+    return layer if isinstance(layer, Quantisable) else None  # a host's own layers may not be
 
 
-def _assign(model: nn.Module, name: str, value: Tensor | QuantizedTensor, device: Device, keep: bool) -> int:
-    """Give a layer its weight on the device, as `fill` says; returns where that lies in memory."""
+def _assign(model: nn.Module, name: str, value: Tensor, device: Device, keep: bool) -> Tensor:
+    """Give a layer its weight on the device, as `fill` says; returns that."""
     path, _, attribute = name.rpartition(".")
     layer = model.get_submodule(path)
-    if isinstance(value, QuantizedTensor):
-        layer.pack(value.to(device))
-    else:
-        stays = keep and isinstance(layer, Quantisable) and value.ndim == 2 and value.dtype in HALVES
-        value = value.to(device, value.dtype if stays else getattr(layer, attribute).dtype)
-        setattr(layer, attribute, nn.Parameter(value, requires_grad=False))
-    return getattr(layer, attribute).data_ptr()
+    stays = keep and isinstance(layer, Quantisable) and value.ndim == 2 and value.dtype in HALVES
+    placed = value.to(device, value.dtype if stays else layer.get_parameter(attribute).dtype)
+    layer.register_parameter(attribute, nn.Parameter(placed, requires_grad=False))
+    return placed
 
 
-def _tie(head: Quantisable, embedding: Quantisable) -> None:
-    if packed := embedding.packed:
+def _tie(model: nn.Module) -> None:
+    """Give the language head the embedding's weight."""
+    head, embedding = (model.get_submodule(name.removesuffix(".weight")) for name in (HEAD, EMBEDDING))
+    if isinstance(head, Quantisable) and isinstance(embedding, Quantisable) and (packed := embedding.packed):
         head.pack(packed)
-    head.weight = embedding.weight
+    head.register_parameter("weight", embedding.get_parameter("weight"))
 
 
 def check_floating(source: Source) -> None:

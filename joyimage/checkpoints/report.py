@@ -91,12 +91,13 @@ class PartReport:
     problem: str = ""
 
     def __str__(self) -> str:
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        first, *others = self.files
+        more = f" and {len(others)} more" if others else ""
         naming = f"{self.naming} naming{f' behind {self.prefix}' if self.prefix else ''}, " if self.naming else ""
         kinds = "; ".join(f"{kind}: {_counts(formats)}" for kind, formats in self.kinds.items())
         lines = (
             f"{self.part}: {self.what}",
-            f"  {self.files[0]}{more}",
+            f"  {first}{more}",
             f"  {naming}{_size(self.bytes)}, {self.tensors} tensors ({_counts(self.dtypes)})",
             f"  {kinds}" if len(self.dtypes) > 1 else "",
             "  " + ", ".join(f"{name} {value}" for name, value in self.config.items()),
