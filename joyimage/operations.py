@@ -10,7 +10,10 @@ from torch import nn
 
 
 class Operations(Protocol):
-    """The classes of layers: `torch.nn`, `joyimage.quantisation.layers` or a host's. Each class is called as torch's own is."""
+    """The classes of layers: `torch.nn`, `joyimage.quantisation.layers` or a host's.
+
+    Each class is called as torch's own is.
+    """
 
     @property
     def Linear(self) -> Callable[..., nn.Linear]: ...

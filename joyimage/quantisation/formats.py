@@ -58,7 +58,7 @@ class Format:
     """
 
     name: str
-    code: str | None = None
+    code: str = ""
     number: int | None = None
     block: int = 1
     block_bytes: int = 1
@@ -82,7 +82,7 @@ class Format:
     @property
     def ggml(self) -> bool:
         """Whether it is one of GGUF's block types."""
-        return self.number is not None and self.code is None
+        return self.number is not None and not self.code
 
     def nbytes(self, shape: Shape) -> int:
         return math.prod(shape) // self.block * self.block_bytes
@@ -102,7 +102,7 @@ def as_matrix(shape: Shape) -> tuple[int, int]:
 
 
 def _blocks(name: str, number: int, block: int, block_bytes: int, kind: str = QUANTISED) -> Format:
-    return Format(name, None, number, block, block_bytes, kind=kind)
+    return Format(name, "", number, block, block_bytes, kind=kind)
 
 
 E8M0 = "float8_e8m0fnu"  # powers of two: an exponent, and nothing else

@@ -27,7 +27,7 @@ class Quantisable(nn.Module):
     weight as it is kept, None as long as it is a plain one.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     weight_scale: Tensor | None
     weight_scale_2: Tensor | None
     _quantised: tuple[Format, tuple[int, ...]] | None = None  # format and shape of what is packed
@@ -49,13 +49,13 @@ class Quantisable(nn.Module):
 
 
 class Linear(Quantisable, nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if (packed := self.packed) is None:
-            return F.linear(x, self.weight.to(x.dtype), self.bias)
+            return F.linear(input, self.weight.to(input.dtype), self.bias)
         if packed.format.rotation:
             # turning the input costs tokens, turning the weight back its rows: 24,576 in the widest layer
-            return F.linear(rotate(x, packed.format.rotation), packed.dense_rotated(x.dtype), self.bias)
-        return F.linear(x, packed.dense(x.dtype), self.bias)
+            return F.linear(rotate(input, packed.format.rotation), packed.dense_rotated(input.dtype), self.bias)
+        return F.linear(input, packed.dense(input.dtype), self.bias)
 
 
 class Embedding(Quantisable, nn.Embedding):
@@ -65,11 +65,11 @@ class Embedding(Quantisable, nn.Embedding):
         super().__init__(*args, dtype=dtype, **options)
         self.dtype = self.weight.dtype
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if (packed := self.packed) is None:
-            return super().forward(ids).to(self.dtype)
-        rows = packed.rows(ids.flatten())  # only what is looked up becomes floating point
-        return rows.to(self.dtype).unflatten(0, ids.shape)
+            return super().forward(input).to(self.dtype)
+        rows = packed.rows(input.flatten())  # only what is looked up becomes floating point
+        return rows.to(self.dtype).unflatten(0, input.shape)
 
 
 # By class name: what builds the layer that takes the place of `m`, without its weights.

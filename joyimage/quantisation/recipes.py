@@ -93,8 +93,10 @@ def restored(form: Format, shape: tuple[int, ...]) -> Recipe:
     return Recipe(tuple(pieces), lambda weight: _as_stored(weight, pieces), settings)
 
 
-def _as_stored(weight: QuantizedTensor, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
-    """The tensors of a quantised weight, filled up to what a file has."""
+def _as_stored(weight: Tensor | QuantizedTensor, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
+    """The tensors of a quantised weight, filled up to what a file has; a plain one is its own."""
+    if isinstance(weight, Tensor):
+        return (weight,)
     data = weight.data
     if data.nbytes != pieces[0].nbytes:
         data = data.new_zeros(pieces[0].shape)

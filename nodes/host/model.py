@@ -35,7 +35,7 @@ from ...joyimage.mmdit import MMDiT
 from ...joyimage.operations import Operations
 from ...joyimage.quantisation import layers
 from ...joyimage.quantisation.formats import Format
-from ...joyimage.quantisation.tensor import QuantizedTensor
+from ...joyimage.quantisation.tensor import QuantizedTensor, dense
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -252,15 +252,15 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
 
     comfy_cast_weights = True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         packed = self.packed
-        weight = self.weight.to(x) if packed is None else packed.to(x.device).dense(x.dtype)
+        weight = self.weight.to(input) if packed is None else packed.to(input.device).dense(input.dtype)
         for patch in self.weight_function:
             weight = patch(weight)
-        bias = None if self.bias is None else self.bias.to(x)
+        bias = None if self.bias is None else self.bias.to(input)
         for patch in self.bias_function if bias is not None else ():
             bias = patch(bias)
-        return nn.functional.linear(x, weight, bias)
+        return nn.functional.linear(input, weight, bias)
 
     def convert_weight(self, weight: Tensor, **_) -> Tensor:
         """What the host patches instead of the bytes."""
@@ -291,7 +291,7 @@ def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None
 def read_tensors(source: Source) -> State:
     """The tensors under the file's names; safetensors as the host reads them, which it can then load piece by piece."""
     if any(file.suffix not in (".safetensors", ".sft") for file in source.weights.files):
-        return dict(source.weights)
+        return {name: dense(stored) for name, stored in source.weights.items()}
     state: State = {}
     for file in source.weights.files:
         tensors, metadata = comfy.utils.load_torch_file(str(file), return_metadata=True)
