@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from test_checkpoints import RELEASED, write_sparse
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from joyimage import JoyImage, JoyImageError, config, encoder, tiny
+from joyimage import JoyImage, JoyImageError, tiny
 from joyimage.checkpoints import base_size, files, load_encoder, load_mmdit, open_model
 from joyimage.checkpoints.folders import open_component
 from joyimage.checkpoints.outlines import outline
@@ -113,10 +113,6 @@ def test_shapes_of_the_encoder_are_those_of_the_network(entries):
 def test_a_configuration_that_tells_no_sizes_is_refused(entries):
     with pytest.raises(ValueError, match="config"):
         EncoderConfig.of({"model_type": "qwen3_vl", **entries}, head=True)
-
-
-def test_limits_of_pictures_are_named_alike():
-    assert (encoder.MIN_PIXELS, encoder.MAX_PIXELS) == (config.MIN_PIXELS, config.MAX_PIXELS)
 
 
 # -- sizes in memory --------------------------------------------------------------------------------------------------
