@@ -30,6 +30,7 @@ quick: $(VENV)/.tested
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) types
 	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser --ignore=tests/model/test_example_scenes.py
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS)
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
@@ -58,6 +59,7 @@ constraints:
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
 	mv constraints.part constraints.txt
 
+# With the types of ComfyUI where there is one, and all the rest without.
 types: $(VENV)/.tested
 	$(BIN)/python -m tools.typecheck
 

@@ -169,10 +169,10 @@ def test_hooks_are_local_and_run_what_make_test_installs():
     repositories = read(HOOKS)["repos"]
     assert [repository["repo"] for repository in repositories] == ["local"]
     hooks = repositories[0]["hooks"]
-    assert [hook["id"] for hook in hooks] == ["ruff-check", "ruff-format"]
+    assert [hook["id"] for hook in hooks] == ["ruff-check", "ruff-format", "types"]
     for hook in hooks:
         assert {"id", "name", "entry", "language"} <= set(hook)
-        assert hook["entry"].startswith(".venv/bin/ruff ") and hook["language"] == "system"
+        assert hook["entry"].startswith((".venv/bin/ruff ", ".venv/bin/python -m ")) and hook["language"] == "system"
 
 
 def test_no_address_is_invented():
