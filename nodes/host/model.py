@@ -289,7 +289,10 @@ def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None
 
 
 def read_tensors(source: Source) -> State:
-    """The tensors under the file's names; safetensors as the host reads them, which it can then load piece by piece."""
+    """The tensors under the file's names; safetensors as the host reads them, which it can then load piece by piece.
+
+    It knows no quantised weights in other files, so these become floating point.
+    """
     if any(file.suffix not in (".safetensors", ".sft") for file in source.weights.files):
         return {name: dense(stored) for name, stored in source.weights.items()}
     state: State = {}
