@@ -232,6 +232,42 @@ def test_with_an_image_the_text_is_cut_and_never_the_image(encoder, model, token
     assert difference(context, reference(model, tokens, DIGITS[:room], IMAGES[:1])) <= 1e-4
 
 
+@pytest.mark.parametrize("count", [4095, 4096, 4097, 5000])
+def test_a_question_keeps_its_first_4096_tokens(encoder, count):
+    question = DIGITS[:count]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ids = encoder.chat.question_ids(prompts.CHAT_SYSTEM, question, [(4, 4)])
+    told = [f"the question is too long: its last {count - 4096} tokens were cut"] if count > 4096 else []
+    assert [str(each.message) for each in caught] == told
+    assert ids == encoder.chat.message_ids(prompts.CHAT_SYSTEM, question[:4096], [(4, 4)])
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_text_of_megabytes_is_dropped_before_it_becomes_tokens(encoder, monkeypatch, images):
+    taken, ids = [], encoder.chat.ids
+
+    def counted(pieces, *more):
+        taken.append(sum(len(piece) for piece in pieces if isinstance(piece, str)))
+        return ids(pieces, *more)
+
+    monkeypatch.setattr(encoder.chat, "ids", counted)
+    text = DIGITS * 400  # two million characters
+    with pytest.warns(UserWarning, match="tokens and the 1,737,856 characters after them were cut"):
+        encoder.encode([text], IMAGES[:images])
+    with pytest.warns(UserWarning, match="tokens and the 1,737,856 characters after them were cut"):
+        encoder.chat.question_ids(prompts.CHAT_SYSTEM, text)
+    assert max(taken) < 64 * 4096 + 1000
+
+
+@pytest.mark.parametrize("text", ["half a pair \ud800", "a Latin-1 byte \udce9"])
+def test_text_that_is_no_unicode_is_refused(encoder, text):
+    with pytest.raises(JoyImageError, match=r"a prompt holds '.*' at place"):
+        encoder.encode([text])
+    with pytest.raises(JoyImageError, match=r"the question holds '.*' at place"):
+        encoder.answer((), text)
+
+
 def test_images_over_the_limit_lose_nothing_and_leave_512_tokens_of_text(encoder, monkeypatch):
     whole = encoder.encode(["make it red"], IMAGES)[0]
     longest = encoder.encode([DIGITS[:512]], IMAGES)[0]

@@ -23,7 +23,7 @@ from transformers import (
 
 from ..errors import JoyImageError
 from ..prompts import DEFAULT_QUESTION
-from ..settings import Answering
+from ..settings import Answering, check_text
 from .chat import END, END_OF_TEXT, IMAGE, Chat
 from .vision import VisionInputs
 
@@ -40,8 +40,9 @@ def with_head(model: Qwen3VLForConditionalGeneration | Qwen3VLModel) -> Qwen3VLF
 def usable_question(question: str | None, images: Sequence[Image.Image]) -> str:
     """`question`, or the one for a description where it is empty and there are images.
 
-    Raises `JoyImageError` if there is neither a question nor an image.
+    Raises `JoyImageError` if there is neither a question nor an image, and for a question that is no text.
     """
+    check_text("the question", question or "")
     if question and question.strip():
         return question
     if not images:

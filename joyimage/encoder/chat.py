@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import CheckpointError
 from ..prompts import CONDITIONING_SYSTEM
-from .limits import IMAGE_LIMIT, PACK_LIMIT, TEXT_ALWAYS_KEPT, TEXT_LIMIT
+from .limits import CHARACTERS, IMAGE_LIMIT, PACK_LIMIT, QUESTION_LIMIT, TEXT_ALWAYS_KEPT, TEXT_LIMIT
 
 Grid = tuple[int, int]  # an image's rows and columns of tokens
 
@@ -100,7 +100,8 @@ class Chat:
         Without images the first 2048 tokens of the context are kept. With images it has at most 4096: the end of the
         prompt is cut, never an image, and never below 512 tokens. Warns of a cut with the number of tokens lost.
         """
-        end = self.ids(closing())
+        end, rest = self.ids(closing()), len(prompt) - CHARACTERS * IMAGE_LIMIT
+        prompt = prompt[: CHARACTERS * IMAGE_LIMIT]
         if shared:
             text = self.ids([prompt])
             room = IMAGE_LIMIT - (len(shared) - self.prefix_length) - len(end)
@@ -110,9 +111,17 @@ class Chat:
             ids = self.ids(opening(CONDITIONING_SYSTEM, 0, prompt)) + end
             cut = len(ids) - self.prefix_length - TEXT_LIMIT
             ids = ids[:-cut] if cut > 0 else ids
-        if cut > 0:
-            warnings.warn(f"the prompt is too long: its last {cut} tokens were cut", stacklevel=2)
+        warn_of_cut("prompt", cut, rest)
         return ids
+
+    def question_ids(self, system: str, question: str, grids: Sequence[Grid] = ()) -> list[int]:
+        """A question's whole message, of which at most 4096 tokens are kept. Warns of a cut as `prompt_ids` does."""
+        rest = len(question) - CHARACTERS * QUESTION_LIMIT
+        before = len(self.ids(opening(system, len(grids), ""), grids))
+        ids = self.ids(opening(system, len(grids), question[: CHARACTERS * QUESTION_LIMIT]), grids)
+        cut = len(ids) - before - QUESTION_LIMIT
+        warn_of_cut("question", cut, rest)
+        return (ids[:-cut] if cut > 0 else ids) + self.ids(closing())
 
     def message_ids(self, system: str, text: str, grids: Sequence[Grid] = ()) -> list[int]:
         """A whole message, its images before its text, up to where the answer begins. Nothing is cut."""
@@ -134,6 +143,13 @@ class Chat:
             spans.append(span + start)
             start = int(spans[-1].max()) + 1
         return torch.cat(spans, dim=1)
+
+
+def warn_of_cut(what: str, tokens: int, characters: int) -> None:
+    """Say how much of a text was not read: tokens, and characters after them; nothing if neither is above 0."""
+    if tokens > 0:
+        more = f" and the {characters:,} characters after them" if characters > 0 else ""
+        warnings.warn(f"the {what} is too long: its last {tokens} tokens{more} were cut", stacklevel=3)
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, config: Any, embeddings: int) -> dict[Control, int]:

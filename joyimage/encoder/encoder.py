@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneratio
 
 from ..errors import CheckpointError, JoyImageError
 from ..prompts import CHAT_SYSTEM, rewriting_system
-from ..settings import Answering
+from ..settings import Answering, check_text
 from . import answers
 from .chat import Chat
 from .conditioning import Reader
@@ -56,10 +56,12 @@ class Encoder:
         images it has at most 4096: the end of the prompt is cut, never an image, and never below 512 tokens. A
         cut prompt gives a warning that counts the tokens lost.
 
-        Raises `JoyImageError` if `prompts` is not a list of strings, or for an image that the vision tower cannot take.
+        Raises `JoyImageError` if `prompts` is not a list of texts, or for an image that the vision tower cannot take.
         """
         if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
             raise JoyImageError(f"prompts must be a list of strings, not {prompts!r:.80}")
+        for prompt in prompts:
+            check_text("a prompt", prompt)
         vision = self.vision.read(images, self.device)
         return Reader(self.backbone, self.chat, self.device).contexts(prompts, vision)
 
@@ -79,9 +81,10 @@ class Encoder:
     ) -> str:
         """The model's answer to `question`, with `images` before it; the defaults are the original's.
 
-        Without a question the images are described. Temperature 0 is greedy; `top_k=0` and `top_p=1` switch
-        these limits off. Sampling has its own generator: the same seed gives the same text, and torch's global
-        state is untouched. `on_text` gets the text piece by piece and ends the answer by returning False.
+        Without a question the images are described; one of more than 4096 tokens is cut, with a warning that counts
+        those lost. Temperature 0 is greedy; `top_k=0` and `top_p=1` switch these limits off. Sampling has its own
+        generator: the same seed gives the same text, and torch's global state is untouched. `on_text` gets the text
+        piece by piece and ends the answer by returning False.
 
         Raises `JoyImageError` for a model without its language head, for parameters out of range, and where there is
         neither a question nor an image.
@@ -90,7 +93,7 @@ class Encoder:
         model = answers.with_head(self.model)
         question = answers.usable_question(question, images)
         vision = self.vision.read(images, self.device)
-        ids = torch.tensor([self.chat.message_ids(system, question, vision.grids)], device=self.device)
+        ids = torch.tensor([self.chat.question_ids(system, question, vision.grids)], device=self.device)
         return answers.generate(model, self.chat, ids, vision, settings, on_text)
 
     def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:

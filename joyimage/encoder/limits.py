@@ -4,6 +4,8 @@
 TEXT_LIMIT = 2048  # of a context without images
 IMAGE_LIMIT = 4096  # of a context with images
 TEXT_ALWAYS_KEPT = 512  # of a prompt: images cannot push these out, however many there are
+QUESTION_LIMIT = 4096  # of a question, or of a prompt to be rewritten; attention over more takes minutes on a CPU
+CHARACTERS = 64  # for each of these tokens: what a text has beyond is dropped before it is taken apart into tokens
 PACK_LIMIT = 4096  # of prompts run together: bounds the mask to 4096 x (prefix + 4096)
 
 # Of an image.
