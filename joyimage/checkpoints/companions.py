@@ -6,6 +6,7 @@ The namings in the wild, for a layer X:
 | --- | --- |
 | ComfyUI | `X.weight_scale` (and `_2`), `X.input_scale`, `X.comfy_quant` (JSON as bytes; or in the header, for all) |
 | scaled fp8 before that | `X.scale_weight`, `X.scale_input`, and one `scaled_fp8` for the whole file |
+| DeepSeek's and Qwen's own fp8 | `X.weight_scale_inv`, a scale for each square of 128 x 128 |
 | fp8 without scales, or others' `weight_scale` alone | nothing, or the scale |
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 from ..quantisation.formats import BY_COMFY, FORMATS, QUANTISED, UNSUPPORTED, Format, Scale
+from .limits import MAX_CONFIG_BYTES
 from .weights import TensorInfo, Weights, parse_json
 
 if TYPE_CHECKING:
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 
     from ..quantisation.tensor import QuantizedTensor
 
-SCALES = ("weight_scale", "scale_weight")
+SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
 DROPPED = ("input_scale", "scale_input")  # for activations in fp8 or int8: here they stay floating point
 CONFIG, MARKER, METADATA = "comfy_quant", "scaled_fp8", "_quantization_metadata"
-MAX_CONFIG_BYTES = 4096
+BITSANDBYTES = ".quant_state.bitsandbytes__"
 DEFAULT_GROUP = 256  # of a rotation, where the file does not say
-WHOLE, ROWS = Scale(), Scale(rows=1)  # what lies beside fp8 and int8 whose format says nothing of scales
+WHOLE, ROWS, SQUARES = (
+    Scale(),
+    Scale(rows=1),
+    Scale(128, 128),
+)  # what lies beside fp8 and int8 whose format says nothing of scales
 
 Config = dict[str, Any]
 
@@ -48,6 +54,11 @@ def fold(weights: Weights) -> Weights:
 
     Raises `CheckpointError` for a description of a layer that is no JSON, or a rotation that does not exist.
     """
+    if by_bits := next((name for name in weights if BITSANDBYTES in name), None):
+        raise CheckpointError(
+            f"{weights.files[0]}: is quantised by bitsandbytes ({by_bits.rpartition(BITSANDBYTES)[2]}), which is not "
+            "supported; get a file in fp8, int8, GGUF or bf16"
+        )
     configs = _configs(weights)
     found: dict[str, Folded] = {}
     gone = {name for name in weights if name.rpartition(".")[2] == MARKER}
@@ -89,6 +100,8 @@ def _folded(weights: Weights, layer: str, stored: TensorInfo, config: Config) ->
         return Folded(TensorInfo(shape, form, quantised=True), ()) if form.floating else None
     scale, rows = weights.info[names[0]].shape, shape[:1] or (1,)
     kind = WHOLE if scale in ((), (1,), (1, 1)) else ROWS
+    if len(shape) == 2 and names[0].endswith("_inv") and scale == SQUARES.shape(shape):
+        kind = SQUARES
     if kind is ROWS and scale not in (rows, (*rows, 1)):
         form = _refused(form, f"with scales {scale}")
     else:

@@ -51,7 +51,16 @@ def vae_config(source: Source) -> WanVAEConfig:
 
 
 def encoder_config(source: Source) -> EncoderConfig:
-    return EncoderConfig.of(encoder_config_of(source), head=HEAD in source.match.names)
+    config = EncoderConfig.of(encoder_config_of(source), head=HEAD in source.match.names)
+    vision, most = config.vision_config, len(source.match.names)
+    for what, count in (
+        ("decoder layers", config.text_config.num_hidden_layers),
+        ("vision blocks", vision.depth),
+        ("vision features", len(vision.deepstack_visual_indexes)),
+    ):
+        if count > most:
+            raise CheckpointError(f"its config.json says {count:,} {what} and it has {most:,} tensors; get both anew")
+    return config
 
 
 def encoder_config_of(source: Source) -> dict[str, Any]:

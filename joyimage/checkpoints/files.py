@@ -20,14 +20,17 @@ from ..errors import CheckpointError, MissingFileError
 from ..quantisation.formats import BY_CODE, FORMATS, Format, format_name
 from .companions import fold
 from .gguf import MAGIC, open_gguf
-from .weights import MAX_HEADER_BYTES, TensorInfo, Weights, parse_json
+from .limits import MAX_HEADER_BYTES, MAX_JSON_BYTES, MAX_NESTING, MAX_TENSORS
+from .weights import TensorInfo, Weights, parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD_BYTES = 512  # what a file is recognised by
 INDEX_PATTERN = "*.index.json"
-NESTED = ("state_dict", "model", "module")  # where training scripts put the weights inside a .pth
+# Where training scripts put the weights inside a .pth.
+NESTED = ("state_dict", "model_state_dict", "model", "module", "params_ema", "params")
+LARGEST_HEADER = 100_000_000  # bytes, by the safetensors format
 
 
 def open_weights(path: str | Path) -> Weights:
@@ -57,7 +60,7 @@ def weight_units(folder: Path) -> list[Path]:
 
     Pickles beside other formats are left out: they are copies, optimizer states or training arguments.
     """
-    indexes = {index: read_index(index) for index in sorted(folder.glob(INDEX_PATTERN))}
+    indexes = {index: read_index(index) for index in _indexes(folder)}
     shards = {shard for weight_map in indexes.values() for shard in weight_map.values()}
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and f.name not in shards and reader_of(_head(f))]
     samples = {index: folder / next(iter(weight_map.values())) for index, weight_map in indexes.items()}
@@ -66,17 +69,35 @@ def weight_units(folder: Path) -> list[Path]:
     return safe or list(samples)
 
 
+def _indexes(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob(INDEX_PATTERN)) if file.is_file()]
+
+
 def existing(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder")
-    return path
+    """The path of a regular file or a folder, with `~` replaced.
+
+    Raises `MissingFileError` if there is none, `CheckpointError` for anything else, such as a pipe, which might never
+    end.
+    """
+    if not isinstance(path, str | Path):
+        raise CheckpointError(f"{path!r:.80} is no path; give the name of a file or folder")
+    try:
+        found = Path(path).expanduser()
+        there, regular = found.exists(), found.is_file() or found.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long for a name, a byte 0 in it, the home of nobody
+        there, regular, found = False, False, Path(path)
+    if not there:
+        raise MissingFileError(f"{found}: no such file or folder")
+    if not regular:
+        raise CheckpointError(f"{found}: is neither a regular file nor a folder")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `CheckpointError` if it holds anything else."""
     try:
-        return parse_json(path.read_bytes())
+        with path.open("rb") as file:
+            return parse_json(file.read(MAX_JSON_BYTES + 1))
     except ValueError as error:
         raise CheckpointError(f"{path}: not a JSON object ({error}); download the file again") from None
 
@@ -86,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _is_safetensors(head: bytes) -> bool:
     """A little-endian header length that a header can have, then the header's opening brace."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LARGEST_HEADER
 
 
 def _is_pytorch_zip(head: bytes) -> bool:
@@ -148,11 +169,17 @@ def open_safetensors(path: Path) -> Weights:
             raise CheckpointError(
                 f"{path}: truncated: its header alone has {length:,} bytes and the file {size:,}; download it again"
             )
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path}: its header has {length:,} bytes, and at most {MAX_HEADER_BYTES:,} are read: it is no model's"
+            )
         text = file.read(length)
     try:
         header = parse_json(text.decode())
         metadata = _string_map(header.pop("__metadata__", {}))
         info, spans = _check_entries(header, size - 8 - length)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
     handle = functools.cache(functools.partial(_map_safetensors, path))  # at the first read
@@ -181,6 +208,8 @@ def _string_map(value: Any) -> dict[str, str]:
 
 def _check_entries(header: dict[str, Any], data_bytes: int) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
     """Tensors must fill the data one after another, each with the bytes that its shape and dtype take."""
+    if len(header) > MAX_TENSORS:
+        raise ValueError(f"it lists {len(header):,} tensors, and at most {MAX_TENSORS:,} are read")
     checked = {name: _check_entry(name, entry) for name, entry in header.items()}
     position = 0
     for begin, end, name in sorted((*span, name) for name, (_, span) in checked.items()):
@@ -200,8 +229,12 @@ def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
         integers = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"the entry of {name} is malformed") from None
-    if not isinstance(code, str) or code not in BY_CODE:
-        raise ValueError(f"{name} has the unknown dtype {code!r}")
+    if not isinstance(code, str):
+        raise ValueError(f"the entry of {name} is malformed")
+    if code not in BY_CODE:
+        raise CheckpointError(
+            f"{name} is stored as {code!r:.40}, which is not supported; get a file in bf16, fp8 or int8"
+        )
     if not integers or math.prod(n or 1 for n in shape) >= 2**63:  # an empty tensor can have sides that no stride fits
         raise ValueError(f"{name} has the shape {shape} and the offsets {begin}, {end}")
     info = TensorInfo(tuple(shape), BY_CODE[code])
@@ -231,6 +264,10 @@ def open_pytorch(path: Path, mmap: bool = True) -> Weights:
             f"{path}: damaged PyTorch file ({type(error).__name__}: {error}); download it again"
         ) from error
     tensors = _unwrap(loaded)
+    if odd := next((name for name, tensor in tensors.items() if not _is_ordinary(tensor)), None):
+        raise CheckpointError(
+            f"{path}: {odd} is sparse, nested, without data or a view that repeats some; save it anew"
+        )
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
     info = {name: TensorInfo(tuple(tensor.shape), _format(tensor)) for name, tensor in tensors.items()}
@@ -248,12 +285,22 @@ def _unwrap(loaded: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, itself or inside `{"state_dict": …}` and the like."""
     from torch import Tensor
 
-    while isinstance(loaded, dict):
+    for _ in range(MAX_NESTING):
+        if not isinstance(loaded, dict):
+            break
         inner = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), None)
         if inner is None:
             return {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
         loaded = inner
     return {}
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    """Whether all of a tensor's numbers lie in the file."""
+    import torch
+
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta and not tensor.is_quantized
+    return plain and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
@@ -301,7 +348,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _refuse_single_shard(path: Path) -> None:
-    for index in path.parent.glob(INDEX_PATTERN):
+    for index in _indexes(path.parent):
         if f'"{path.name}"'.encode() in index.read_bytes():
             raise CheckpointError(f"{path}: is one shard of several; give the folder {path.parent} or {index.name}")
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import CheckpointError
 from ..quantisation.formats import BY_NUMBER
-from .weights import MAX_HEADER_BYTES, TensorInfo, Weights
+from .limits import MAX_DIMS, MAX_GGUF_HEADER_BYTES, MAX_STRINGS, MAX_TENSORS
+from .weights import TensorInfo, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_DIMS = 8
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # of tensors whose rows do not divide into blocks, before their tensor's name
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -43,7 +44,13 @@ def open_gguf(path: Path) -> Weights:
             header = Header(file, path.stat().st_size)
             version, metadata, entries = header.parse()
             start = -(-file.tell() // header.alignment) * header.alignment
+        if metadata.get("split.count", 1) != 1:
+            raise CheckpointError(
+                "is one of several pieces; join them with `llama-gguf-split --merge`, and give the whole"
+            )
         info, spans = _check(entries, metadata, start, header.size, header.alignment)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path}: broken GGUF header: {error}; download it again") from None
     if version not in VERSIONS:
@@ -85,7 +92,7 @@ class Header:
     def __init__(self, file: BinaryIO, size: int):
         self.file = file
         self.size = size
-        self.left = min(size, MAX_HEADER_BYTES)
+        self.left = min(size, MAX_GGUF_HEADER_BYTES)
         self.alignment = 32
 
     def parse(self) -> tuple[int, dict[str, Any], list[Declared]]:
@@ -95,6 +102,8 @@ class Header:
         if version not in VERSIONS:
             return version, {}, []
         tensors, values = self.number("Q"), self.number("Q")
+        if max(tensors, values) > MAX_TENSORS:
+            raise ValueError(f"it lists {tensors:,} tensors and {values:,} values; at most {MAX_TENSORS:,} are read")
         metadata = {}
         for _ in range(values):  # each takes bytes, so that a false count ends at the end of the file
             name = self.string()
@@ -112,15 +121,24 @@ class Header:
         return Declared(name, shape[::-1], self.number("I"), self.number("Q"))
 
     def value(self, kind: int) -> Any:
-        """A scalar, a string or a list of either; arrays of arrays are nothing that anybody writes."""
+        """A scalar, a string, a short list of numbers; other lists, such as a tokenizer's, are passed over (None).
+
+        Arrays of arrays are nothing that anybody writes.
+        """
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
             return self.number(self.scalar(kind))
         kind, count = self.number("I"), self.number("Q")
         if kind == STRING:
-            return [self.string() for _ in range(count)]
+            if count > MAX_STRINGS:
+                raise ValueError(f"it has a list of {count:,} strings, and at most {MAX_STRINGS:,} are read")
+            for _ in range(count):
+                self.skip(self.number("Q"))
+            return None
         code = self.scalar(kind)
+        if count > MAX_DIMS:
+            return self.skip(count * struct.calcsize(code))
         return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(code))))
 
     def scalar(self, kind: int) -> str:
@@ -135,10 +153,17 @@ class Header:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
 
     def take(self, count: int) -> bytes:
-        if count > self.left:
-            raise ValueError(f"it is truncated, or its header is longer than {MAX_HEADER_BYTES:,} bytes")
-        self.left -= count
+        self.spend(count)
         return self.file.read(count)
+
+    def skip(self, count: int) -> None:
+        self.spend(count)
+        self.file.seek(count, os.SEEK_CUR)
+
+    def spend(self, count: int) -> None:
+        if count > self.left:
+            raise ValueError(f"it is truncated, or its header is longer than {MAX_GGUF_HEADER_BYTES:,} bytes")
+        self.left -= count
 
 
 def _check(

@@ -124,6 +124,10 @@ FOREIGN = (
     ("Qwen2.5-VL", r"visual\.merger\.(ln_q|mlp\.0)\."),
     ("CLIP", r"text_model\.encoder\.layers\.\d+\.|transformer\.resblocks\.\d+\."),
     ("Qwen3 without vision", r"(^|\.)layers\.\d+\.self_attn\.q_norm\."),
+    (
+        "a language model as llama.cpp names it: get one with transformers' names",
+        r"^(blk\.\d+|v\.blk\.\d+)\.attn_",
+    ),
     ("a language model", r"(^|\.)layers\.\d+\.self_attn\.q_proj\.weight"),
     ("T5", r"block\.\d+\.layer\.0\.SelfAttention\.q\."),
 )

@@ -55,7 +55,7 @@ def load_mmdit(
     the weights, else they are the published ones.
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
-    source = opened(path, "mmdit")
+    source = check_fits(opened(path, "mmdit"))
     compute, keep = computing(source, dtype, compute_device or device)
     return fill(empty_mmdit(source, compute, operations), source, device, keep)
 
@@ -72,7 +72,7 @@ def load_vae(
 
     Its kernels are cut to two dimensions and laid out channels_last, so they are copies, and never stay quantised.
     """
-    source = opened(path, "vae")
+    source = check_fits(opened(path, "vae"))
     compute, _ = computing(source, dtype, compute_device or device)
     return fill(empty_vae(source, compute, operations), source, device)
 
@@ -94,13 +94,24 @@ def load_encoder(
     """
     from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
 
-    source = opened(path, "encoder")
+    source = check_fits(opened(path, "encoder"))
     compute, keep = computing(source, dtype, compute_device or device)
     model = empty_encoder(source, compute)
     tokens = _load_tokenizer(tokenizer, source)
     fit_control_ids(model.config, tokens)
     fill(model, source, device, keep)
     return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
+
+
+def check_fits(source: Source) -> Source:
+    """A source whose names, shapes and numbers are those of its network, looked at before any of that is built.
+
+    Raises `CheckpointError` that names what differs.
+    """
+    if text := str(compare(expected_shapes(source), source)):
+        raise CheckpointError(f"{source.path}: does not fit {COMPONENTS[source.component]} of its sizes: {text}")
+    check_floating(source)
+    return source
 
 
 def computing(source: Source, asked: torch.dtype | None, device: Device) -> tuple[torch.dtype, bool]:
@@ -121,15 +132,11 @@ TENSOR_TRANSFORMS: dict[str, Callable[[State], State]] = {"vae": image_kernels}
 
 
 def fill(model: Network, source: Source, device: Device, keep: bool = False) -> Network:
-    """Give an empty network its weights, each in the dtype that the network has it in.
+    """Give an empty network its weights, each in the dtype that the network has it in; `check_fits` comes before.
 
     With `keep`, matrices of layers that can cast them keep that of the file.
     """
-    expected = expected_shapes(source)
-    if text := str(compare(expected, source)):
-        raise CheckpointError(f"{source.path}: does not fit {COMPONENTS[source.component]} of its sizes: {text}")
-    source = source.fitted(expected)
-    check_floating(source)
+    source = source.fitted(expected_shapes(source))
     transform = TENSOR_TRANSFORMS.get(source.component, dict)
     for ours in source.match.names:
         stored = source.read(ours)

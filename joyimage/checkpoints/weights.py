@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..quantisation.formats import Format
+from .limits import MAX_JSON_BYTES, MAX_JSON_SIGNS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..quantisation.tensor import QuantizedTensor
-
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,13 @@ class Weights(Mapping[str, "Tensor | QuantizedTensor"]):
 
 
 def parse_json(text: bytes | str) -> dict[str, Any]:
-    """Raises `ValueError` for text that is not a JSON object."""
+    """Raises `ValueError` for text that is not a JSON object, or larger than any that belongs to weights."""
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"it has {len(text):,} bytes, and at most {MAX_JSON_BYTES:,} are read")
+    for sign, most in MAX_JSON_SIGNS.items():
+        count = text.count(sign) if isinstance(text, str) else text.count(sign.encode())
+        if count > most:
+            raise ValueError(f"it has {count:,} of the sign {sign!r}, and at most {most:,} are read")
     try:
         value = json.loads(text)
     except RecursionError:

@@ -27,7 +27,7 @@ from ...joyimage.checkpoints.configs import config_of
 from ...joyimage.checkpoints.empty import empty_mmdit
 from ...joyimage.checkpoints.folders import Source, open_component
 from ...joyimage.checkpoints.layouts import detect
-from ...joyimage.checkpoints.load import fill
+from ...joyimage.checkpoints.load import check_fits, fill
 from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
@@ -229,7 +229,7 @@ def host_has(form: Format) -> bool:
 
 def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
     """A file in blocks, as `read_mmdit`: matrices as they are, the rest in the dtype that they are computed in."""
-    network = fill(empty_mmdit(source, torch.bfloat16, layers), source, None)
+    network = fill(empty_mmdit(check_fits(source), torch.bfloat16, layers), source, None)
     packed = {
         f"{name}.weight": module.packed
         for name, module in network.named_modules()
