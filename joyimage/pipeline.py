@@ -23,7 +23,7 @@ from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
-from .settings import AUTO, NATIVE_BASE_SIZE, Answering, Sampling, check_base_size, check_text
+from .settings import AUTO, NATIVE_BASE_SIZE, Answering, Sampling, check_base_size, check_text, check_theta
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
@@ -52,34 +52,32 @@ class JoyImage:
 
     @classmethod
     def load(
-        cls,
-        path: str | Path | None = None,
-        *,
-        mmdit: str | Path | None = None,
-        vae: str | Path | None = None,
-        encoder: str | Path | None = None,
-        tokenizer: str | Path | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        memory: str | int | None = None,
-    ) -> JoyImage:
+        cls, path: str | Path | None = None, *,
+        mmdit: str | Path | None = None, vae: str | Path | None = None,
+        encoder: str | Path | None = None, tokenizer: str | Path | None = None,
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+        memory: str | int | None = None, theta: float | None = None,
+    ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
         `path` is a folder in Diffusers' or the original layout, or "tiny" for the bundled model. `tokenizer` is a
         folder with the Qwen tokenizer's files, needed where `encoder` is a single file. `device` is the GPU where
         there is one; `dtype` is that of the files, or float32 on a CPU that has no instructions for it: their weights
         then stay as they are and are cast layer by layer. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
-        moves pixels by a level or two.
+        moves pixels by a level or two. `theta` is the base of the rotary embedding where the files do not say it:
+        SpatialEdit's weights need 256.
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
         result is the same. Left out, everything is on the device all the time.
         Raises `JoyImageError` for a memory that is too small, naming the least that works; `CheckpointError`, or
         `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
+        if theta is not None:
+            check_theta(theta)
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        networks, base_size = _networks(path, given, dtype, home, device)
+        networks, base_size = _networks(path, given, dtype, theta, home, device)
         return cls(*networks, _memory(*networks, device, budget), base_size)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
@@ -252,6 +250,7 @@ def _networks(
     path: str | Path | None,
     given: dict[str, str | Path | None],
     dtype: torch.dtype | None,
+    theta: float | None,
     home: torch.device,
     device: torch.device,
 ) -> tuple[tuple[MMDiT, WanVAE, Encoder], int]:
@@ -259,7 +258,7 @@ def _networks(
     if str(path) == "tiny":
         from . import tiny  # here: nobody else needs it
 
-        if named := [name for name, value in (*given.items(), ("dtype", dtype)) if value is not None]:
+        if named := [name for name, value in (*given.items(), ("dtype", dtype), ("theta", theta)) if value is not None]:
             raise JoyImageError(
                 f"the bundled model comes whole and in float32: leave out {', '.join(named)}, or name a model's folder"
             )
@@ -267,7 +266,7 @@ def _networks(
     sources = checkpoints.open_model(path, **given)
     places = {"device": home, "compute_device": device}
     networks = (
-        checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, **places),
+        checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, theta=theta, **places),
         checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
         checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
     )

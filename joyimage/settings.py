@@ -250,6 +250,12 @@ def check_seed(seed: int) -> None:
         raise JoyImageError(f"seed is {seed!r}; give a whole number from 0 to 2^64 - 1")
 
 
+def check_theta(theta: float) -> None:
+    """Raise `JoyImageError` for a base of the rotary embedding that is not a finite number above 1."""
+    if not finite(theta) or theta <= 1:
+        raise JoyImageError(f"theta is {theta!r}; give a number above 1: 10000 for JoyAI-Image, 256 for SpatialEdit")
+
+
 def check_output(output: str, count: int) -> None:
     """Raise `JoyImageError` for a form of output that does not exist, and for a count of pictures below 1."""
     if output not in OUTPUTS:

@@ -10,10 +10,13 @@ from comfy_api.latest import io
 
 from ..joyimage.checkpoints import inspect
 from ..joyimage.errors import CheckpointError, MissingFileError
+from ..joyimage.settings import check_theta
 from . import host
+from .inputs import blame, check
 from .node import Node
 
 TINY = "tiny (bundled)"
+OWN_THETA = 0.0  # what the file says
 HUB = "https://huggingface.co"
 MODEL_FOLDERS = "diffusers"  # the host's place for models of several files
 # A model's folder holds one of these: a file in Diffusers' layout, the encoder's folder in the original one.
@@ -117,6 +120,17 @@ class LoadMMDiT(Node):
                     tooltip="What the weights are kept in. fp8 halves the memory of bf16 and costs some quality; "
                     "fp8_e4m3fn_fast also multiplies in fp8 on cards that can. Quantised files: leave default.",
                 ),
+                io.Float.Input(
+                    "theta",
+                    default=OWN_THETA,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=1.0,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Base of the rotary embedding: 256 for SpatialEdit, whose files do not say it. "
+                    "0 takes what the file says, or the published model's.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For the Sampler (JoyImage), KSampler, LoRA loaders and other model nodes.")
@@ -124,12 +138,13 @@ class LoadMMDiT(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return MMDIT.check(model)
+    def validate_inputs(cls, model: str, theta: float = OWN_THETA) -> bool | str:
+        found = blame("model", MMDIT.check(model))
+        return blame("theta", check(check_theta, theta)) if found is True and theta else found
 
     @classmethod
-    def execute(cls, model: str, weight_dtype: str = "default") -> io.NodeOutput:
-        return io.NodeOutput(MMDIT.load(model, lambda path: host.load_mmdit(path, weight_dtype)))
+    def execute(cls, model: str, weight_dtype: str = "default", theta: float = OWN_THETA) -> io.NodeOutput:
+        return io.NodeOutput(MMDIT.load(model, lambda path: host.load_mmdit(path, weight_dtype, theta or None)))
 
 
 class LoadVAE(Node):

@@ -6,6 +6,7 @@ import copy
 import json
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from joyimage import JoyImage, tiny
 from joyimage.checkpoints import find_parts, inspect, load_encoder, load_mmdit, load_vae
 from joyimage.checkpoints.qwen import released_config
 from joyimage.checkpoints.vae_keys import diffusers_to_original
@@ -497,3 +499,24 @@ def test_inspect_says_what_cannot_be_computed_in(mmdit, tmp_path):
     assert "int8" in inspect(path).parts[0].problem
     with pytest.raises(CheckpointError, match="int8"):
         load_mmdit(path)
+
+
+# --- what a file cannot tell ---
+
+
+def test_theta_is_given_where_the_file_does_not_say_it(mmdit, tmp_path):
+    path = as_safetensors(tmp_path / "a.safetensors", mmdit.state_dict())
+    assert load_mmdit(path).config.theta == 10000
+    with_theta = load_mmdit(path, theta=256)
+    assert with_theta.config == replace(load_mmdit(path).config, theta=256.0)
+    assert not torch.allclose(velocity(with_theta), velocity(load_mmdit(path)))
+    other = MMDiT(with_theta.config)
+    other.load_state_dict(mmdit.state_dict())
+    assert torch.allclose(velocity(other), velocity(with_theta), atol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [0, 1, -5, "a", float("nan"), float("inf"), True])
+def test_a_theta_that_is_none_is_refused(tmp_path, theta):
+    for load in (JoyImage.load, load_mmdit):
+        with pytest.raises(JoyImageError, match="theta is"):
+            load(tiny.FILES["mmdit"], theta=theta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ class Source:
     match: Match
     config: dict[str, Any]
     known: Shapes = field(default_factory=dict)  # shapes that the file has filled up to its format's multiples
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of the network's sizes, before what the file says
 
     @property
     def component(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from ..quantisation import layers
 from ..quantisation.formats import stays_quantised
 from ..quantisation.layers import Quantisable
 from ..quantisation.tensor import QuantizedTensor, dense
+from ..settings import check_theta
 from ..vae import WanVAE
 from .configs import own_dtype
 from .empty import empty_encoder, empty_mmdit, empty_vae, fit_control_ids
@@ -43,6 +45,7 @@ def load_mmdit(
     dtype: torch.dtype | None = None,
     operations: Any = layers,
     compute_device: Device = None,
+    theta: float | None = None,
 ) -> MMDiT:
     """The MMDiT in a file or folder of any layout and format, or in a source that is open, ready for inference.
 
@@ -52,10 +55,14 @@ def load_mmdit(
     that is not the `device` that its weights are put on. Quantised matrices and embeddings stay so and become floating
     point as they are used, if `operations`, the layer classes, are `joyimage.quantisation.layers`; all else does now.
     The axes and base of the rotary embedding come from the "config" in a safetensors header or the `config.json` beside
-    the weights, else they are the published ones.
+    the weights, else they are the published ones; `theta` is another base, which SpatialEdit's weights need (256) and
+    do not tell.
     Raises `CheckpointError` naming the file, what is wrong with it and what to do, `MissingFileError` if it is absent.
     """
     source = check_fits(opened(path, "mmdit"))
+    if theta is not None:
+        check_theta(theta)
+        source = replace(source, overrides={"theta": float(theta)})
     compute, keep = computing(source, dtype, compute_device or device)
     return fill(empty_mmdit(source, compute, operations), source, device, keep)
 

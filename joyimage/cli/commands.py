@@ -265,6 +265,7 @@ def _load(options):
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         memory=options.memory,
+        theta=options.theta,
     )
     if options.lora:
         model.set_loras(*options.lora)

@@ -180,15 +180,17 @@ def check_latent(latent: Tensor, name: str, channels: int) -> None:
 
 
 def load_mmdit(
-    path: Path | None, weight_dtype: str = "default", disable_dynamic: bool = False
+    path: Path | None, weight_dtype: str = "default", theta: float | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from the weights in a file or folder, or from the bundled tiny ones.
 
     Weights are read as the host reads them, so that quantised files (fp8 with scales, int8) run on its kernels; GGUF,
-    which it has none for, stays quantised in layers of our own.
+    which it has none for, stays quantised in layers of our own. `theta` is the base of the rotary embedding, where it
+    is another than the file says.
     Raises `CheckpointError`, or `MissingFileError`, saying what the file is instead.
     """
     config, state, packed = read_mmdit(path)
+    config = config if theta is None else replace(config, theta=theta)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     settings = model_config(config, state, WEIGHT_DTYPES[weight_dtype], device)
     if path is None:
@@ -201,7 +203,7 @@ def load_mmdit(
     model.to(offload)
     model.load_model_weights(state | packed_tensors(packed), assign=patcher.is_dynamic())
     # How the host makes another of it: for torch.compile, LoRA hooks and further GPUs.
-    patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype))
+    patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype, theta))
     return patcher
 
 

@@ -213,6 +213,19 @@ def test_weight_dtype_is_a_cast_of_every_weight(client, models):
     assert (cast - rounded).std() < 0.05 * rounded.std()  # the host computes in bf16 then
 
 
+def test_theta_is_another_base_of_the_rotary_embedding(client, models, networks):
+    plain, same, other = (text_to_image(client, theta=theta) for theta in (0.0, 10000.0, 256.0))
+    assert np.array_equal(plain, same) and not np.array_equal(plain, other)
+
+
+@pytest.mark.parametrize("theta", [0.5, 1.0])
+def test_a_theta_that_is_none_is_refused_at_its_field(client, theta):
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add("JoyImageLoadMMDiT", model=TINY, theta=theta))
+    with pytest.raises(Rejected, match="theta is"):
+        client.run(graph)
+
+
 def test_vae_nodes_tile_without_a_seam(client, noise):
     """ComfyUI's plain and tiled nodes, 128 pixels in tiles of 64: the very same latent and picture."""
     graph = Graph()

@@ -26,9 +26,10 @@ def run_tests(*words: str, **environment: str) -> str:
 
 def last_of_make_test(note: Path) -> str:
     """What the last command of `make test` prints."""
-    planned = subprocess.run(
-        ["make", "--dry-run", "test", f"UNRUN={note}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", "test", f"UNRUN={note}"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=outer, capture_output=True, text=True, check=True)
+    planned = done.stdout.splitlines()
     assert any(re.match(rf"UNRUN={note} \S+/pytest ", line) for line in planned)
     return subprocess.run(planned[-1], shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
