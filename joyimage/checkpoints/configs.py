@@ -27,7 +27,7 @@ def config_of(source: Source) -> Any:
 
 
 def mmdit_config(source: Source) -> MMDiTConfig:
-    config = MMDiTConfig.from_shapes(source.shapes, **(_rotary(source.config) | source.overrides))
+    config = MMDiTConfig.from_shapes(source.shapes, **{**_rotary(source.config), **source.overrides})
     wanted = source.config.get("num_layers", config.num_layers)
     if wanted > config.num_layers:
         raise CheckpointError(f"it has {config.num_layers} blocks, its config.json says {wanted}; download it again")

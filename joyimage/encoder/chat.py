@@ -111,7 +111,7 @@ class Chat:
             ids = self.ids(opening(CONDITIONING_SYSTEM, 0, prompt)) + end
             cut = len(ids) - self.prefix_length - TEXT_LIMIT
             ids = ids[:-cut] if cut > 0 else ids
-        warn_of_cut("prompt", cut, rest)
+        warn_of_cut("the prompt is too long", cut, rest)
         return ids
 
     def question_ids(self, system: str, question: str, grids: Sequence[Grid] = ()) -> list[int]:
@@ -120,7 +120,7 @@ class Chat:
         before = len(self.ids(opening(system, len(grids), ""), grids))
         ids = self.ids(opening(system, len(grids), question[: CHARACTERS * QUESTION_LIMIT]), grids)
         cut = len(ids) - before - QUESTION_LIMIT
-        warn_of_cut("question", cut, rest)
+        warn_of_cut("the question is too long", cut, rest)
         return (ids[:-cut] if cut > 0 else ids) + self.ids(closing())
 
     def message_ids(self, system: str, text: str, grids: Sequence[Grid] = ()) -> list[int]:
@@ -145,11 +145,11 @@ class Chat:
         return torch.cat(spans, dim=1)
 
 
-def warn_of_cut(what: str, tokens: int, characters: int) -> None:
+def warn_of_cut(reason: str, tokens: int, characters: int) -> None:
     """Say how much of a text was not read: tokens, and characters after them; nothing if neither is above 0."""
     if tokens > 0:
         more = f" and the {characters:,} characters after them" if characters > 0 else ""
-        warnings.warn(f"the {what} is too long: its last {tokens} tokens{more} were cut", stacklevel=3)
+        warnings.warn(f"{reason}: its last {tokens} tokens{more} were cut", stacklevel=3)
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, config: Any, embeddings: int) -> dict[Control, int]:
