@@ -2,7 +2,7 @@
 
 | who | keys |
 | --- | --- |
-| PEFT | `base_model.model.X.lora_A.weight`, alpha in `adapter_config.json` beside the file |
+| PEFT | `base_model.model.X.lora_A.weight` in `adapter_model.*`, alpha in `adapter_config.json` beside it |
 | Diffusers | `transformer.X.lora_A.weight`, alpha in the header |
 | ComfyUI | `diffusion_model.X.lora_down.weight`, alpha as `diffusion_model.X.alpha` |
 | kohya | `lora_unet_X.lora_down.weight` and `lora_unet_X.alpha`, underscores for X's dots |
@@ -50,6 +50,7 @@ PREFIXES = re.compile(
 )
 ATTENTION = re.compile(r"_attn_((?:img|txt)_attn_)")
 HEADER = "lora_adapter_metadata"  # where Diffusers puts PEFT's configuration
+ALPHAS = ("lora_alpha", "network_alpha", "ss_network_alpha")  # where others put alpha, in the header as well
 Layer: TypeAlias = nn.Linear | nn.Conv2d | nn.Conv3d  # what updates are for
 
 
@@ -136,39 +137,76 @@ def _update(path: str | Path, keys: list[str], roles: Mapping[str, Tensor], scal
 
 @dataclass(frozen=True)
 class _Scaling:
-    """PEFT's configuration, which says alpha where no key does. Without one updates are added as they are."""
+    """What says alpha where no key does: the file's own header, or PEFT's configuration beside PEFT's file.
 
+    Without either, updates are added as they are.
+    """
+
+    path: Path
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the start of the keys that each is for
 
     @classmethod
     def of(cls, weights: Weights) -> _Scaling:
-        file = weights.files[0].parent / "adapter_config.json"
-        if file.is_file():
-            return cls({"": read_json(file)})
-        if HEADER not in weights.metadata:
-            return cls()
-        configs: dict[str, dict[str, Any]] = {}
-        try:
-            for name, value in parse_json(weights.metadata[HEADER]).items():  # "transformer.lora_alpha": 16
-                component, _, entry = name.partition(".")
-                configs.setdefault(f"{component}.", {})[entry] = value
-        except ValueError as error:
-            raise CheckpointError(f"{weights.files[0]}: its {HEADER} is no JSON object ({error})") from None
-        return cls(configs)
+        path = weights.files[0]
+        if HEADER in weights.metadata:
+            return cls(path, _by_start(path, weights.metadata[HEADER]))
+        for name in ALPHAS:
+            if name in weights.metadata:
+                return cls(path, {"": {"lora_alpha": _number(path, name, weights.metadata[name])}})
+        config = path.parent / "adapter_config.json"
+        # PEFT writes the two together: beside another file it is of another adapter
+        return cls(path, {"": read_json(config)} if path.stem == "adapter_model" and config.is_file() else {})
 
     def scale(self, key: str, rank: int) -> float:
-        config = next((config for start, config in self.configs.items() if key.startswith(start)), {})
-        patterns = config.get("alpha_pattern")
-        patterns = patterns if isinstance(patterns, dict) else {}
-        module = key.rpartition(".lora_")[0]
-        alpha = next((value for name, value in patterns.items() if module.endswith(name)), config.get("lora_alpha"))
+        start, config = next(((start, each) for start, each in self.configs.items() if key.startswith(start)), ("", {}))
+        module = key.rpartition(".lora_")[0].removeprefix(start).removeprefix("base_model.model.")
+        told = self._entry(config, "rank_pattern", module, config.get("r"))
+        if told is not None and told != rank:
+            warnings.warn(
+                f"{self.path}: its configuration says rank {told!r:.40} where its tensors have another: that may be "
+                "another adapter's, and so may the alpha in it",
+                stacklevel=5,
+            )
+        alpha = self._entry(config, "alpha_pattern", module, config.get("lora_alpha"))
         if alpha is None:
             return 1.0
-        if not isinstance(alpha, int | float) or not abs(alpha) < MAX_ALPHA:
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < MAX_ALPHA:
             raise CheckpointError(
                 f"the lora_alpha of {key} is {alpha!r:.40}, no number to use; download its file again"
             )
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+    def _entry(self, config: Mapping[str, Any], name: str, module: str, default: Any) -> Any:
+        """What PEFT takes for a module: of the first pattern that matches its name, or the last parts of it."""
+        patterns = config.get(name)
+        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    return value
+            except re.error:
+                raise CheckpointError(
+                    f"{self.path}: the {name} {pattern!r:.80} of its configuration is no pattern"
+                ) from None
+        return default
+
+
+def _by_start(path: Path, text: str) -> dict[str, dict[str, Any]]:
+    """Diffusers' header: "transformer.lora_alpha": 16, …"""
+    configs: dict[str, dict[str, Any]] = {}
+    try:
+        for name, value in parse_json(text).items():
+            component, _, entry = name.partition(".")
+            configs.setdefault(f"{component}.", {})[entry] = value
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its {HEADER} is no JSON object ({error})") from None
+    return configs
+
+
+def _number(path: Path, name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CheckpointError(f"{path}: the {name} in its header is {text!r:.40}, which is no number") from None
 
 
 # -- applying ---------------------------------------------------------------------------------------------------------

@@ -149,7 +149,8 @@ def test_alpha_is_divided_by_the_rank_of_each_layer(network, tmp_path):
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("place", ["folder", "header"])
 def test_peft_alpha_comes_from_the_configuration(network, tmp_path, place, rslora):
-    config = {"r": 4, "lora_alpha": 6, "use_rslora": rslora, "alpha_pattern": {"proj_out": 12}}
+    ranks = {name: len(down) for name, (down, _) in factors().items()}
+    config = {"lora_alpha": 6, "use_rslora": rslora, "alpha_pattern": {"proj_out": 12}, "rank_pattern": ranks}
     rename, ends = NAMINGS["peft" if place == "folder" else "diffusers"]
     metadata = None
     if place == "folder":
@@ -164,6 +165,77 @@ def test_peft_alpha_comes_from_the_configuration(network, tmp_path, place, rslor
     changed = velocity(network)
     work.remove()
     assert difference(changed, wanted) < 2e-5
+
+
+PATTERNS = [
+    {"double_blocks\\.\\d+\\.attn\\.img_attn_qkv": 8},
+    {"qkv": 8},  # no whole part of a name: PEFT passes it over
+    {"img_attn_qkv": 8, "double_blocks.0.attn.img_attn_qkv": 2},  # the first in the file counts, which is sorted
+    {".*attn.*": 8},
+    {"double_blocks.0.attn.img_attn_qkv|proj_out": 2},
+    {"out": 8, "nothing": 3},
+]
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("patterns", PATTERNS, ids=str)
+def test_alpha_is_what_peft_takes(network, tmp_path, patterns, rslora):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        r=4, lora_alpha=4, target_modules=list(LAYERS), alpha_pattern=patterns, use_rslora=rslora,
+        rank_pattern={"proj_out": 2}, init_lora_weights=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    peft.get_peft_model(copy.deepcopy(network), config).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        work = apply(network, (tmp_path / "adapter_model.safetensors", 1.0))
+    changed = velocity(network)
+    work.remove()
+    wanted = velocity(peft.PeftModel.from_pretrained(copy.deepcopy(network), tmp_path).merge_and_unload())
+    assert difference(wanted, velocity(network)) > 1e-3
+    assert difference(changed, wanted) < 2e-5
+
+
+@pytest.mark.parametrize("name", ["lora_alpha", "network_alpha", "ss_network_alpha"])
+def test_alpha_in_the_header_counts(network, tmp_path, name):
+    rename, ends = NAMINGS["comfy"]
+    path = save(tmp_path / "lora.safetensors", state(rename, *ends), {name: "3.0"})
+    scales = {name: 3.0 / len(down) for name, (down, _) in factors().items()}
+    wanted = velocity(by_hand(network, scales))
+    work = apply(network, (path, 1.0))
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 1e-5
+    save(path, state(rename, *ends), {name: "many"})
+    with pytest.raises(CheckpointError, match=f"the {name} in its header is 'many'"):
+        lora.read(path)
+
+
+def test_another_adapters_configuration_beside_a_file_does_not_count(network, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 64, "lora_alpha": 16}))
+    path = save(tmp_path / "pytorch_lora_weights.safetensors", state(*NAMINGS["diffusers"][:1], *DOTTED))
+    wanted = velocity(by_hand(network, dict.fromkeys(factors(), 1.0)))
+    work = apply(network, (path, 1.0))
+    changed = velocity(network)
+    work.remove()
+    assert difference(changed, wanted) < 1e-5
+
+
+def test_a_configuration_of_another_rank_is_said(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 64, "lora_alpha": 16}))
+    path = save(tmp_path / "adapter_model.safetensors", state(*NAMINGS["peft"][:1], *DOTTED))
+    with pytest.warns(
+        UserWarning, match=r"adapter_model.*its configuration says rank 64 where its tensors have another"
+    ):
+        lora.read(path)
+
+
+def test_a_pattern_that_is_none_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 1, "alpha_pattern": {"(": 3}}))
+    path = save(tmp_path / "adapter_model.safetensors", state(*NAMINGS["peft"][:1], *DOTTED))
+    with pytest.raises(CheckpointError, match=r"the alpha_pattern '\(' of its configuration is no pattern"):
+        lora.read(path)
 
 
 @pytest.mark.parametrize("merge", [False, True], ids=["on the fly", "merged"])
