@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -342,6 +343,17 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path):
         Writer(tmp_path / "a.safetensors", entries, {}, "safetensors"),
     ):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_does_not_fit_is_refused_before_its_first_file(model_folder, tmp_path, monkeypatch):
+    """Each of its three files would fit on its own."""
+    sizes = [file.stat().st_size for file in model_folder.rglob("*.safetensors")]
+    usage = type(shutil.disk_usage(tmp_path))(2**40, 0, max(sizes) + 2**21)
+    assert sum(sizes) > usage.free
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(JoyImageError, match=r"out: would take [\d,]+ bytes, its disk has [\d,]+ left"):
+        convert(model_folder, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -29,7 +29,7 @@ from .folders import BASE_SIZE_KEY, Source, open_component, open_found
 from .qwen import released_config
 from .shapes import compare, expected_shapes
 from .vae_keys import original_to_diffusers
-from .write import Entry, Writer
+from .write import Entry, Writer, check_room
 
 RELEASE_BYTES = 2**25  # of the source that may stay mapped, and so count as memory, when the next tensor is read
 
@@ -98,6 +98,7 @@ def convert(
         contents = contents_of(source, wanted, layout)
         target = output if single else output / f"{PLACES[layout][part]}.{contents.file_type}"
         planned.append((contents, _checked_target(target, contents)))
+    check_room(output, sum(contents.nbytes for contents, _ in planned))
     written = []
     for contents, target in planned:
         beside = layout == "diffusers" and not single
@@ -126,6 +127,11 @@ class Contents:
     file_type: str
     names: dict[str, str]
     recipes: dict[str, Recipe]
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors, as they will be written."""
+        return sum(piece.nbytes for recipe in self.recipes.values() for piece in recipe.pieces)
 
     def write(self, target: Path, config: Mapping[str, Any] | None, progress: bool) -> Written:
         """Write the file, with `config` in its header, and read it back."""

@@ -54,9 +54,7 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = sum(entry.nbytes for entry in self.entries.values()), shutil.disk_usage(self.path.parent).free
-        if free < needed + SPARE_BYTES:
-            raise JoyImageError(f"{self.path}: would take {needed:,} bytes, its disk has {free:,} left; make room")
+        check_room(self.path, sum(entry.nbytes for entry in self.entries.values()))
         with ExitStack() as stack:
             self.partial = stack.enter_context(self._part).path
             self.file = stack.enter_context(self.partial.open("w+b"))
@@ -90,6 +88,13 @@ class Writer:
         while left and (data := self.file.read(min(left, READ_BYTES))):
             checksum, left = zlib.crc32(data, checksum), left - len(data)
         return checksum
+
+
+def check_room(output: Path, needed: int) -> None:
+    """Raise `JoyImageError` if the disk of a file or folder to be has less than so many bytes left."""
+    folder = next(parent for parent in output.absolute().parents if parent.is_dir())
+    if (free := shutil.disk_usage(folder).free) < needed + SPARE_BYTES:
+        raise JoyImageError(f"{output}: would take {needed:,} bytes, its disk has {free:,} left; make room")
 
 
 def _safetensors_header(file: BinaryIO, entries: list[Entry], metadata: Mapping[str, str]) -> dict[str, int]:
