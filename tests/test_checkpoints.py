@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import resource
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -499,6 +500,29 @@ def test_inspect_says_what_cannot_be_computed_in(mmdit, tmp_path):
     assert "int8" in inspect(path).parts[0].problem
     with pytest.raises(CheckpointError, match="int8"):
         load_mmdit(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer_class": "OfALaterRelease"},
+        {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<|im_start|>"], "backend": "tokenizers"},
+        {"added_tokens_decoder": 3},
+    ],
+    ids=str,
+)
+def test_a_tokenizer_saved_by_another_transformers_loads(qwen, tokens, tokenizer_folder, tmp_path, change):
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer_folder, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | change))
+    path = as_safetensors(tmp_path / "a.safetensors", qwen.state_dict())
+    (tmp_path / "config.json").write_text(qwen.config.to_json_string())
+    loaded = load_encoder(path, folder)
+    assert_same_contexts(loaded, Encoder(qwen, tokens))
+    assert loaded.answer((), "What is it?", max_new_tokens=4, temperature=0) == Encoder(qwen, tokens).answer(
+        (), "What is it?", max_new_tokens=4, temperature=0
+    )
 
 
 # --- what a file cannot tell ---

@@ -196,7 +196,7 @@ def check_floating(source: Source) -> None:
 
 
 def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     needed = "a folder that holds tokenizer.json, or vocab.json and merges.txt"
     found = find_tokenizer(source.path) if folder is None else existing(folder)
@@ -207,4 +207,7 @@ def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedToke
     try:
         return AutoTokenizer.from_pretrained(found, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
-        raise CheckpointError(f"{found}: not a tokenizer that transformers can read ({error})") from error
+        try:  # a configuration of a later transformers, whose classes this one lacks: the file has all that is needed
+            return PreTrainedTokenizerFast(tokenizer_file=str(found / "tokenizer.json"))
+        except Exception:
+            raise CheckpointError(f"{found}: not a tokenizer that transformers can read ({error})") from error
