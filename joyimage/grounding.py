@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import JoyImageError
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 
 THOUSANDTHS = 1000  # Qwen3-VL's unit; Qwen2.5-VL's was pixels
 BBOX_2D = re.compile(r"""["']bbox_2d["']\s*:\s*\[([^\]]*)\]""")
@@ -34,7 +34,7 @@ def locate_question(obj: str) -> str:
     return f"Locate {obj.strip()} in the image. Report its bbox coordinates in JSON format."
 
 
-def parse_boxes(text: str, width: int, height: int) -> list[Box]:
+def parse_boxes(text: str, width: int, height: int) -> list[PixelBox]:
     """The boxes in the model's answer, in its order, in pixels of a picture of `width` x `height`.
 
     Reads every `"bbox_2d": [x1, y1, x2, y2]`, in thousandths of the picture's sides, wherever it stands: in a list,
@@ -48,7 +48,7 @@ def parse_boxes(text: str, width: int, height: int) -> list[Box]:
     return boxes
 
 
-def _from_thousandths(numbers: str, width: int, height: int) -> Box | None:
+def _from_thousandths(numbers: str, width: int, height: int) -> PixelBox | None:
     try:
         x0, y0, x1, y1 = (float(number) / THOUSANDTHS for number in numbers.split(","))
     except ValueError:
@@ -57,7 +57,7 @@ def _from_thousandths(numbers: str, width: int, height: int) -> Box | None:
     return _within(corners, width, height)
 
 
-def _within(corners: Sequence[float], width: int, height: int) -> Box | None:
+def _within(corners: Sequence[float], width: int, height: int) -> PixelBox | None:
     """The part that lies in the picture, in whole pixels; None if there is none."""
     if not all(map(math.isfinite, corners)):
         return None
@@ -71,14 +71,14 @@ def _excerpt(text: str, length: int = 300) -> str:
     return repr(text if len(text) <= length else text[:length] + "…")
 
 
-def box_to_json(box: Box, width: int, height: int) -> str:
+def box_to_json(box: PixelBox, width: int, height: int) -> str:
     """A box as `{"x": …, "y": …, "w": …, "h": …}` in fractions of the picture, with five decimals."""
     left, top, right, bottom = box
     fractions = {"x": left / width, "y": top / height, "w": (right - left) / width, "h": (bottom - top) / height}
     return json.dumps({name: round(value, 5) for name, value in fractions.items()})
 
 
-def box_from_json(text: str, width: int, height: int) -> Box:
+def box_from_json(text: str, width: int, height: int) -> PixelBox:
     """The inverse of `box_to_json`. Raises `JoyImageError` for no text, another form, and a box outside the picture."""
     if not text.strip():
         raise JoyImageError("there is no box: draw one around the place where the object is to go")
@@ -93,7 +93,7 @@ def box_from_json(text: str, width: int, height: int) -> Box:
     return _clipped((x * width, y * height, (x + w) * width, (y + h) * height), width, height)
 
 
-def boxes_from_json(text: str, width: int, height: int) -> list[Box]:
+def boxes_from_json(text: str, width: int, height: int) -> list[PixelBox]:
     """The boxes of a JSON list, each as `box_from_json` reads one, in its order.
 
     Raises `JoyImageError` for no box, for another form, and for a box that cannot be used, whose number it
@@ -113,20 +113,20 @@ def boxes_from_json(text: str, width: int, height: int) -> list[Box]:
     return [_numbered(i, json.dumps(entry), width, height) for i, entry in enumerate(entries, 1)]
 
 
-def _numbered(number: int, text: str, width: int, height: int) -> Box:
+def _numbered(number: int, text: str, width: int, height: int) -> PixelBox:
     try:
         return box_from_json(text, width, height)
     except JoyImageError as error:
         raise JoyImageError(f"box {number}: {error}") from None
 
 
-def box_to_region(box: Box) -> dict[str, int]:
+def box_to_region(box: PixelBox) -> dict[str, int]:
     """A box as `{"x": …, "y": …, "width": …, "height": …}` in pixels."""
     left, top, right, bottom = box
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
-def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Box:
+def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> PixelBox:
     """The first of the boxes `{"x": …, "y": …, "width": …, "height": …}`, in pixels, that detectors give.
 
     `regions` is one of them, a list, or a list of lists with one list per picture.
@@ -147,7 +147,7 @@ def box_from_regions(regions: Mapping | Sequence, width: int, height: int) -> Bo
     return _clipped((x, y, x + w, y + h), width, height)
 
 
-def box_from_mask(mask: Tensor, width: int, height: int) -> Box:
+def box_from_mask(mask: Tensor, width: int, height: int) -> PixelBox:
     """The box around what a mask (…, h, w) in [0, 1] covers by more than half, in pixels of the picture.
 
     The mask is stretched over the picture if their sizes differ; masks of a batch are joined.
@@ -163,7 +163,7 @@ def box_from_mask(mask: Tensor, width: int, height: int) -> Box:
     return _clipped((left, top, right, bottom), width, height)
 
 
-def boxes_to_mask(boxes: Sequence[Box], width: int, height: int) -> Tensor:
+def boxes_to_mask(boxes: Sequence[PixelBox], width: int, height: int) -> Tensor:
     """(1, height, width), 1 inside any of the boxes and 0 elsewhere."""
     mask = torch.zeros(1, height, width)
     for left, top, right, bottom in boxes:
@@ -171,7 +171,7 @@ def boxes_to_mask(boxes: Sequence[Box], width: int, height: int) -> Tensor:
     return mask
 
 
-def _clipped(corners: Sequence[float], width: int, height: int) -> Box:
+def _clipped(corners: Sequence[float], width: int, height: int) -> PixelBox:
     box = _within(corners, width, height)
     if box is None:
         left, top, right, bottom = corners

@@ -126,17 +126,17 @@ class JointAttention(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
         return q_norm(q), k_norm(k), v
 
-    def forward(self, img: Tensor, txt: Tensor, layout: Layout, queries: int | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, img: Tensor, txt: Tensor, packing: Packing, queries: int | None) -> tuple[Tensor, Tensor | None]:
         """Attend over [img, txt] of each sample; `queries` limits the output to the first image tokens."""
         img_q, img_k, img_v = self.heads_of(self.img_attn_qkv(img), self.img_attn_q_norm, self.img_attn_k_norm)
         txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt), self.txt_attn_q_norm, self.txt_attn_k_norm)
-        img_k = rope.rotate(img_k, layout.freqs)
+        img_k = rope.rotate(img_k, packing.freqs)
         if queries is None:
-            img_q = rope.rotate(img_q, layout.freqs)
-            img_out, txt_out = layout.attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v))
+            img_q = rope.rotate(img_q, packing.freqs)
+            img_out, txt_out = packing.attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v))
             return self.img_attn_proj(img_out), self.txt_attn_proj(txt_out)
-        img_q = rope.rotate(img_q[:, :queries], layout.freqs[:queries])
-        img_out, _ = layout.attend((img_q, txt_q[:, :0]), (img_k, txt_k), (img_v, txt_v))
+        img_q = rope.rotate(img_q[:, :queries], packing.freqs[:queries])
+        img_out, _ = packing.attend((img_q, txt_q[:, :0]), (img_k, txt_k), (img_v, txt_v))
         return self.img_attn_proj(img_out), None
 
 
@@ -151,16 +151,16 @@ class DoubleBlock(nn.Module):
         self.attn = JointAttention(config, operations=operations, **factory)
 
     def forward(
-        self, img: Tensor, txt: Tensor, time: Tensor, layout: Layout, queries: int | None = None
+        self, img: Tensor, txt: Tensor, time: Tensor, packing: Packing, queries: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """One block over the image tokens (B, N, D) and the text tokens as `layout` arranges them.
+        """One block over the image tokens (B, N, D) and the text tokens as `packing` arranges them.
 
         With `queries`, only the first `queries` image tokens are computed and returned, and no text. Keys and values
         still come from every token.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (m[:, None] for m in self.img_mod(time))
-        t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = map(layout.spread, self.txt_mod(time))
-        img_out, txt_out = self.attn(modulate(img, shift1, scale1), modulate(txt, t_shift1, t_scale1), layout, queries)
+        t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = map(packing.spread, self.txt_mod(time))
+        img_out, txt_out = self.attn(modulate(img, shift1, scale1), modulate(txt, t_shift1, t_scale1), packing, queries)
         img = torch.addcmul(img[:, :queries], img_out, gate1)
         img = torch.addcmul(img, self.img_mlp(modulate(img, shift2, scale2)), gate2)
         if queries is not None:
@@ -174,7 +174,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
-class Layout:
+class Packing:
     """How the tokens of a batch lie in memory, and how they attend.
 
     Image tokens are (B, N, D). Text tokens are (B, L, D) when all prompts have one length, else packed end to end
@@ -263,10 +263,10 @@ class MMDiT(nn.Module):
         Odd heights and widths are padded to the patch and the result cropped.
         Raises `JoyImageError` when shapes do not fit.
         """
-        img, txt, time, layout = self.embed(latent, t, context, references, self.attention)
+        img, txt, time, packing = self.embed(latent, t, context, references, self.attention)
         for block in self.double_blocks[:-1]:
-            img, txt = block(img, txt, time, layout)
-        img, _ = self.double_blocks[-1](img, txt, time, layout, queries=layout.targets)
+            img, txt = block(img, txt, time, packing)
+        img, _ = self.double_blocks[-1](img, txt, time, packing, queries=packing.targets)
         return self.project(img, latent)
 
     def embed(
@@ -276,8 +276,8 @@ class MMDiT(nn.Module):
         context: Tensor | Sequence[Tensor],
         references: Sequence[Tensor],
         attention: Attention,
-    ) -> tuple[Tensor, Tensor, Tensor, Layout]:
-        """What the blocks take: image tokens (B, N, D), text tokens, modulation (B, 6, D), and their layout.
+    ) -> tuple[Tensor, Tensor, Tensor, Packing]:
+        """What the blocks take: image tokens (B, N, D), text tokens, modulation (B, 6, D), and their packing.
 
         `embed`, the blocks and `project` are `forward`; a host that does something between blocks calls them itself.
         """
@@ -286,10 +286,10 @@ class MMDiT(nn.Module):
         images = [self.patchify(image.to(dtype)) for image in (latent, *references)]  # (B, D, 1, rows, columns)
         grids = [(image.shape[3], image.shape[4]) for image in images]
         freqs = rope.frequencies(grids, self.config.rope_dims, self.config.theta, latent.device)
-        layout = Layout([len(prompt) for prompt in context], math.prod(grids[0]), freqs, attention)
+        packing = Packing([len(prompt) for prompt in context], math.prod(grids[0]), freqs, attention)
         img = torch.cat([rearrange(image, "b d 1 r c -> b (r c) d") for image in images], dim=1)
-        txt = self.condition_embedder.text_embedder(layout.join(context))
-        return img, txt, self.condition_embedder.time(t, dtype), layout
+        txt = self.condition_embedder.text_embedder(packing.join(context))
+        return img, txt, self.condition_embedder.time(t, dtype), packing
 
     def project(self, img: Tensor, latent: Tensor) -> Tensor:
         """The target's tokens (B, rows * columns, D) -> the velocity, in the shape and dtype of `latent`."""

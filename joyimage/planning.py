@@ -14,7 +14,7 @@ from .checkpoints.outlines import outline
 from .encoder.limits import MIN_PIXELS
 from .errors import JoyImageError
 from .images import check_size
-from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, show
+from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, readable
 from .quantisation.formats import format_name
 from .settings import MAX_REFERENCES
 
@@ -71,16 +71,18 @@ class Plan:
         height, width = self.size
         row = "{:<9}{:>10}{:>10}{:>13}{:>10}{:>10}  {}".format
         lines = [
-            f"{height}x{width} pixels, references: {self.references}, in {show(self.budget)}",
+            f"{height}x{width} pixels, references: {self.references}, in {readable(self.budget)}",
             row("", "weights", "on device", "activations", "peak", "streamed", "where"),
             *(
                 row(
-                    p.part.name, *map(show, (p.part.weights, p.held, p.activations, p.peak, p.streamed)), self._where(p)
+                    p.part.name,
+                    *map(readable, (p.part.weights, p.held, p.activations, p.peak, p.streamed)),
+                    self._where(p),
                 )
                 for p in self.placements
             ),
-            f"{'reserve':<9}{show(self.reserve):>43}",
-            f"expected peak {show(self.peak)}; "
+            f"{'reserve':<9}{readable(self.reserve):>43}",
+            f"expected peak {readable(self.peak)}; "
             + ("all parts stay on the device" if self.together else "each part is on the device while it works"),
         ]
         return "\n".join(line.rstrip() for line in lines)

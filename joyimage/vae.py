@@ -122,7 +122,7 @@ def _head(channels_in: int, channels_out: int, *, operations, dtype=None, device
     )
 
 
-class Encoder(nn.Module):
+class VAEEncoder(nn.Module):
     """(B, 3, H, W) -> mean and log variance of the latent, (B, 2 z_dim, H/8, W/8).
 
     `halo` is how many latent pixels beyond its own the fine part of a tile sees: 5 in the published model.
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         return self.coarse(self.fine(image))
 
 
-class Decoder(nn.Module):
+class VAEDecoder(nn.Module):
     """(B, z_dim, h, w) -> (B, 3, 8h, 8w).
 
     `halo` is how many latent pixels beyond its own the fine part of a tile sees: 7 in the published model.
@@ -205,10 +205,10 @@ class WanVAE(nn.Module):
         super().__init__()
         self.config = config or WanVAEConfig()
         factory, z_dim = {"dtype": dtype, "device": device}, self.config.z_dim
-        self.encoder = Encoder(self.config, operations=operations, **factory)
+        self.encoder = VAEEncoder(self.config, operations=operations, **factory)
         self.conv1 = operations.Conv2d(2 * z_dim, 2 * z_dim, 1, **factory)
         self.conv2 = operations.Conv2d(z_dim, z_dim, 1, **factory)
-        self.decoder = Decoder(self.config, operations=operations, **factory)
+        self.decoder = VAEDecoder(self.config, operations=operations, **factory)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch declares no such overload
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Weight files: what they are, and their way into the networks.
 
-`files` reads the formats, `layouts` knows the namings, `folders` finds the components of a model, `shapes` knows what
+`files` reads the formats, `namings` tells what names mean, `folders` finds the components of a model, `shapes` knows what
 each network holds, `load` fills the networks, `conversion` writes them.
 """
 

@@ -13,7 +13,7 @@ from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
 from ..settings import BASE_SIZES, NATIVE_BASE_SIZE
 from .files import existing, open_weights, read_json, weight_units
-from .layouts import COMPONENTS, Match, describe, detect
+from .namings import COMPONENTS, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
 
 if TYPE_CHECKING:

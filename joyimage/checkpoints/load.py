@@ -23,7 +23,7 @@ from .configs import own_dtype
 from .empty import empty_encoder, empty_mmdit, empty_vae, fit_control_ids
 from .files import existing
 from .folders import Source, find_tokenizer, is_tokenizer, opened
-from .layouts import COMPONENTS
+from .namings import COMPONENTS
 from .qwen import EMBEDDING, HEAD
 from .shapes import compare, expected_shapes, listed
 from .vae_keys import image_kernels

@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from .configs import config_of, own_dtype
 from .files import Weights, existing, open_weights
 from .folders import Source, all_units, find_tokenizer, is_tokenizer, sources
-from .layouts import COMPONENTS, describe
+from .namings import COMPONENTS, describe
 from .shapes import SHAPES, Difference, compare
 
 SIZES = {  # what is worth showing of a network's configuration: label, attribute path

@@ -66,7 +66,7 @@ def padded(count: int) -> int:
     return -(-count // ALIGNMENT) * ALIGNMENT
 
 
-def show(count: int, up: bool = False) -> str:
+def readable(count: int, up: bool = False) -> str:
     """In GB or MB with two decimals; rounded `up` it is enough when it is given back as a budget."""
     if count == 0:
         return "-"
@@ -152,8 +152,8 @@ def place(part: Part, activations: int, budget: int, reserve: int = 0) -> Placem
     left = budget - reserve - part.least - activations
     if left < 0:
         raise JoyImageError(
-            f"a memory of {show(budget)} is too small: the {part.name} needs at least "
-            f"{show(budget - left, up=True)}, of which {show(activations)} are activations; give that much, "
+            f"a memory of {readable(budget)} is too small: the {part.name} needs at least "
+            f"{readable(budget - left, up=True)}, of which {readable(activations)} are activations; give that much, "
             "or a smaller size, fewer references or quantised weights"
         )
     resident = []

@@ -26,8 +26,8 @@ from ...joyimage import tiny
 from ...joyimage.checkpoints.configs import config_of
 from ...joyimage.checkpoints.empty import empty_mmdit
 from ...joyimage.checkpoints.folders import Source, open_component
-from ...joyimage.checkpoints.layouts import detect
 from ...joyimage.checkpoints.load import check_fits, fill
+from ...joyimage.checkpoints.namings import detect
 from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
@@ -78,7 +78,7 @@ class HostMMDiT(MMDiT):
 
     def _forward(self, x: Tensor, timestep: Tensor, context: Tensor, ref_latents, options: dict[str, Any]) -> Tensor:
         attention = partial(host_attention, transformer_options=options)
-        img, txt, time, layout = self.embed(x, timestep, context, ref_latents or (), attention)
+        img, txt, time, packing = self.embed(x, timestep, context, ref_latents or (), attention)
         replacements = options.get("patches_replace", {}).get("dit", {})
         options |= {"total_blocks": len(self.double_blocks), "block_type": "double"}
         last = len(self.double_blocks) - 1
@@ -86,10 +86,10 @@ class HostMMDiT(MMDiT):
             options["block_index"] = i
             replace = replacements.get(("double_block", i))
             if replace is not None:
-                img, txt = replaced(replace, block, img, txt, time, layout, options)
+                img, txt = replaced(replace, block, img, txt, time, packing, options)
             else:
-                img, txt = block(img, txt, time, layout, queries=layout.targets if i == last else None)
-        return self.project(img[:, : layout.targets], x)
+                img, txt = block(img, txt, time, packing, queries=packing.targets if i == last else None)
+        return self.project(img[:, : packing.targets], x)
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
@@ -97,14 +97,14 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[st
     return optimized_attention(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options)
 
 
-def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, layout, options: dict[str, Any]):
+def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, packing, options: dict[str, Any]):
     """A block with a node's patch in its place, in the host's convention. It sees all tokens, in the last block too."""
 
     def original(args: dict[str, Any]) -> dict[str, Tensor]:
-        img, txt = block(args["img"], args["txt"], args["vec"], layout)
+        img, txt = block(args["img"], args["txt"], args["vec"], packing)
         return {"img": img, "txt": txt}
 
-    args = {"img": img, "txt": txt, "vec": time, "pe": layout.freqs, "transformer_options": options}
+    args = {"img": img, "txt": txt, "vec": time, "pe": packing.freqs, "transformer_options": options}
     out = replace(args, {"original_block": original})
     return out["img"], out["txt"]
 

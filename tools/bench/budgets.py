@@ -18,7 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from joyimage.config import MMDiTConfig
-from joyimage.memory.budget import RESERVES, itemsize, measure, mmdit_activations, parse_size, place, show, unpacking
+from joyimage.memory.budget import (
+    RESERVES,
+    itemsize,
+    measure,
+    mmdit_activations,
+    parse_size,
+    place,
+    readable,
+    unpacking,
+)
 from joyimage.memory.streaming import Worker, pinned_for
 from joyimage.mmdit import MMDiT
 from joyimage.quantisation import layers
@@ -133,9 +142,10 @@ def table(rows: list[Row], blocks: int) -> str:
             line("format", "budget", "stay", "streamed", "expected", "peak", "step"),
             *(
                 line(
-                    row.format, show(row.budget), f"{row.resident}/{blocks}", show(row.streamed), show(row.expected),
-                    "" if row.peak is None else show(row.peak), f"{row.seconds:.2f} s",
-                )
+                    row.format, readable(row.budget), f"{row.resident}/{blocks}",
+                    *map(readable, (row.streamed, row.expected)), readable(row.peak) if row.peak else "",
+                    f"{row.seconds:.2f} s",
+                )  # fmt: skip
                 for row in rows
             ),
         ]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from joyimage import JoyImage, spatial
 from joyimage.errors import JoyImageError
-from joyimage.grounding import Box, box_from_json, locate_question, parse_boxes
+from joyimage.grounding import PixelBox, box_from_json, locate_question, parse_boxes
 from joyimage.spatial import VIEWS
 
 from . import judge
@@ -148,7 +148,7 @@ def edited(model: JoyImage, pictures: np.ndarray, instructions: list[str]) -> np
     return np.stack([np.asarray(picture) for picture in made])
 
 
-def marked(pictures: np.ndarray, boxes: list[Box]) -> np.ndarray:
+def marked(pictures: np.ndarray, boxes: list[PixelBox]) -> np.ndarray:
     drawn = [spatial.draw_box(Image.fromarray(p), box) for p, box in zip(pictures, boxes, strict=True)]
     return np.stack([np.asarray(picture) for picture in drawn])
 
@@ -216,7 +216,7 @@ def recoloured_well(scenes: Scenes, before: np.ndarray, output: np.ndarray, mask
     return good & np.array(shaped)
 
 
-def located(model: JoyImage, picture: np.ndarray, name: str) -> Box | None:
+def located(model: JoyImage, picture: np.ndarray, name: str) -> PixelBox | None:
     said = model.ask(Image.fromarray(picture), locate_question(name), temperature=0, max_new_tokens=60)
     try:
         return parse_boxes(said, SIZE, SIZE)[0]
@@ -233,7 +233,7 @@ def answers_well(model: JoyImage, scenes: Scenes, pictures: np.ndarray) -> np.nd
     return np.array([right(i) for i in range(len(scenes))])
 
 
-def located_well(scenes: Scenes, boxes: list[Box | None]) -> np.ndarray:
+def located_well(scenes: Scenes, boxes: list[PixelBox | None]) -> np.ndarray:
     """Whether boxes found of the car overlap the true ones by more than half."""
     true = render(scenes).box(VEHICLE)
     found = np.array([box or (0, 0, 1, 1) for box in boxes])

@@ -1,6 +1,6 @@
 """What a set of tensor names is: which component of JoyImage, in whose naming, behind which prefix; or another model's.
 
-Only the names decide. A further naming is one more row of `LAYOUTS`, a further model to be recognised one of `FOREIGN`.
+Only the names decide. A further naming is one more row of `NAMINGS`, a further model to be recognised one of `FOREIGN`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Rename = Callable[[Collection[str]], Mapping[str, str]]  # names without prefix 
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A naming of a component, recognised by `patterns`, each of which must match a name behind the same prefix."""
+class Naming:
+    """How somebody names a component's tensors. Each of `patterns` must match a name, all behind one prefix."""
 
     component: str
-    naming: str
+    name: str
     patterns: tuple[str, ...]
     rename: Rename
 
@@ -57,39 +57,39 @@ def _by_prefix(table: Mapping[str, str]) -> Rename:
 
 
 # Earlier rows win: the names of the encoder's later namings end the names of its first.
-LAYOUTS = (
-    Layout(
+NAMINGS = (
+    Naming(
         "mmdit",
         "diffusers",
         (r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table", r"double_blocks\.\d+\.attn\."),
         _same,
     ),
-    Layout("mmdit", "original", (r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table",), _with_attn),
-    Layout(
+    Naming("mmdit", "original", (r"double_blocks\.\d+\.(img|txt)_mod\.modulate_table",), _with_attn),
+    Naming(
         "vae",
         "diffusers",
         (r"(en|de)coder\.mid_block\.resnets\.\d+\.norm\d\.gamma", r"encoder\.down_blocks\.\d+\.norm\d\.gamma"),
         diffusers_to_original,
     ),
-    Layout(
+    Naming(
         "vae",
         "original",
         (r"(en|de)coder\.middle\.\d+\.residual\.\d+\.gamma", r"encoder\.downsamples\.\d+\.residual\.\d+\.gamma"),
         _same,
     ),
-    Layout(
+    Naming(
         "encoder",
         "transformers",
         (r"model\.language_model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"model\.visual\.merger\.linear_fc"),
         _same,
     ),
-    Layout(
+    Naming(
         "encoder",
         "transformers, without head",
         (r"language_model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"visual\.merger\.linear_fc"),
         _by_prefix({"visual.": "model.visual.", "language_model.": "model.language_model."}),
     ),
-    Layout(
+    Naming(
         "encoder",
         "comfy",
         (r"model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"visual\.merger\.linear_fc"),
@@ -138,33 +138,33 @@ def detect(names: Collection[str]) -> list[Match]:
 
     Raises `CheckpointError` if two names of a component are the same weight.
     """
-    found: dict[str, tuple[Layout, str]] = {}
-    for layout in LAYOUTS:
-        prefix = _prefix(layout, names)
+    found: dict[str, tuple[Naming, str]] = {}
+    for naming in NAMINGS:
+        prefix = _prefix(naming, names)
         if prefix is not None:
-            found.setdefault(layout.component, (layout, prefix))
+            found.setdefault(naming.component, (naming, prefix))
     prefixes = {prefix for _, prefix in found.values()}
     owners = {name: max((p for p in prefixes if name.startswith(p)), key=len, default=None) for name in names}
     return [
-        _match(layout, prefix, [name for name, owner in owners.items() if owner in (prefix, None)])
-        for layout, prefix in found.values()
+        _match(naming, prefix, [name for name, owner in owners.items() if owner in (prefix, None)])
+        for naming, prefix in found.values()
     ]
 
 
-def _match(layout: Layout, prefix: str, names: Collection[str]) -> Match:
+def _match(naming: Naming, prefix: str, names: Collection[str]) -> Match:
     bare = {name: name.removeprefix(prefix) for name in names}
-    renamed = layout.rename(bare.values())
+    renamed = naming.rename(bare.values())
     ours: dict[str, str] = {}
     for name in names:
         target = renamed[bare[name]]
         if target in ours:
             raise CheckpointError(f"{ours[target]} and {name} are the same weight; the file mixes two namings")
         ours[target] = name
-    return Match(layout.component, layout.naming, prefix, ours)
+    return Match(naming.component, naming.name, prefix, ours)
 
 
-def _prefix(layout: Layout, names: Collection[str]) -> str | None:
-    first, *others = layout.patterns
+def _prefix(naming: Naming, names: Collection[str]) -> str | None:
+    first, *others = naming.patterns
     pattern = re.compile(rf"((?:.*\.)?){first}")
     prefixes = Counter(found[1] for name in names if (found := pattern.match(name)))
     for prefix, _ in prefixes.most_common():
