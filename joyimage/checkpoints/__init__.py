@@ -1,7 +1,7 @@
 """Weight files: what they are, and their way into the networks.
 
-`files` reads the formats, `namings` tells what names mean, `folders` finds the components of a model, `shapes` knows what
-each network holds, `load` fills the networks, `conversion` writes them.
+`files` reads the formats, `namings` tells what names mean, `folders` finds the components of a model, `shapes` knows
+what each network holds, `load` fills the networks, `conversion` writes them.
 """
 
 from __future__ import annotations

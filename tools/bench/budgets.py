@@ -142,14 +142,17 @@ def table(rows: list[Row], blocks: int) -> str:
             line("format", "budget", "stay", "streamed", "expected", "peak", "step"),
             *(
                 line(
-                    row.format, readable(row.budget), f"{row.resident}/{blocks}",
-                    *map(readable, (row.streamed, row.expected)), readable(row.peak) if row.peak else "",
+                    row.format,
+                    readable(row.budget),
+                    f"{row.resident}/{blocks}",
+                    *map(readable, (row.streamed, row.expected)),
+                    readable(row.peak) if row.peak else "",
                     f"{row.seconds:.2f} s",
-                )  # fmt: skip
+                )
                 for row in rows
             ),
         ]
-    )  # fmt: skip
+    )
 
 
 def main() -> None:
