@@ -38,9 +38,12 @@ class Part:
         while True:
             self.path = self.folder / f"{PREFIX}{uuid4().hex}{SUFFIX}"
             self._held = self.path.open("xb")
-            if _lock(self._held.fileno()) and self.path.exists():  # else another took it for abandoned, in between
+            try:
+                if _lock(self._held.fileno()) and self.path.exists():
+                    return self
+            except OSError:  # a file system without locks, where nobody takes anything for abandoned
                 return self
-            self._held.close()
+            self._held.close()  # another took it for abandoned, in between
 
     def publish(self, names: Iterable[Path], replace: bool) -> Path:
         """Give the file a name and return it: the first, replacing what is there, or the first that is free.
@@ -65,7 +68,7 @@ class Part:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes have left in a folder. What cannot be removed stays."""
+    """Remove what killed processes have left in a folder. What cannot be removed, or told from a living one's, stays."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             if fcntl is None:
@@ -75,12 +78,12 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Hold an open file, or say that another process does."""
+    """Hold an open file, or say that another process does. Raises `OSError` where there are no locks."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -77,6 +78,18 @@ def test_without_locks_files_are_closed_before_they_are_renamed(tmp_path, monkey
     with Part(tmp_path) as part:
         part.publish([tmp_path / "d.bin"], False)
         assert part._held.closed
+
+
+@pytest.mark.skipif(atomic.fcntl is None, reason="Windows has no such locks")
+def test_on_a_file_system_without_locks_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / ".joyimage-of-somebody.part").write_bytes(b"half")
+    monkeypatch.setattr(atomic.fcntl, "flock", unsupported)
+    with Part(tmp_path) as part:
+        part.publish([tmp_path / "a.bin"], False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".joyimage-of-somebody.part", "a.bin"]
 
 
 def test_the_part_of_a_living_process_stays(tmp_path, holding):
