@@ -68,7 +68,7 @@ class Part:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes have left in a folder. What cannot be removed, or told from a living one's, stays."""
+    """Remove what killed processes have left in a folder. What may be a living one's, or cannot be removed, stays."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             if fcntl is None:
