@@ -83,6 +83,42 @@ def fp8_comfy(path: Path, state: State, chosen: Names) -> Path:
     return write(path, state, chosen, quantise)
 
 
+def fp8_unmarked(path: Path, state: State, chosen: Names) -> Path:
+    """Others', who write `scale_weight` without a marker for the file."""
+
+    def quantise(name: str, tensor: Tensor) -> State:
+        scale = tensor.float().abs().max() / 448
+        return {name: over(tensor, scale).to(FP8), f"{layer(name)}.scale_weight": scale}
+
+    return write(path, state, chosen, quantise)
+
+
+def fp8_without_note(path: Path, state: State, chosen: Names) -> Path:
+    """Others', who write `weight_scale` and say nothing of it."""
+
+    def quantise(name: str, tensor: Tensor) -> State:
+        scale = tensor.float().abs().max() / 448
+        return {name: over(tensor, scale).to(FP8), f"{layer(name)}.weight_scale": scale}
+
+    return write(path, state, chosen, quantise)
+
+
+def fp8_squares(path: Path, state: State, chosen: Names) -> Path:
+    """DeepSeek's and Qwen's own, of matrices: a scale for each square of 128 x 128."""
+
+    def quantise(name: str, tensor: Tensor) -> State:
+        if tensor.ndim != 2:
+            return {name: tensor.bfloat16()}
+        down, across = (-(-side // 128) for side in tensor.shape)
+        padded = torch.zeros(128 * down, 128 * across)
+        padded[: tensor.shape[0], : tensor.shape[1]] = tensor.float()
+        scales = padded.view(down, 128, across, 128).abs().amax((1, 3)).clamp_min(1e-12) / 448
+        spread = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)[: tensor.shape[0], : tensor.shape[1]]
+        return {name: (tensor.float() / spread).to(FP8), f"{name}_scale_inv": scales}
+
+    return write(path, state, chosen, quantise)
+
+
 def fp8_rows(path: Path, state: State, chosen: Names) -> Path:
     """A scale for each row, and the description in the header."""
 
@@ -188,6 +224,9 @@ FORMATS = {
     "fp8 plain": (fp8_plain, 3e-2),
     "fp8 scale_weight": (fp8_scale_weight, 3e-2),
     "fp8 comfy": (fp8_comfy, 3e-2),
+    "fp8 without a marker": (fp8_unmarked, 3e-2),
+    "fp8 without a note": (fp8_without_note, 3e-2),
+    "fp8 of squares": (fp8_squares, 3e-2),
     "fp8 rows": (fp8_rows, 3e-2),
     "int8": (int8, 3e-2),
     "int8_convrot": (int8_convrot, 3e-2),

@@ -217,11 +217,19 @@ def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, Quantiz
     if any(info.quantised and not host_has(info.format) for info in source.info.values()):
         return load_packed(source)
     state = read_tensors(source)
+    if not noted(source, state):
+        return load_packed(source)
     names = next(match.names for match in detect(state) if match.component == "mmdit")
     config = config_of(source)
     if missing := sorted(mmdit_shapes(config).keys() - names.keys()):  # the host's quantised layers pass over
         raise CheckpointError(f"{path}: {len(missing)} weights are missing: {', '.join(missing[:12])}")
     return config, {ours: state[theirs] for ours, theirs in names.items()}, {}
+
+
+def noted(source: Source, state: State) -> bool:
+    """Whether each weight with scales has the note by which the host knows it; others' files have the scales alone."""
+    weights = (source.match.names[ours] for ours, info in source.info.items() if info.quantised and info.format.scales)
+    return all(f"{name.removesuffix('weight')}comfy_quant" in state for name in weights)
 
 
 def host_has(form: Format) -> bool:

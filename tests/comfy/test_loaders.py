@@ -9,7 +9,18 @@ import pytest
 import torch
 from comfy_client import TINY, Failed, Graph, Rejected
 from PIL import Image
-from quantised_files import fp8_comfy, fp8_plain, fp8_rows, int8_convrot, mxfp8, nvfp4, write_gguf
+from quantised_files import (
+    fp8_comfy,
+    fp8_plain,
+    fp8_rows,
+    fp8_squares,
+    fp8_unmarked,
+    fp8_without_note,
+    int8_convrot,
+    mxfp8,
+    nvfp4,
+    write_gguf,
+)
 from safetensors.torch import save_file
 
 from joyimage import tiny
@@ -23,6 +34,7 @@ LOADERS = {
     "JoyImageLoadEncoder": ("encoder", "text_encoders"),
 }
 FOLDER = "JoyAI-Tiny"
+UNANNOUNCED = (fp8_unmarked, fp8_without_note, fp8_squares)  # scales that nothing tells ComfyUI of
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +72,7 @@ def models(base_directory, networks):
     write_gguf(root / "diffusion_models" / "mmdit.gguf", mmdit.state_dict(), blocks, "Q8_0")
     twin = {k: v.to(torch.float8_e4m3fn).to(v) if k in blocks else v for k, v in mmdit.state_dict().items()}
     save_file(twin, root / "diffusion_models" / "rounded_blocks.safetensors")
-    for write in (fp8_plain, fp8_rows, int8_convrot, mxfp8, nvfp4):
+    for write in (*UNANNOUNCED, fp8_plain, fp8_rows, int8_convrot, mxfp8, nvfp4):
         write(root / "diffusion_models" / f"{write.__name__}.safetensors", mmdit.state_dict(), blocks)
     state = {k: v for k, v in encoder.model.state_dict().items() if k != "lm_head.weight"}
     matrices = {k for k, tensor in state.items() if k.endswith("weight") and tensor.ndim == 2 and "pos_embed" not in k}
@@ -177,6 +189,7 @@ def test_files_give_what_the_bundled_model_gives(client, models, files):
         {"model": "mmdit_int8.safetensors"},
         {"model": "mmdit.gguf"},
         {"model": "fp8_rows.safetensors"},
+        *({"model": f"{write.__name__}.safetensors"} for write in UNANNOUNCED),
         {"model": "int8_convrot.safetensors"},
         {"encoder": "quantised/fp8.safetensors"},
         {"encoder": "quantised/int8.safetensors"},
