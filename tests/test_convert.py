@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny_qwen
 import torch
+from quantised_files import fp8_squares, fp8_unmarked, fp8_without_note
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -151,6 +152,18 @@ def test_gguf_files_are_what_the_gguf_package_reads(bf16_file, tmp_path):
         if tensor.tensor_type == gguf.GGMLQuantizationType.Q5_K:
             values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
             assert (values - state[tensor.name]).norm() / state[tensor.name].float().norm() < 0.04
+
+
+@pytest.mark.parametrize("write", [fp8_squares, fp8_unmarked, fp8_without_note], ids=lambda write: write.__name__)
+def test_scales_of_every_maker_stay_what_they_are(mmdit, tmp_path, write):
+    blocks = {name for name, value in mmdit.state_dict().items() if "double_blocks" in name and value.ndim == 2}
+    path = write(tmp_path / "a.safetensors", mmdit.state_dict(), blocks)
+    convert(path, tmp_path / "b.safetensors")
+    first, second = (load_mmdit(tmp_path / f"{name}.safetensors", dtype=torch.float32) for name in "ab")
+    for name in blocks:
+        layers = (network.get_submodule(name.removesuffix(".weight")) for network in (first, second))
+        one, other = (layer.packed.dense(torch.float32) for layer in layers)
+        assert torch.equal(one, other)
 
 
 # --- layouts ---

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -210,8 +210,10 @@ def test_fp8_with_scales_of_squares_loads_as_its_makers_mean_it(tmp_path, state)
     assert "1 float8_e4m3fn" in str(inspect(tmp_path / "a.safetensors"))
 
 
-def test_the_bundled_model_is_taken_whole(tmp_path):
+def test_the_bundled_model_is_taken_whole(tmp_path, capsys):
     for option in ({"mmdit": "/nowhere.safetensors"}, {"dtype": torch.bfloat16}, {"tokenizer": tmp_path}):
         with pytest.raises(JoyImageError, match=f"leave out {next(iter(option))}"):
             JoyImage.load("tiny", **option)
-    assert main(["edit", sys.argv[0], "Remove it.", "--mmdit", "/nowhere.safetensors"]) == 2
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert main(["edit", str(tmp_path / "a.png"), "Remove it.", "--mmdit", "/nowhere.safetensors"]) == 2
+    assert "leave out mmdit" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..quantisation.formats import BY_COMFY, FORMATS, QUANTISED, UNSUPPORTED, Format, Scale
+from ..quantisation.formats import BY_COMFY, FORMATS, QUANTISED, ROWS, SQUARES, UNSUPPORTED, WHOLE, Format, Scale
 from .limits import MAX_CONFIG_BYTES
 from .weights import TensorInfo, Weights, parse_json
 
@@ -32,11 +32,6 @@ DROPPED = ("input_scale", "scale_input")  # for activations in fp8 or int8: here
 CONFIG, MARKER, METADATA = "comfy_quant", "scaled_fp8", "_quantization_metadata"
 BITSANDBYTES = ".quant_state.bitsandbytes__"
 DEFAULT_GROUP = 256  # of a rotation, where the file does not say
-WHOLE, ROWS, SQUARES = (
-    Scale(),
-    Scale(rows=1),
-    Scale(128, 128),
-)  # what lies beside fp8 and int8 whose format says nothing of scales
 
 Config = dict[str, Any]
 

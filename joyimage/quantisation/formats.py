@@ -46,6 +46,10 @@ class Scale:
         return (rounded_up(shape[0], SWIZZLE_ROWS), rounded_up(shape[1], SWIZZLE_COLUMNS)) if self.swizzled else shape
 
 
+# What lies beside fp8 and int8, whose formats say nothing of scales: one, one for each row, or DeepSeek's and Qwen's.
+WHOLE, ROWS, SQUARES = Scale(), Scale(rows=1), Scale(128, 128, suffix="_scale_inv")
+
+
 @dataclass(frozen=True)
 class Format:
     """How numbers are stored: `block` neighbours of a row take `block_bytes` bytes.

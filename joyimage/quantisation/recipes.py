@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import JoyImageError
-from .formats import FORMATS, NO_BLOCKS, Format, why_kept
+from .formats import FORMATS, NO_BLOCKS, SQUARES, Format, why_kept
 from .kquants import QUANTIZERS, SUPER_BLOCK
 from .tensor import QuantizedTensor, dense, rotate, swizzled
 
@@ -89,7 +89,8 @@ def restored(form: Format, shape: tuple[int, ...]) -> Recipe:
     for kind in form.scales:
         size, number = kind.stored_shape(whole), FORMATS[kind.dtype]
         pieces.append(Piece(kind.suffix, number.code, size, number.nbytes(size)))
-    settings = {"format": form.comfy, **rotation(form.rotation)} if form.scales else None
+    noted = form.scales and SQUARES not in form.scales  # of which ComfyUI has no note
+    settings = {"format": form.comfy, **rotation(form.rotation)} if noted else None
     return Recipe(tuple(pieces), lambda weight: _as_stored(weight, pieces), settings)
 
 
