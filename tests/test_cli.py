@@ -327,6 +327,7 @@ def test_messages_are_cut_in_the_middle(folder, capsys):
     assert len(error) < 3000 and error.startswith("joyimage: error: ") and "rear left" in error and "more …" in error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
 def test_a_file_name_that_is_no_utf_8_is_printed_as_it_is(folder):
     name = b"caf\xe9.png"
@@ -343,6 +344,7 @@ def test_sigterm_leaves_nothing_half_written(folder, monkeypatch, capsys):
     assert made(folder) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_runs_in_one_folder_replace_nothing(folder):
     """Both begin before either has saved."""
     command = [sys.executable, "-m", "joyimage", "edit", "cup.png", "Remove it.", "--count", "3", *FAST]

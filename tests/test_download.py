@@ -239,6 +239,7 @@ def test_a_file_of_another_size_is_replaced_and_the_plan_says_so(call):
     assert Path("models", VAE).read_bytes() == PARTS["vae"]
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_is_taken_up_again(hub, call):
     hub.breaks = [3 * CHUNK, 2 * CHUNK]
     code, *_ = call("edit", "--yes", "--quiet")
