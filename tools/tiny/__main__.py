@@ -89,7 +89,7 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         folder = self.folder / "tokenizer"
         if not folder.exists():
-            texts = {"pictures": 8 * self.options.pairs, "pairs": 4 * self.options.pairs} if self.trial else {}
+            texts = {"pictures": self.options.pairs, "pairs": self.options.pairs} if self.trial else {}
             encoder.build_tokenizer(**texts).save_pretrained(folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
 
