@@ -212,17 +212,20 @@ def looks_like(picture: np.ndarray, mask: np.ndarray, kind: int) -> bool:
 def examples() -> Examples:
     """Crops (N, features) of rendered objects, their kinds (N,), and how far apart neighbours of them are at most.
 
-    They take half a minute to draw, and every process that judges needs them: the first keeps them in CACHE.
+    They take half a minute to draw, and every process that judges needs them: the first keeps them in CACHE, if it can.
     """
-    path = CACHE / f"examples-{drawn_by()}.npz"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            part = path.with_suffix(".part.npz")
-            np.savez_compressed(part, **dict(zip(("crops", "kinds", "farthest"), draw_examples(), strict=True)))
-            part.replace(path)
-    with np.load(path) as kept:
-        return kept["crops"], kept["kinds"], float(kept["farthest"])
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        path = CACHE / f"examples-{drawn_by()}.npz"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                part = path.with_suffix(".part.npz")
+                np.savez_compressed(part, **dict(zip(("crops", "kinds", "farthest"), draw_examples(), strict=True)))
+                part.replace(path)
+        with np.load(path) as kept:
+            return kept["crops"], kept["kinds"], float(kept["farthest"])
+    except OSError:  # a home that cannot be written, or a disk that is full
+        return draw_examples()
 
 
 def drawn_by() -> str:
