@@ -65,3 +65,12 @@ def shown_image(run, node: list) -> np.ndarray:
 
 def text_of(run, node: list) -> str:
     return run.outputs[node[0]]["text"][0]
+
+
+def int8_is_exact() -> bool:
+    """Whether this processor's products of int8 are: without VNNI torch's saturate, and ComfyUI's kernels use them."""
+    a, b = torch.full((32, 64), 127, dtype=torch.int8), torch.full((64, 32), 127, dtype=torch.int8)
+    return bool((torch._int_mm(a, b) == 64 * 127**2).all())
+
+
+NO_VNNI = "this processor's products of int8 saturate, and ComfyUI's kernels with them"
