@@ -99,12 +99,12 @@ def test_all_stages_run_and_their_result_loads(tmp_path):
     from tools.tiny.__main__ import main as make
 
     folders = ["--folder", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
-    make([*folders, "--steps", "16", "--pairs", "12", "--layers", "2", "--share", "0.1"])
+    make([*folders, "--steps", "50", "--pairs", "12", "--small"])
     for name in ("vae", "encoder", "mmdit"):
         lines = [
             json.loads(line)["loss"] for line in (tmp_path / "work" / f"{name}.log.jsonl").read_text().splitlines()
         ]
-        assert len(lines) == 16 and np.mean(lines[-5:]) < np.mean(lines[:5])
+        assert len(lines) == 50 and np.mean(lines[-10:]) < np.mean(lines[:10])
         assert (tmp_path / "work" / f"{name}.png").exists()
     parts = {part: tmp_path / "out" / path.name for part, path in tiny.FILES.items()}
     model = JoyImage.load(**parts, tokenizer=tmp_path / "out" / "tokenizer", device="cpu")

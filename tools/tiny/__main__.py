@@ -19,6 +19,7 @@ from .training import Recipe
 
 QUESTIONS = 30_000  # pictures with questions
 STAGES = ("data", "vae", "decoder", "encoder", "mmdit", "pack")
+SMALL_SHARE = 0.05  # of each batch, in a trial
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,8 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of each network instead of the recipe's, for a trial")
     parser.add_argument("--pairs", type=int, default=data.SHARD, help="pairs in a shard; few for a trial")
-    parser.add_argument("--layers", type=int, help="of encoder and MMDiT, at least 2; few for a trial")
-    parser.add_argument("--share", type=float, default=1.0, help="of each batch; little for a trial")
+    parser.add_argument("--small", action="store_true", help="small networks and batches, for a trial")
     parser.add_argument("--teacher", type=Path, help="an encoder.pt whose contexts the encoder shall learn to give")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--output", type=Path, default=pack.FOLDER, help="where pack puts the weights")
@@ -53,12 +53,15 @@ class Run:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.folder = options, options.folder
+        small = options.small
+        self.vae_config, self.mmdit_config = (vae.SMALL, mmdit.SMALL) if small else (vae.CONFIG, mmdit.CONFIG)
+        self.encoder_sizes = encoder.SMALL if small else encoder.Sizes()
         self.trial = options.pairs < data.SHARD  # which two shards of a task are enough for
         self.shards = {task: min(2, count) if self.trial else count for task, count in data.SHARDS.items()}
 
     def recipe(self, whole: Recipe) -> Recipe:
         steps = self.options.steps
-        whole = replace(whole, share=self.options.share)
+        whole = replace(whole, share=SMALL_SHARE if self.options.small else 1.0)
         return replace(whole, steps=steps, save_every=max(1, steps // 2)) if steps else whole
 
     def data(self) -> None:
@@ -73,7 +76,8 @@ class Run:
         return torch.cat(found)
 
     def vae(self) -> None:
-        trained = vae.fit(self.pictures(), self.folder, self.recipe(vae.RECIPE), seed=self.options.seed)
+        recipe, seed = self.recipe(vae.RECIPE), self.options.seed
+        trained = vae.fit(self.pictures(), self.folder, recipe, self.vae_config, seed=seed)
         torch.save(trained.state_dict(), self.folder / "vae.pt")
 
     def decoder(self) -> None:
@@ -82,7 +86,7 @@ class Run:
         torch.save(trained.state_dict(), self.folder / "refined.pt")
 
     def load_vae(self, name: str = "refined.pt") -> WanVAE:
-        network = vae.build()
+        network = vae.build(self.vae_config)
         network.load_state_dict(torch.load(self.folder / name, weights_only=True))
         return network.eval().requires_grad_(False)
 
@@ -96,7 +100,7 @@ class Run:
     def encoder(self) -> None:
         count = min(QUESTIONS, 12 * self.options.pairs)
         asked = questions.make(count, np.random.default_rng([self.options.seed, 99]), every_object=True)
-        network = encoder.build(self.tokenizer(), self.options.layers or encoder.LAYERS)
+        network = encoder.build(self.tokenizer(), self.encoder_sizes)
         pairs = {task: self.pairs(task) for task in self.shards}
         source = encoder.Source(network, torch.from_numpy(asked.pixels), asked.questions, pairs)
         teacher = self.load_encoder(self.options.teacher) if self.options.teacher else None
@@ -104,15 +108,14 @@ class Run:
         torch.save(network.model.state_dict(), self.folder / "encoder.pt")
 
     def load_encoder(self, file: Path | None = None) -> Encoder:
-        network = encoder.build(self.tokenizer(), self.options.layers or encoder.LAYERS)
+        network = encoder.build(self.tokenizer(), self.encoder_sizes)
         network.model.load_state_dict(torch.load(file or self.folder / "encoder.pt", weights_only=True))
         network.model.eval().requires_grad_(False)
         return network
 
     def mmdit(self) -> None:
         groups = self.groups()
-        layers = self.options.layers or mmdit.CONFIG.num_layers
-        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit.RECIPE), layers, seed=self.options.seed)
+        trained = mmdit.fit(groups, self.folder, self.recipe(mmdit.RECIPE), self.mmdit_config, seed=self.options.seed)
         torch.save(trained.state_dict(), self.folder / "mmdit.pt")
 
     def groups(self) -> dict:
@@ -131,7 +134,7 @@ class Run:
         return groups
 
     def load_mmdit(self) -> MMDiT:
-        network = mmdit.build(self.options.layers or mmdit.CONFIG.num_layers)
+        network = mmdit.build(self.mmdit_config)
         network.load_state_dict(torch.load(self.folder / "mmdit.pt", weights_only=True))
         return network.eval().requires_grad_(False)
 

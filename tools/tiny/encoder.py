@@ -35,8 +35,6 @@ PROMPTS = 16
 TAUGHT = 10.0  # how much the squared distance from a teacher's contexts weighs, as a share of theirs
 GRID = 8
 VOCABULARY = 1024
-TEXT_SIZE, VISION_SIZE, VISION_HEADS = 128, 128, 16
-LAYERS = 4  # of the language model, and of the vision tower
 SEEN = 256  # pixels of the side to which a small picture is enlarged for the encoder
 IGNORED = -100
 
@@ -52,15 +50,27 @@ def build_tokenizer(pictures: int = 2000, pairs: int = 500) -> PreTrainedTokeniz
     return tokenizer([*texts, "system\n", "user\n", "assistant\n", "system\n", "user\n", "assistant\n"], VOCABULARY)
 
 
-def config(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Qwen3VLConfig:
+@dataclass(frozen=True)
+class Sizes:
+    """Widths of the decoder and of the vision tower, and the layers of each."""
+
+    text: int = 128
+    vision: int = 128
+    layers: int = 4
+
+
+SMALL = Sizes(32, 64, 2)  # for a trial
+
+
+def config(tokens: PreTrainedTokenizerFast, sizes: Sizes) -> Qwen3VLConfig:
     """Patches of 32 pixels, so that an enlarged picture is 4x4 tokens; else as Qwen3-VL, at a small size."""
     ids = tokens.get_vocab()
     return Qwen3VLConfig(
         text_config={
             "vocab_size": len(ids),
-            "hidden_size": TEXT_SIZE,
-            "intermediate_size": 3 * TEXT_SIZE,
-            "num_hidden_layers": layers,
+            "hidden_size": sizes.text,
+            "intermediate_size": 3 * sizes.text,
+            "num_hidden_layers": sizes.layers,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
@@ -70,14 +80,14 @@ def config(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Qwen3VLConf
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": layers,
-            "hidden_size": VISION_SIZE,
-            "intermediate_size": 3 * VISION_SIZE,
-            "num_heads": VISION_HEADS,
+            "depth": sizes.layers,
+            "hidden_size": sizes.vision,
+            "intermediate_size": 3 * sizes.vision,
+            "num_heads": 16,
             "patch_size": 32,
             "temporal_patch_size": 1,
             "spatial_merge_size": 2,
-            "out_hidden_size": TEXT_SIZE,
+            "out_hidden_size": sizes.text,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [1],
         },
@@ -89,9 +99,9 @@ def config(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Qwen3VLConf
     )
 
 
-def build(tokens: PreTrainedTokenizerFast, layers: int = LAYERS) -> Encoder:
+def build(tokens: PreTrainedTokenizerFast, sizes: Sizes = Sizes()) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(Qwen3VLForConditionalGeneration(config(tokens, layers)), tokens)
+    return Encoder(Qwen3VLForConditionalGeneration(config(tokens, sizes)), tokens)
 
 
 class Forecast(nn.Module):
@@ -287,7 +297,11 @@ def fit(
     if teacher:
         encoder.backbone.visual.load_state_dict(teacher.backbone.visual.state_dict())
         encoder.backbone.get_input_embeddings().load_state_dict(teacher.backbone.get_input_embeddings().state_dict())
-    network = nn.ModuleDict({"model": model} if teacher else {"model": model, "forecast": Forecast(TEXT_SIZE)})
+    network = nn.ModuleDict(
+        {"model": model}
+        if teacher
+        else {"model": model, "forecast": Forecast(encoder.backbone.config.text_config.hidden_size)}
+    )
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         answers, right = answering(encoder, source.questions(generator, recipe.batch(PICTURES)), source.barred)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +20,9 @@ from .encoder import SEEN, Batch, count_references, pad, run
 from .training import HALF, Recipe, autocast, train
 
 CONFIG = MMDiTConfig(hidden_size=160, num_heads=5, num_layers=6, text_dim=128, mlp_size=640, rope_dims=(4, 14, 14))
+SMALL = MMDiTConfig(
+    hidden_size=32, num_heads=1, num_layers=2, text_dim=32, mlp_size=128, rope_dims=(4, 14, 14)
+)  # trial
 RECIPE = Recipe(steps=28000, hold=0.75, average=0.998, save_every=250, half=True)
 MICRO_BATCH, MICRO_BATCHES = 36, 2
 DROPPED = 0.1  # of the micro-batches, whose prompt is empty
@@ -47,9 +50,9 @@ class Group:
         return len(self.target)
 
 
-def build(layers: int = CONFIG.num_layers) -> MMDiT:
+def build(config: MMDiTConfig = CONFIG) -> MMDiT:
     torch.manual_seed(0)
-    mmdit = MMDiT(replace(CONFIG, num_layers=layers), attention=attention)
+    mmdit = MMDiT(config, attention=attention)
     for name, parameter in mmdit.named_parameters():
         if "modulate_table" in name:
             nn.init.zeros_(parameter)
@@ -115,10 +118,10 @@ def fit(
     groups: dict[str, tuple[list[Group], list[Group]]],
     folder: Path,
     recipe: Recipe = RECIPE,
-    layers: int = CONFIG.num_layers,
+    config: MMDiTConfig = CONFIG,
     **options,
 ) -> MMDiT:
-    mmdit = build(layers)
+    mmdit = build(config)
     tasks = list(groups)
     shares = torch.tensor([SHARES[task] for task in tasks])
 

@@ -15,7 +15,7 @@ from joyimage.vae import WanVAE
 from .data import to_images
 from .training import Recipe, train
 
-CONFIG = WanVAEConfig(base_dim=12)
+CONFIG, SMALL = WanVAEConfig(base_dim=12), WanVAEConfig(base_dim=4)  # of the bundled model, and of a trial
 RECIPE = Recipe(steps=3600, average=0.995, hold=0.5)
 DECODER = Recipe(steps=1200, matrix_rate=0.006, other_rate=6e-4, average=0.995, hold=0.4)
 CROP, CROP_BATCH, BATCH = 32, 48, 24
@@ -24,15 +24,15 @@ KL = 2e-4
 OBJECT = 4.0  # how much more what is coloured or an edge weighs
 
 
-def build() -> WanVAE:
+def build(config: WanVAEConfig = CONFIG) -> WanVAE:
     torch.manual_seed(0)
-    vae = WanVAE(CONFIG)
+    vae = WanVAE(config)
     for module in vae.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
     with torch.no_grad():
-        vae.conv1.bias[CONFIG.z_dim :] = -5  # log variances: start nearly without noise
+        vae.conv1.bias[config.z_dim :] = -5  # log variances: start nearly without noise
         vae.decoder.head[2].weight *= 0.1
     return vae.to(memory_format=torch.channels_last)
 
@@ -44,9 +44,9 @@ def importance(images: Tensor) -> Tensor:
     return 1 + OBJECT * ((saturation > 0.5) | (edges > 0.4)).float()
 
 
-def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, **options) -> WanVAE:
+def fit(images: Tensor, folder: Path, recipe: Recipe = RECIPE, config: WanVAEConfig = CONFIG, **options) -> WanVAE:
     """Train on `images` (N, H, W, 3) uint8. The weights' latents have the published model's mean and deviation."""
-    vae = build()
+    vae = build(config)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         whole = step >= CROPS * recipe.steps
