@@ -269,11 +269,8 @@ def save_png(
 
 def is_picture(path: str | os.PathLike) -> bool:
     """Whether a file begins as a PNG, JPEG or WebP does."""
-    path = Path(path)
-    head = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(12)
+    with open(path, "rb") as file:
+        head = file.read(12)
     return head.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 

@@ -220,7 +220,7 @@ BAD = [
     (["rewrite", "A \udce9."], "the prompt to rewrite holds '\\udce9' at place 3"),
     (["edit", "cup.png", "--move", "cup \udce9", "--box", "0,0,9,9"], "holds '\\udce9'"),
     (["edit", "cup.png", "Remove it.", "--negative-prompt", "\ud800"], "holds '\\ud800'"),
-    (["inspect", "x" * 300], "name"),
+    (["inspect", "x" * 300], "no such file or folder"),
     (["edit", "x" * 300, "Remove it."], "name"),
     (["ask", "x" * 300, "What?"], "name"),
     (["edit", "cup.png", "Remove it.", "--steps", "0"], "steps"),

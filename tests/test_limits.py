@@ -145,6 +145,15 @@ def test_what_is_no_name_is_a_missing_file(path):
             read(path)
 
 
+def test_a_folder_that_may_not_be_searched_is_said(monkeypatch):
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: may not be read"):
+        load_mmdit("a.safetensors")
+
+
 @pytest.mark.parametrize("path", [5, None, {}, b"a"])
 def test_what_is_no_path_is_refused(path):
     with pytest.raises(CheckpointError, match="is no path"):

@@ -84,6 +84,8 @@ def existing(path: str | Path) -> Path:
     try:
         found = Path(path).expanduser()
         there, regular = found.exists(), found.is_file() or found.is_dir()
+    except PermissionError:
+        raise CheckpointError(f"{path}: may not be read: its folder does not let you look for it") from None
     except (OSError, ValueError, RuntimeError):  # too long for a name, a byte 0 in it, the home of nobody
         there, regular, found = False, False, Path(path)
     if not there:

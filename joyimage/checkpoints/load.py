@@ -113,12 +113,13 @@ def load_encoder(
 def check_fits(source: Source) -> Source:
     """A source whose names, shapes and numbers are those of its network, looked at before any of that is built.
 
-    Raises `CheckpointError` that names what differs.
+    What the file has filled up is cut to the network's shapes. Raises `CheckpointError` that names what differs.
     """
-    if text := str(compare(expected_shapes(source), source)):
+    expected = expected_shapes(source)
+    if text := str(compare(expected, source)):
         raise CheckpointError(f"{source.path}: does not fit {COMPONENTS[source.component]} of its sizes: {text}")
     check_floating(source)
-    return source
+    return source.fitted(expected)
 
 
 def computing(source: Source, asked: torch.dtype | None, device: Device) -> tuple[torch.dtype, bool]:
@@ -139,11 +140,10 @@ TENSOR_TRANSFORMS: dict[str, Callable[[State], State]] = {"vae": image_kernels}
 
 
 def fill(model: Network, source: Source, device: Device, keep: bool = False) -> Network:
-    """Give an empty network its weights, each in the dtype that the network has it in; `check_fits` comes before.
+    """Give an empty network its weights, each in the dtype that the network has it in.
 
-    With `keep`, matrices of layers that can cast them keep that of the file.
+    `source` is what `check_fits` gave. With `keep`, matrices of layers that can cast them keep that of the file.
     """
-    source = source.fitted(expected_shapes(source))
     transform = TENSOR_TRANSFORMS.get(source.component, dict)
     for ours in source.match.names:
         stored = source.read(ours)

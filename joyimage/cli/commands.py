@@ -99,7 +99,7 @@ def _inspected(path: str) -> tuple[dict, str]:
     """What weights are, or how a picture was made: plain values for JSON, and one screen of text."""
     from .. import checkpoints, images
 
-    if not images.is_picture(path):
+    if not (is_file(path) and images.is_picture(path)):
         report = checkpoints.inspect(path)
         return report.as_dict(), str(report)
     parameters = images.read_parameters(path)

@@ -239,7 +239,8 @@ def host_has(form: Format) -> bool:
 
 def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
     """A file in blocks, as `read_mmdit`: matrices as they are, the rest in the dtype that they are computed in."""
-    network = fill(empty_mmdit(check_fits(source), torch.bfloat16, layers), source, None)
+    source = check_fits(source)
+    network = fill(empty_mmdit(source, torch.bfloat16, layers), source, None)
     packed = {
         f"{name}.weight": module.packed
         for name, module in network.named_modules()
@@ -288,10 +289,10 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
 
 def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None:
     """Put layers for quantised weights into the places of the host's."""
-    layers = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name, weight in packed.items():
         path = name.removesuffix(".weight")
-        old = layers[path]
+        old = linears[path]
         layer = PackedLinear(old.in_features, old.out_features, old.bias is not None, **META)
         layer.pack(weight)
         layer.bias = old.bias
