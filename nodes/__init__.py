@@ -9,7 +9,7 @@ from .compare import Compare
 from .conditioning import EncodePrompt
 from .edit import Edit
 from .example import ExampleScene, LoadImage
-from .loaders import LoadEncoder, LoadMMDiT, LoadVAE
+from .loaders import LoadEncoder, LoadLora, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, DrawBoxes, MoveObject, Orbit, RotateObject
 from .understanding import Ask, Locate, RewritePrompt
@@ -18,6 +18,7 @@ NODES = [
     LoadMMDiT,
     LoadVAE,
     LoadEncoder,
+    LoadLora,
     LoadImage,
     ExampleScene,
     EncodePrompt,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
@@ -12,12 +13,14 @@ from ..joyimage.checkpoints import inspect
 from ..joyimage.errors import CheckpointError, MissingFileError
 from ..joyimage.settings import check_theta
 from . import host
+from .feedback import caught_warnings, told
 from .inputs import blame, check
 from .node import Node
 
 TINY = "tiny (bundled)"
 OWN_THETA = 0.0  # what the file says
 HUB = "https://huggingface.co"
+LORAS = "loras"  # the host's folder for them
 MODEL_FOLDERS = "diffusers"  # the host's place for models of several files
 # A model's folder holds one of these: a file in Diffusers' layout, the encoder's folder in the original one.
 MODEL_FOLDER_MARKS = ("model_index.json", "JoyAI-Image-Und")
@@ -205,3 +208,56 @@ class LoadEncoder(Node):
     @classmethod
     def execute(cls, encoder: str) -> io.NodeOutput:
         return io.NodeOutput(ENCODER.load(encoder, host.load_encoder))
+
+
+class LoadLora(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageLoadLora",
+            display_name="Load LoRA (JoyImage)",
+            category="JoyImage/loaders",
+            description="A LoRA on top of the image model, of any trainer: LoRA, DoRA, LoHa, LoKr, GLoRA, OFT.",
+            search_aliases=["joyai", "lora loader", "lycoris", "peft", "adapter", "dora", "lokr"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or from another Load LoRA before it."),
+                io.Combo.Input(
+                    "lora",
+                    options=folder_paths.get_filename_list(LORAS),
+                    tooltip="A file in models/loras. Keys that fit no layer of the model are listed on the node.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="1 as it was trained, 0 for no effect; negative values turn it round.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="For the Sampler (JoyImage), KSampler and other model nodes.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora: str) -> bool | str:
+        return True if isinstance(lora, str) and folder_paths.get_full_path(LORAS, lora) else missing_lora(lora)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, **_: Any) -> Any:
+        """A file that was trained on since is another one."""
+        file = folder_paths.get_full_path(LORAS, lora)
+        return file and Path(file).stat().st_mtime_ns
+
+    @classmethod
+    def execute(cls, model: Any, lora: str, strength: float = 1.0) -> io.NodeOutput:
+        file = folder_paths.get_full_path(LORAS, lora)
+        if file is None:
+            raise MissingFileError(missing_lora(lora))
+        with caught_warnings() as problems:
+            patched = host.add_lora(model, Path(file), strength)
+        return io.NodeOutput(patched, ui=told(cls.hidden.unique_id, "\n".join(problems)))
+
+
+def missing_lora(name: object) -> str:
+    return f"{name!s:.80}: not in models/{LORAS}. Put the file there and refresh the page, or choose another"

@@ -46,8 +46,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "GLoRA": ("glora.GLoRAModule", {"lora_dim": 4, "alpha": 3}),
     "OFT": ("diag_oft.DiagOFTModule", {"lora_dim": 4}),
     "OFT, bound and rescaled": ("diag_oft.DiagOFTModule", {"lora_dim": 4, "constraint": 1e-2, "rescaled": True}),
-    "BOFT": ("boft.ButterflyOFTModule", {"lora_dim": 6}),
-    "BOFT, bound and rescaled": ("boft.ButterflyOFTModule", {"lora_dim": 6, "constraint": 1e-2, "rescaled": True}),
+    "BOFT": ("boft.ButterflyOFTModule", {"lora_dim": 12}),
+    "BOFT, bound and rescaled": ("boft.ButterflyOFTModule", {"lora_dim": 12, "constraint": 1e-2, "rescaled": True}),
     "difference": ("full.FullModule", {}),
 }
 

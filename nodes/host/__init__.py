@@ -4,6 +4,7 @@ Only this folder knows the host's model classes, and only here do nodes touch te
 """
 
 from .encoder import ENCODER, load_encoder
+from .lora import add_lora
 from .model import WEIGHT_DTYPES, load_mmdit
 from .sampling import guider, sample, schedule
 from .vae import load_vae
@@ -11,6 +12,7 @@ from .vae import load_vae
 __all__ = [
     "ENCODER",
     "WEIGHT_DTYPES",
+    "add_lora",
     "guider",
     "load_encoder",
     "load_mmdit",
