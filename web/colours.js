@@ -14,6 +14,7 @@ const TITLES = {
   JoyImageExampleScene: LOADING,
   JoyImageLoadEncoder: LOADING,
   JoyImageLoadImage: LOADING,
+  JoyImageLoadLora: LOADING,
   JoyImageLoadMMDiT: LOADING,
   JoyImageLoadVAE: LOADING,
   JoyImageCamera: SPATIAL,

@@ -37,7 +37,7 @@ def default(kind: str | list, options: dict[str, Any], required: bool, language:
     """What a help page says where the value that an input starts with stands."""
     required_word, optional_word, empty_word = WORDS[language]
     if kind == "COMBO":
-        return str(options.get("default", options["options"][0]))
+        return str(options.get("default", next(iter(options["options"]), empty_word)))  # no file, no choice
     if kind not in ("STRING", "INT", "FLOAT", "BOOLEAN"):
         return required_word if required else optional_word
     value = options.get("default", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,10 +46,12 @@ def normalised(latent: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def folder(base_directory) -> Path:
+def folder(base_directory) -> Iterator[Path]:
+    """The server's folder of LoRAs, which other tests want empty."""
     loras = base_directory / "models" / "loras"
     loras.mkdir(exist_ok=True)
-    return loras
+    yield loras
+    shutil.rmtree(loras)
 
 
 def expected(library, *loras: tuple[Path, float]) -> torch.Tensor:

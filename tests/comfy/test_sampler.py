@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -230,7 +231,7 @@ def test_guider_and_schedule_in_the_custom_sampler(client):
 
 
 @pytest.fixture(scope="module")
-def lora(base_directory, library) -> str:
+def lora(base_directory, library) -> Iterator[str]:
     """The name of a LoRA file for one layer."""
     key = "double_blocks.1.attn.img_attn_qkv"
     out_size, in_size = library.mmdit.get_submodule(key).weight.shape
@@ -240,9 +241,11 @@ def lora(base_directory, library) -> str:
         f"diffusion_model.{key}.{name}.weight": torch.randn(shape, generator=generator)
         for name, shape in factors.items()
     }
-    (base_directory / "models" / "loras").mkdir(exist_ok=True)
-    save_file(state, base_directory / "models" / "loras" / "test.safetensors")
-    return "test.safetensors"
+    file = base_directory / "models" / "loras" / "test.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(state, file)
+    yield file.name
+    file.unlink()  # other tests want the folder empty
 
 
 def test_lora_changes_the_result_and_at_strength_0_does_not(client, lora):

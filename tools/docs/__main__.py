@@ -46,6 +46,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "JoyImageDrawBoxes": {
         "boxes": '[{"x": 0.27, "y": 0.03, "w": 0.43, "h": 0.77}, {"x": 0.53, "y": 0.56, "w": 0.16, "h": 0.27}]'
     },
+    "JoyImageLoadLora": {"lora": "watercolour.safetensors", "strength": 0.8},
     "JoyImageLocate": {"object": "the empty table to the right of the saucer"},
 }
 
@@ -61,6 +62,8 @@ SHOW = """async ({type, values, example, scale}) => {
   graph.add(node);
   for (const [name, value] of Object.entries(values)) {
     const widget = node.widgets.find(widget => widget.name === name);
+    const choices = widget.options?.values;
+    if (Array.isArray(choices) && !choices.includes(value)) choices.push(value);  // a file that is not here
     widget.value = value;
     widget.callback?.(value);
   }
