@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Conv3d, LayerNorm, RMSNorm
 
+from . import products
 from .formats import Format
-from .tensor import QuantizedTensor, rotate
+from .tensor import QuantizedTensor
 
 __all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "replace_layers"]
 
@@ -52,10 +53,7 @@ class Linear(Quantisable, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if (packed := self.packed) is None:
             return F.linear(input, self.weight.to(input.dtype), self.bias)
-        if packed.format.rotation:
-            # turning the input costs tokens, turning the weight back its rows: 24,576 in the widest layer
-            return F.linear(rotate(input, packed.format.rotation), packed.dense_rotated(input.dtype), self.bias)
-        return F.linear(input, packed.dense(input.dtype), self.bias)
+        return products.linear(input, packed, self.bias)
 
 
 class Embedding(Quantisable, nn.Embedding):

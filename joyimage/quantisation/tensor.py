@@ -201,7 +201,21 @@ def hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def elements(dtype: torch.dtype) -> Unpack:
     """Numbers of a dtype of torch's, times their scales."""
-    return lambda data, scales, form: scaled(data.view(dtype), scales, form)
+    return lambda data, scales, form: scaled(numbers(data, dtype, torch.float32), scales, form)
+
+
+def numbers(data: Tensor, stored: torch.dtype, dtype: torch.dtype) -> Tensor:
+    """Bytes as the numbers of an 8-bit dtype that they are, in another one, which holds each exactly."""
+    if data.device.type != "cpu" or stored == torch.int8:
+        return data.view(stored).to(dtype)
+    # torch's own conversion of float8 takes 3.4 times as long on a processor
+    return table(stored, dtype).index_select(0, data.flatten().int()).view(data.shape)
+
+
+@functools.lru_cache(maxsize=8)
+def table(stored: torch.dtype, dtype: torch.dtype) -> Tensor:
+    """The numbers of all 256 bytes."""
+    return torch.arange(256, dtype=torch.uint8).view(stored).to(dtype)
 
 
 def nvfp4(data: Tensor, scales: Sequence[Tensor], form: Format) -> Tensor:
@@ -210,8 +224,8 @@ def nvfp4(data: Tensor, scales: Sequence[Tensor], form: Format) -> Tensor:
     Shifted by one, the bits of such a number are those of a float8 e5m2 whose exponent is 14 too low.
     """
     halves = torch.stack([data >> 4, data & 15], dim=-1).flatten(1)  # (n, columns)
-    numbers = ((halves & 8) << 4) | ((halves & 7) << 1)
-    return scaled(numbers.view(torch.float8_e5m2).float() * 2**14, scales, form)
+    codes = ((halves & 8) << 4) | ((halves & 7) << 1)
+    return scaled(numbers(codes, torch.float8_e5m2, torch.float32) * 2**14, scales, form)
 
 
 # By the format's name
