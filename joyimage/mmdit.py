@@ -37,9 +37,11 @@ class Modulation(nn.Module):
         super().__init__()
         self.modulate_table = nn.Parameter(torch.zeros(1, 6, hidden_size, dtype=dtype, device=device))
 
-    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
-        """(B, 6, D) -> shift, scale, gate of the attention, then of the MLP, each (B, D)."""
-        return (self.modulate_table.to(time) + time).unbind(1)
+    def forward(self, time: Tensor) -> Tensor:
+        """(B, 6, D) -> shift, factor (1 + scale), gate of the attention, then of the MLP, again (B, 6, D)."""
+        vectors = self.modulate_table.to(time) + time
+        vectors[:, 1::3].add_(1)
+        return vectors
 
 
 class GELUProjection(nn.Module):
@@ -158,20 +160,22 @@ class DoubleBlock(nn.Module):
         With `queries`, only the first `queries` image tokens are computed and returned, and no text. Keys and values
         still come from every token.
         """
-        shift1, scale1, gate1, shift2, scale2, gate2 = (m[:, None] for m in self.img_mod(time))
-        t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = map(packing.spread, self.txt_mod(time))
-        img_out, txt_out = self.attn(modulate(img, shift1, scale1), modulate(txt, t_shift1, t_scale1), packing, queries)
+        shift1, factor1, gate1, shift2, factor2, gate2 = self.img_mod(time)[:, :, None].unbind(1)
+        t_shift1, t_factor1, t_gate1, t_shift2, t_factor2, t_gate2 = packing.spread(self.txt_mod(time)).unbind(2)
+        img_out, txt_out = self.attn(
+            modulate(img, shift1, factor1), modulate(txt, t_shift1, t_factor1), packing, queries
+        )
         img = torch.addcmul(img[:, :queries], img_out, gate1)
-        img = torch.addcmul(img, self.img_mlp(modulate(img, shift2, scale2)), gate2)
+        img = torch.addcmul(img, self.img_mlp(modulate(img, shift2, factor2)), gate2)
         if queries is not None:
             return img, None
         txt = torch.addcmul(txt, txt_out, t_gate1)
-        return img, torch.addcmul(txt, self.txt_mlp(modulate(txt, t_shift2, t_scale2)), t_gate2)
+        return img, torch.addcmul(txt, self.txt_mlp(modulate(txt, t_shift2, t_factor2)), t_gate2)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without affine (statistics in float32 inside the kernel), then `x * (1 + scale) + shift`."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+def modulate(x: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
+    """LayerNorm without affine (statistics in float32 inside the kernel), then `x * factor + shift`."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), factor)
 
 
 class Packing:
@@ -185,20 +189,21 @@ class Packing:
     def __init__(self, lengths: Sequence[int], targets: int, freqs: Tensor, attention: Attention):
         self.lengths = list(lengths)
         self.targets = targets  # how many image tokens are the target's; they come first, then the references'
-        self.freqs = freqs  # (N, head_dim / 2) complex64
+        self.freqs = freqs  # (N, head_dim / 2, 2) float32
         self.attention = attention
         self.packed = len(set(self.lengths)) > 1
+        self._samples = None  # of each packed text token: one copy to the device for all blocks
+        if self.packed:
+            lengths = torch.tensor(self.lengths)
+            self._samples = torch.arange(len(lengths)).repeat_interleave(lengths).to(freqs.device)
 
     def join(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
         """Prompts (L_i, D) -> text tokens."""
         return torch.cat(list(texts))[None] if self.packed else torch.stack(list(texts))
 
     def spread(self, vectors: Tensor) -> Tensor:
-        """A vector per sample (B, D) -> one that broadcasts over the text tokens."""
-        if not self.packed:
-            return vectors[:, None]
-        lengths = torch.tensor(self.lengths, device=vectors.device)
-        return vectors.repeat_interleave(lengths, dim=0, output_size=sum(self.lengths))[None]
+        """Vectors per sample (B, k, D) -> (B, 1, k, D), or (1, L, k, D) of packed text, for all of its tokens."""
+        return vectors[:, None] if self._samples is None else vectors[self._samples][None]
 
     def attend(self, q: Streams, k: Streams, v: Streams) -> Streams:
         """Attention within each sample. Pairs of (img, txt) tokens (B, N, heads, head_dim) -> (B, N, D).
@@ -219,7 +224,17 @@ class Packing:
         return torch.cat(img_out), torch.cat(txt_out, dim=1)
 
     def _attend(self, q: Streams, k: Streams, v: Streams) -> Tensor:
-        return self.attention(*(torch.cat(pair, dim=1).transpose(1, 2) for pair in (q, k, v)))
+        return self.attention(*(together(*pair).transpose(1, 2) for pair in (q, k, v)))
+
+
+def together(img: Tensor, txt: Tensor) -> Tensor:
+    """Image and text tokens (B, N, …) in one tensor, in the dtype of the text: rotated ones are float32 until here."""
+    if img.dtype == txt.dtype:
+        return torch.cat([img, txt], dim=1)
+    out = txt.new_empty(len(img), img.shape[1] + txt.shape[1], *txt.shape[2:])
+    out[:, : img.shape[1]] = img
+    out[:, img.shape[1] :] = txt
+    return out
 
 
 class MMDiT(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -14,16 +15,23 @@ def frequencies(
     theta: float,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Unit complex numbers that rotate the channel pairs of each image token, as (N, head_dim / 2) complex64.
+    """Cosines and sines that rotate the channel pairs of each image token, as (N, head_dim / 2, 2) float32.
 
     `grids` holds (rows, columns) of patches for the target, then for each reference. The target has t = 0,
     reference i has t = i + 1; rows and columns start at 0 in every image. Angles are float32 products of
-    position and `theta ** (-2k / dim)`, as the checkpoints were trained.
+    position and `theta ** (-2k / dim)`, as the checkpoints were trained. Steps of one run share one table.
     """
-    return torch.cat([_grid_frequencies(t, grid, rope_dims, theta, device) for t, grid in enumerate(grids)])
+    return _table(tuple(grids), rope_dims, theta, torch.empty(0, device=device).device)
 
 
-def _grid_frequencies(t, grid, rope_dims, theta, device) -> Tensor:
+@functools.lru_cache(maxsize=4)
+def _table(grids: tuple[tuple[int, int], ...], rope_dims, theta: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # made in inference mode it could not be used in training
+        angles = torch.cat([_angles(t, grid, rope_dims, theta, device) for t, grid in enumerate(grids)])
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def _angles(t, grid, rope_dims, theta, device) -> Tensor:
     rows, columns = grid
     axes = torch.meshgrid(
         torch.tensor([t], dtype=torch.float32, device=device),
@@ -35,14 +43,18 @@ def _grid_frequencies(t, grid, rope_dims, theta, device) -> Tensor:
     for positions, dim in zip(axes, rope_dims, strict=True):
         exponents = torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim
         angles.append(torch.outer(positions.flatten(), 1.0 / theta**exponents))  # (rows * columns, dim / 2)
-    angles = torch.cat(angles, dim=1)
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.cat(angles, dim=1)  # (rows * columns, head_dim / 2)
 
 
 def rotate(x: Tensor, freqs: Tensor) -> Tensor:
-    """Rotate interleaved channel pairs (x0, x1) of `x` (B, N, heads, head_dim) by `freqs`, in float32.
+    """Rotate interleaved channel pairs (x0, x1) of `x` (B, N, heads, head_dim) by `freqs`; gives float32.
 
-    One complex product: half the time of separate sines and cosines, and no temporaries of twice the size.
+    One complex product: half the time of separate sines and cosines, and no temporaries of twice the size. A compiler
+    fuses the separate ones, and has nothing for complex numbers.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, N, heads, head_dim / 2)
-    return torch.view_as_real(pairs * freqs[:, None]).flatten(-2).type_as(x)
+    pairs = x.float().unflatten(-1, (-1, 2))  # (B, N, heads, head_dim / 2, 2)
+    freqs = freqs[:, None]
+    if torch.compiler.is_compiling():
+        (a, b), (cos, sin) = pairs.unbind(-1), freqs.unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(freqs)).flatten(-2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import JoyImageEditPlusTransformer3DModel, JoyImageEditTransformer3DModel
 
+from joyimage import rope
 from joyimage.config import MMDiTConfig, default_rope_dims
 from joyimage.errors import CheckpointError, JoyImageError
 from joyimage.mmdit import MMDiT
@@ -188,3 +189,9 @@ def test_config_refuses_sizes_that_do_not_fit(oracle):
     shapes.pop("proj_out.weight")
     with pytest.raises(CheckpointError, match=r"'proj_out.weight' is missing"):
         MMDiTConfig.from_shapes(shapes)
+
+
+def test_a_compiler_gets_the_rotation_in_real_numbers_and_computes_the_same():
+    x, freqs = draw(2, 12, 3, 16), rope.frequencies([(2, 3), (3, 2)], (4, 6, 6), 10000.0)
+    compiled = torch.compile(rope.rotate, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, freqs), rope.rotate(x, freqs), atol=1e-6, rtol=0)
