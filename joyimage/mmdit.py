@@ -194,8 +194,8 @@ class Packing:
         self.packed = len(set(self.lengths)) > 1
         self._samples = None  # of each packed text token: one copy to the device for all blocks
         if self.packed:
-            lengths = torch.tensor(self.lengths)
-            self._samples = torch.arange(len(lengths)).repeat_interleave(lengths).to(freqs.device)
+            samples = torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths))
+            self._samples = samples.to(freqs.device)
 
     def join(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
         """Prompts (L_i, D) -> text tokens."""
