@@ -9,6 +9,7 @@ import json
 import math
 import numbers
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -113,7 +114,7 @@ def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
     has no pixels, or has more than Pillow's limit of 179 million.
     """
     if isinstance(source, str | os.PathLike):
-        with _decoding(source), Image.open(source) as image:
+        with _decoding(source), _opened(source) as image:
             return _upright_rgb(image)
     if not isinstance(source, Image.Image | np.ndarray):
         raise JoyImageError(f"a picture is a path, a Pillow image or an array (H, W, 3), not {type(source).__name__}")
@@ -134,6 +135,14 @@ def _decoding(name: str | os.PathLike) -> Iterator[None]:
         raise
     except Exception as error:  # for damaged data Pillow's readers raise almost any type
         raise JoyImageError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
+
+
+def _opened(path: str | os.PathLike) -> Image.Image:
+    """A picture in a file, not yet decoded. What is neither a file nor a folder, such as a pipe, might never end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise JoyImageError("it is no regular file")
+    return Image.open(path)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -276,8 +285,11 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 def read_parameters(path: str | os.PathLike) -> dict:
     """The parameters that `save_png` put into a PNG. Raises `JoyImageError` if it holds none, or `MissingFileError`."""
-    with _decoding(path), Image.open(path) as image:
+    with _decoding(path), _opened(path) as image:
         text = image.info.get(PARAMETERS)
         if not isinstance(text, str):
             raise JoyImageError("it carries no parameters; only PNGs that joyimage has written do")
-        return json.loads(text)
+        parameters = json.loads(text)
+        if not isinstance(parameters, dict):
+            raise JoyImageError(f"its parameters are {parameters!r:.40} instead of names with values")
+        return parameters

@@ -12,7 +12,7 @@ import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from joyimage import JoyImage, spatial
 from joyimage.cli import main
@@ -201,6 +201,15 @@ def test_inspect_says_how_a_picture_was_made(folder, capsys):
     assert report == {"path": "out.png", "parameters": read_parameters("out.png")}
 
 
+def test_what_a_picture_says_does_not_drive_the_terminal(folder, capsys):
+    """Nor does half a character, which no output takes, end the program."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("joyimage", json.dumps({"prompt": "a\nb\x1b[2J\ud800", "images": ["\udcff.png"]}))
+    Image.new("RGB", (2, 2)).save("said.png", pnginfo=chunks)
+    assert main(["inspect", "said.png"]) == 0
+    assert "prompt: a b\\x1b[2J\\ud800\n" in capsys.readouterr().out
+
+
 def test_a_prompt_that_is_nearly_a_spatial_instruction_gets_a_note(folder, capsys):
     """Once for each, and an exact one gets none."""
     nearly = ["--instruction", "Move the cup into the red box.", "--instruction", spatial.move_object("cup")]
@@ -324,7 +333,9 @@ def test_the_library_leaves_threads_alone(monkeypatch):
 def test_messages_are_cut_in_the_middle(folder, capsys):
     assert main(["edit", "cup.png", "--rotate", "cup", "--view", "v" * 100_000]) == 2
     error = capsys.readouterr().err
-    assert len(error) < 3000 and error.startswith("joyimage: error: ") and "rear left" in error and "more …" in error
+    assert len(error) < 2050 and error.startswith("joyimage: error: ") and "rear left" in error and "more …" in error
+    assert main(["inspect", "x" * 100_000]) == 2
+    assert len(capsys.readouterr().err) < 2050
 
 
 @pytest.mark.slow

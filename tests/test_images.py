@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import struct
 import zlib
 from itertools import pairwise
@@ -311,6 +312,14 @@ def test_whatever_a_reader_raises_is_one_error_of_ours(tmp_path, monkeypatch, er
         images.load(tmp_path / "a.png")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with names of files")
+def test_a_pipe_is_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (images.load, images.read_parameters):
+        with pytest.raises(JoyImageError, match=r"a\.png: it is no regular file"):
+            read(tmp_path / "a.png")
+
+
 def test_a_folder_is_no_picture(tmp_path):
     with pytest.raises(JoyImageError, match=f"cannot read {tmp_path}: .*directory"):
         images.load(tmp_path)
@@ -526,6 +535,15 @@ def test_a_missing_folder_is_an_error_and_not_made(tmp_path):
 def test_only_png_names(tmp_path, name):
     with pytest.raises(JoyImageError, match=r"must end in \.png"):
         images.save_png(Image.new("RGB", (2, 2)), tmp_path / name, {})
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", "{", "[" * 100_000])
+def test_parameters_that_are_none(tmp_path, text):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(images.PARAMETERS, text)
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=chunks)
+    with pytest.raises(JoyImageError, match=r"cannot read .*a\.png: "):
+        images.read_parameters(tmp_path / "a.png")
 
 
 def test_pictures_without_parameters(tmp_path):

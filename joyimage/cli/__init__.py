@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import JoyImageError
+from ..errors import JoyImageError, shortened
 from .options import build_parser
 
 PACKAGE = Path(__file__).parents[1]
@@ -65,11 +65,11 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def _note(message, category, filename, *_args, **_options) -> None:
     """Say what the library warns of; what others warn of is for those who program with them."""
     if PACKAGE in Path(filename).parents:
-        print(f"joyimage: note: {message}", file=sys.stderr)
+        print(f"joyimage: note: {shortened(str(message))}", file=sys.stderr)
 
 
 def _report(error: Exception, message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"joyimage: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"joyimage: error: {shortened(' '.join(message.split()))}", file=sys.stderr)
     return code

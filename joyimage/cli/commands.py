@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .. import download, spatial
-from ..errors import JoyImageError, MissingFileError
+from ..errors import JoyImageError, MissingFileError, one_line
 from ..settings import Answering, Sampling, check_base_size, check_batch_size, check_output, check_seed, check_text
 from .outputs import Names, is_file, save
 
@@ -103,7 +103,7 @@ def _inspected(path: str) -> tuple[dict, str]:
         report = checkpoints.inspect(path)
         return report.as_dict(), str(report)
     parameters = images.read_parameters(path)
-    lines = (f"  {name}: {value}" for name, value in parameters.items() if value not in (None, "", []))
+    lines = (one_line(f"  {name}: {value}") for name, value in parameters.items() if value not in (None, "", []))
     return {"path": path, "parameters": parameters}, "\n".join((f"{path}: a picture made with", *lines))
 
 
