@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .errors import CheckpointError
@@ -13,10 +14,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 TIME_CHANNELS = 256  # of the sinusoids that the MMDiT sees the time as
 
 
-def count_blocks(names: Iterable[str], prefix: str) -> int:
-    """Number of consecutive blocks `prefix.0`, `prefix.1`, … among `names`."""
+def count_blocks(names: Collection[str], prefix: str) -> int:
+    """Number of consecutive blocks `prefix.0`, `prefix.1`, … among `names`.
+
+    Raises `CheckpointError` for a number beyond that of the names: what has that many blocks would be built.
+    """
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return 1 + max((int(m[1]) for name in names if (m := pattern.match(name))), default=-1)
+    largest = max((int(m[1]) for name in names if (m := pattern.match(name))), default=-1)
+    if largest >= len(names):
+        raise CheckpointError(f"it numbers a block {prefix}.{largest} among {len(names)} tensors")
+    return largest + 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,13 @@ class MMDiTConfig:
     def __post_init__(self):
         if self.hidden_size % self.num_heads:
             raise CheckpointError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
-        if sum(self.rope_dims) != self.head_dim or any(d % 2 or d < 0 for d in self.rope_dims):
+        dims = self.rope_dims
+        if len(dims) != 3 or sum(dims) != self.head_dim or any(d % 2 or d < 0 for d in dims):
             raise CheckpointError(
-                f"rope_dims {self.rope_dims} must be even and add up to the head's {self.head_dim} channels"
+                f"rope_dims {dims} must be three even numbers that add up to the head's {self.head_dim}"
             )
+        if not 1 < self.theta < math.inf:
+            raise CheckpointError(f"theta, the base of the rotary embedding, is {self.theta}, not a number above 1")
         if self.patch_size[0] != 1:
             raise CheckpointError(f"patch size {self.patch_size}: only patches of one frame are supported")
 
@@ -67,8 +77,8 @@ class MMDiTConfig:
             out_features = shapes["proj_out.weight"][0]
         except KeyError as error:
             raise CheckpointError(f"not a JoyImage MMDiT: the key {error} is missing") from None
-        except ValueError:
-            raise CheckpointError("not a JoyImage MMDiT: img_in or a norm has an unexpected rank") from None
+        except (ValueError, IndexError):
+            raise CheckpointError("not a JoyImage MMDiT: a weight or a norm has an unexpected rank") from None
         if len(patch) != 3 or head_dim < 1 or hidden % head_dim or out_features % (patch[0] * patch[1] * patch[2]):
             raise CheckpointError(
                 f"not a JoyImage MMDiT: img_in.weight {tuple(shapes['img_in.weight'])}, head size {head_dim} "
@@ -134,8 +144,10 @@ class WanVAEConfig:
             raise CheckpointError(
                 f"a VAE with {self.z_dim} latent channels needs {self.z_dim} latents_mean and latents_std, not {counts}"
             )
-        if not all(std > 0 for std in self.latents_std):
-            raise CheckpointError(f"latents_std must be positive, got {self.latents_std}")
+        if not all(map(math.isfinite, self.latents_mean)) or not all(0 < std < math.inf for std in self.latents_std):
+            raise CheckpointError(
+                f"latents_mean must be finite and latents_std positive, not {self.latents_mean} and {self.latents_std}"
+            )
         if self.num_res_blocks < 1 or not self.dim_mult or any(m < 1 or self.base_dim * m % 2 for m in self.dim_mult):
             raise CheckpointError(
                 f"base_dim {self.base_dim}, dim_mult {self.dim_mult}, num_res_blocks {self.num_res_blocks}: every "

@@ -151,10 +151,10 @@ def test_header_length_that_looks_like_json(tmp_path):
 
 
 def test_name_that_is_no_unicode(tmp_path):
-    """Python's JSON takes a lone surrogate, safetensors does not, and only when it maps the file."""
-    weights = open_weights(write(tmp_path / "a", safetensors({"\ud800": ENTRY}, bytes(8))))
-    with pytest.raises(CheckpointError, match="broken safetensors header"):
-        weights["\ud800"]
+    """Python's JSON takes a lone surrogate; safetensors does not, nor does any file or terminal."""
+    for header in ({"\ud800": ENTRY}, {"a": ENTRY, "__metadata__": {"a": "\ud800"}}):
+        with pytest.raises(CheckpointError, match="a: broken safetensors header"):
+            open_weights(write(tmp_path / "a", safetensors(header, bytes(8))))
 
 
 SMALL = save({"a": torch.ones(3, 2), "b": torch.ones(2, dtype=torch.bfloat16)}, metadata={"config": "{}"})
@@ -393,12 +393,36 @@ def test_config_that_is_no_json(state, tmp_path, content):
         {"num_layers": "2"},
         {"theta": "high"},
         {"rope_dim_list": [4, 4, 4]},
+        {"rope_dim_list": [4, 2, 2, 0]},
+        {"theta": 10**400},
+        {"theta": float("nan")},
+        {"theta": float("inf")},
+        {"theta": 0},
     ],
 )
 def test_config_with_unusable_entries(state, tmp_path, config):
     save_file(state, tmp_path / "a", metadata={"config": json.dumps(config)})
     with pytest.raises(CheckpointError, match=r"a: "):
         load_mmdit(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["latents_mean", "latents_std"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_statistics_that_are_no_numbers(vae_state, tmp_path, name, value):
+    save_file(vae_state, tmp_path / "a", metadata={"config": json.dumps({name: [value] * 16})})
+    with pytest.raises(CheckpointError, match=r"a: (latents_mean must be finite|its config\.json has an entry)"):
+        load_vae(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["proj_out.weight", "condition_embedder.text_embedder.linear_1.weight", "img_in.weight"]
+)
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4)])
+def test_sizes_are_read_from_matrices_only(state, tmp_path, name, shape):
+    save_file(state | {name: torch.ones(shape)}, tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"a: (not a JoyImage MMDiT|does not fit|.* is empty)"):
+        load_mmdit(tmp_path / "a")
+    assert inspect(tmp_path / "a").parts[0].problem
 
 
 def test_config_in_the_header_that_is_no_json(state, tmp_path):
@@ -413,13 +437,27 @@ def test_config_in_the_header_that_is_no_json(state, tmp_path):
         ({"model_type": "qwen2_5_vl"}, "model_type is 'qwen2_5_vl'"),
         ({"vision_config": "large"}, "has an entry that cannot be used"),
         ({"text_config": 3}, "has an entry that cannot be used"),
+        ({"vision_config": {"num_heads": 3}}, r"vision_config\.hidden_size is 32, not a multiple of 12"),
+        ({"vision_config": {"num_heads": 0}}, "not a multiple of 0"),
+        ({"text_config": {"num_key_value_heads": 3}}, r"num_attention_heads is 4, not a multiple of 3"),
+        ({"text_config": {"head_dim": 15}}, r"head_dim is 15, not a multiple of 2"),
     ],
 )
 def test_encoder_config_that_is_unusable(encoder, change, message):
     config = json.loads((encoder / "config.json").read_text())
-    (encoder / "config.json").write_text(json.dumps(config | change))
+    parts = {name: config[name] | entries for name, entries in change.items() if isinstance(entries, dict)}
+    (encoder / "config.json").write_text(json.dumps(config | change | parts))
     with pytest.raises(CheckpointError, match=message):
         load_encoder(encoder)
+
+
+def test_labels_of_a_classifier_are_passed_over(encoder):
+    """transformers would make a name for each of a billion."""
+    config = json.loads((encoder / "config.json").read_text())
+    for part in (config, config["text_config"], config["vision_config"]):
+        part["num_labels"] = 10**9
+    (encoder / "config.json").write_text(json.dumps(config))
+    assert load_encoder(encoder).model.config.num_labels < 10
 
 
 # --- tokenizers ---
@@ -453,5 +491,5 @@ def test_tokenizer_of_another_model(encoder, tmp_path):
     other.save_pretrained(folder)
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace("<|image_pad|>", "<image>"))
-    with pytest.raises(CheckpointError, match="wrong tokenizer"):
+    with pytest.raises(CheckpointError, match=f"{folder}: wrong tokenizer"):
         load_encoder(encoder, folder)

@@ -221,6 +221,14 @@ def test_a_converted_folder_is_a_whole_model(model_folder, tmp_path, layout):
     assert (a - b).norm() / b.norm() < 3e-2
 
 
+def test_a_folder_named_like_a_tokenizers_file_is_passed_over(model_folder, tmp_path):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "in"))
+    tokenizer = find_parts(folder)["tokenizer"]
+    (tokenizer / "added.json").mkdir()
+    convert(folder, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer" / "tokenizer.json").is_file()
+
+
 def test_diffusers_and_transformers_load_what_is_written_for_them(model_folder, tmp_path):
     try:
         import diffusers

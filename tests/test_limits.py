@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,44 @@ def bitsandbytes(path: Path) -> Path:
     return path
 
 
+def archive(pickled: bytes, kind: int = zipfile.ZIP_STORED):
+    """A file of PyTorch's with this pickle in it."""
+
+    def make(path: Path) -> Path:
+        with zipfile.ZipFile(path, "w", kind) as made:
+            for name, content in {"data.pkl": pickled, "version": b"3\n", "data/0": bytes(2**20)}.items():
+                made.writestr(f"archive/{name}", content)
+        return path
+
+    return make
+
+
+def two_pickles(path: Path) -> Path:
+    """torch looks for one without regard to capitals."""
+    with zipfile.ZipFile(archive(b"\x80\x02}.")(path), "a") as made:
+        made.writestr("archive/DATA.PKL", b"\x80\x02" + BYTES)
+    return path
+
+
+def named(*names: str):
+    return lambda path: header(path, {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for name in names})
+
+
+def strings_in_many_lists(path: Path) -> Path:
+    half = limits.MAX_STRINGS // 2 + 1
+    one = struct.pack("<IIQ", 9, 8, half) + bytes(8 * half)
+    return gguf(path, name("tokens") + one + name("merges") + one, 2)
+
+
+def long_text_in_gguf(path: Path) -> Path:
+    size = limits.MAX_JSON_BYTES + 1
+    return gguf(path, name("a") + struct.pack("<IQ", 8, size) + b"x" * size)
+
+
+BYTES = b"cbuiltins\nbytearray\n(\x8a\x05\x00\x00\x00\x00\x02tR."  # a pickle that takes 8 GB of memory
+VAE_NAMES = ("encoder.mid_block.resnets.0.norm1.gamma", "encoder.down_blocks.0.norm1.gamma")
+
+
 def unsigned(path: Path) -> Path:
     return header(path, {"a": {"dtype": "F6_E9", "shape": [0], "data_offsets": [0, 0]}})
 
@@ -116,6 +155,29 @@ REFUSED = {
     ),
     "a tensor without data": (odd_tensor(torch.empty(2**40, device="meta")), ".pth", "odd is|damaged|refused"),
     "bitsandbytes": (bitsandbytes, ".safetensors", r"quantised by bitsandbytes \(nf4\)"),
+    "blocks without number": (
+        named(*VAE_NAMES, "decoder.up_blocks.999999999.resnets.0.norm1.gamma"),
+        ".safetensors",
+        r"a\.safetensors: it numbers a block decoder\.up_blocks\.999999999 among 3 tensors",
+    ),
+    "a number of five thousand digits": (
+        named(*VAE_NAMES, f"decoder.up_blocks.{'1' * 5000}.b"),
+        ".safetensors",
+        "no name",
+    ),
+    "a name that moves the cursor": (named("a\x1b[2J"), ".safetensors", r"calls a tensor a\\x1b\[2J, which is no name"),
+    "strings in many lists": (strings_in_many_lists, ".gguf", "a list of 524,289 strings"),
+    "a text of many megabytes": (long_text_in_gguf, ".gguf", "a text of 8,388,609 bytes, and at most"),
+    "a pickle of empty lists": (archive(b"\x80\x02" + b"]" * 2**20 + b"."), ".pth", "over 524,288 steps to unpickle"),
+    "a pickle of many bytes": (archive(b"\x80\x02" + bytes(limits.MAX_PICKLE_BYTES)), ".pth", "has 8,388,610 bytes"),
+    "a compressed archive": (archive(b"\x80\x02}.", zipfile.ZIP_DEFLATED), ".pth", "data.pkl in it is compressed"),
+    "bytes that a pickle asks for": (archive(b"\x80\x02" + BYTES), ".pth", "refused: it calls builtins bytearray"),
+    "the same in another pickle": (two_pickles, ".pth", "refused: it calls builtins bytearray"),
+    "the same before 1.6": (
+        lambda path: (path.write_bytes(b"\x80\x02" + BYTES), path)[1],
+        ".pth",
+        "refused: it calls builtins bytearray",
+    ),
     "an unknown dtype": (unsigned, ".safetensors", "a is stored as 'F6_E9', which is not supported"),
 }
 
@@ -152,6 +214,44 @@ def test_a_folder_that_may_not_be_searched_is_said(monkeypatch):
     monkeypatch.setattr(Path, "exists", forbidden)
     with pytest.raises(CheckpointError, match=r"a\.safetensors: may not be read"):
         load_mmdit("a.safetensors")
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch, state):
+    """Alone, in a folder, and as a configuration beside weights."""
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    for forbidden in ("a.safetensors", "config.json"):
+
+        def opened(self, *options, name=forbidden, before=Path.open):
+            if self.name == name:
+                raise PermissionError(13, "Permission denied", str(self))
+            return before(self, *options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", opened)
+            for path in (tmp_path, tmp_path / "a.safetensors"):
+                for read in (inspect, load_mmdit):
+                    with pytest.raises(CheckpointError, match=rf"{forbidden}: cannot be read: Permission denied"):
+                        read(path)
+
+
+def test_an_index_of_any_size_beside_a_file_costs_nothing(tmp_path, state):
+    """It is looked at for the file's name; this one is a hole of a terabyte."""
+    save_file(state, tmp_path / "a.safetensors")
+    with (tmp_path / "b.index.json").open("wb") as file:
+        file.truncate(2**40)
+    assert load_mmdit(tmp_path / "a.safetensors")
+
+
+def test_files_of_a_folder_are_not_looked_for_among_each_other(tmp_path, monkeypatch):
+    """Reading takes a time that grows with their number, and not with its square."""
+    for i in range(20):
+        named("a")(tmp_path / f"{i}.safetensors")
+    listed = []
+    before = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: (listed.append(self), before(self, pattern))[1])
+    assert len(inspect(tmp_path).parts) == 20
+    assert len(listed) == 1
 
 
 @pytest.mark.parametrize("path", [5, None, {}, b"a"])

@@ -77,10 +77,12 @@ def checked(source: Source, read: Callable[[Source], Result]) -> Result:
         largest = max(int(n) for name in source.match.names for n in re.findall(r"\.(\d+)\.", name))
         if largest > len(source.match.names):  # a network of that many blocks would be built
             raise CheckpointError(f"it numbers a block {largest} among {len(source.match.names)} tensors")
+        if empty := next((name for name, shape in source.shapes.items() if 0 in shape), None):
+            raise CheckpointError(f"{source.match.names[empty]} is empty; download it again")
         return read(source)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{source.path}: its config.json has an entry that cannot be used ({error})") from None
 
 

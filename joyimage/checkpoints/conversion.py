@@ -279,6 +279,7 @@ def _copy_companions(path: Path, tokenizer: Path | None, output: Path, layout: s
             shutil.copyfile(path / "model_index.json", output / "model_index.json")
     for name, folder in folders.items():
         for file in folder.iterdir():
-            if file.suffix in TEXT_SUFFIXES and file.name not in NOT_COPIED and ".index." not in file.name:
+            text = file.suffix in TEXT_SUFFIXES and file.is_file()
+            if text and file.name not in NOT_COPIED and ".index." not in file.name:
                 (output / name).mkdir(exist_ok=True)
                 shutil.copyfile(file, output / name / file.name)

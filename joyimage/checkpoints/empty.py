@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 
+LABELS = ("num_labels", "id2label", "label2id")  # of classifiers: a name for each would be made, however many
+
+
 def empty_mmdit(source: Source, dtype: torch.dtype, operations: Any = nn) -> MMDiT:
     return MMDiT(checked(source, mmdit_config), operations=operations, dtype=dtype, device="meta")
 
@@ -78,6 +81,9 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = copy.deepcopy(config)  # transformers writes into it
     text = config["text_config"]
+    for part in (config, text, config.get("vision_config") or {}):
+        for name in LABELS:
+            part.pop(name, None)
     text["tie_word_embeddings"] = config.get("tie_word_embeddings", False)
     if rope := text.pop("rope_parameters", None):
         text["rope_theta"] = rope.pop("rope_theta")

@@ -8,42 +8,57 @@ from __future__ import annotations
 
 import functools
 import math
-import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError, MissingFileError
-from ..quantisation.formats import BY_CODE, FORMATS, Format, format_name
+from ..errors import CheckpointError, JoyImageError, MissingFileError
+from ..quantisation.formats import BY_CODE
 from .companions import fold
 from .gguf import MAGIC, open_gguf
-from .limits import MAX_HEADER_BYTES, MAX_JSON_BYTES, MAX_NESTING, MAX_TENSORS
+from .limits import MAX_HEADER_BYTES, MAX_JSON_BYTES, MAX_NAME, MAX_TENSORS
+from .pytorch import open_archive, open_pickles
 from .weights import TensorInfo, Weights, parse_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HEAD_BYTES = 512  # what a file is recognised by
 INDEX_PATTERN = "*.index.json"
-# Where training scripts put the weights inside a .pth.
-NESTED = ("state_dict", "model_state_dict", "model", "module", "params_ema", "params")
 LARGEST_HEADER = 100_000_000  # bytes, by the safetensors format
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def open_weights(path: str | Path) -> Weights:
+
+def refusing(read: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a function raise `CheckpointError` where the system will not let it read, or such a name cannot be."""
+
+    @functools.wraps(read)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return read(*args, **kwargs)
+        except JoyImageError:  # one of them is an OSError too
+            raise
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or args[0]}: cannot be read: {error.strerror or error}") from None
+
+    return call
+
+
+@refusing
+def open_weights(path: str | Path, *, unit: bool = False) -> Weights:
     """Open a weight file, an index of shards, or the folder that holds one of them. Quantised weights come quantised.
 
+    A `unit` is one that `weight_units` gives, and so no shard of others, which is looked for among all of its folder.
     Raises `MissingFileError` for a path or shard that does not exist, `CheckpointError` for a file that is truncated,
-    inconsistent, of no known format, or a pickle that would do more than rebuild tensors.
+    inconsistent, of no known format, may not be read, or a pickle that would do more than rebuild tensors.
     """
     path = existing(path)
     if not path.is_dir():
-        _refuse_single_shard(path)
+        if not unit:
+            _refuse_single_shard(path)
         head = _head(path)
-        return fold(open_shards(path) if _is_json(head) and not reader_of(head) else open_file(path))
+        return fold(_named(open_shards(path) if _is_json(head) and not reader_of(head) else open_file(path)))
     units = weight_units(path)
     if not units:
         raise MissingFileError(
@@ -52,9 +67,18 @@ def open_weights(path: str | Path) -> Weights:
     if len(units) > 1:
         names = ", ".join(unit.name for unit in units)
         raise CheckpointError(f"{path}: the folder holds several weight files ({names}); give one of them")
-    return open_weights(units[0])
+    return open_weights(units[0], unit=True)
 
 
+def _named(weights: Weights) -> Weights:
+    """The same weights, if their names are such that a message, a terminal and another file can hold them."""
+    for name in weights:
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise CheckpointError(f"{weights.files[0]}: calls a tensor {name:.80}, which is no name; download it again")
+    return weights
+
+
+@refusing
 def weight_units(folder: Path) -> list[Path]:
     """What can be opened in a folder: its indexes of shards, and its weight files that are no such shard.
 
@@ -95,6 +119,7 @@ def existing(path: str | Path) -> Path:
     return found
 
 
+@refusing
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `CheckpointError` if it holds anything else."""
     try:
@@ -198,7 +223,7 @@ def open_safetensors(path: Path) -> Weights:
 def _map_safetensors(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
-    except SafetensorError as error:  # a name that is no Unicode, which Python's JSON allows
+    except SafetensorError as error:  # a name that is there twice, or whatever else Python's JSON allows
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download it again") from None
 
 
@@ -243,66 +268,6 @@ def _check_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     if end - begin != info.nbytes:
         raise ValueError(f"{name} of shape {shape} takes {info.nbytes:,} bytes, not {end - begin:,}")
     return info, (begin, end)
-
-
-# -- PyTorch ----------------------------------------------------------------------------------------------------------
-
-
-def open_pytorch(path: Path, mmap: bool = True) -> Weights:
-    """Open a `.pth`, unpickling nothing but tensors and plain containers."""
-    import torch  # here: other formats' headers are read without it
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise CheckpointError(
-            f"{path}: refused: unpickling it would do more than rebuild tensors"
-            f"{f' (it calls {wanted[1]})' if wanted else ''} and could run code; "
-            "get the weights as safetensors, or from a source that saves a plain state dict"
-        ) from None
-    except Exception as error:  # a damaged archive surfaces as almost any type from inside the unpickler
-        raise CheckpointError(
-            f"{path}: damaged PyTorch file ({type(error).__name__}: {error}); download it again"
-        ) from error
-    tensors = _unwrap(loaded)
-    if odd := next((name for name, tensor in tensors.items() if not _is_ordinary(tensor)), None):
-        raise CheckpointError(
-            f"{path}: {odd} is sparse, nested, without data or a view that repeats some; save it anew"
-        )
-    if not tensors:
-        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
-    info = {name: TensorInfo(tuple(tensor.shape), _format(tensor)) for name, tensor in tensors.items()}
-    return Weights(
-        (path,), info, tensors.__getitem__, lambda name: tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes()
-    )
-
-
-def _format(tensor: Tensor) -> Format:
-    name = format_name(tensor.dtype)
-    return FORMATS.get(name) or Format(name, block_bytes=tensor.dtype.itemsize)  # complex numbers and the like
-
-
-def _unwrap(loaded: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict, itself or inside `{"state_dict": …}` and the like."""
-    from torch import Tensor
-
-    for _ in range(MAX_NESTING):
-        if not isinstance(loaded, dict):
-            break
-        inner = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), None)
-        if inner is None:
-            return {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
-        loaded = inner
-    return {}
-
-
-def _is_ordinary(tensor: Tensor) -> bool:
-    """Whether all of a tensor's numbers lie in the file."""
-    import torch
-
-    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta and not tensor.is_quantized
-    return plain and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
@@ -351,13 +316,15 @@ def read_index(path: Path) -> dict[str, str]:
 
 def _refuse_single_shard(path: Path) -> None:
     for index in _indexes(path.parent):
-        if f'"{path.name}"'.encode() in index.read_bytes():
+        with index.open("rb") as file:
+            named = f'"{path.name}"'.encode(errors="surrogateescape") in file.read(MAX_JSON_BYTES)
+        if named:
             raise CheckpointError(f"{path}: is one shard of several; give the folder {path.parent} or {index.name}")
 
 
 READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
     (_is_gguf, open_gguf),
     (_is_safetensors, open_safetensors),
-    (_is_pytorch_zip, open_pytorch),
-    (_is_pickle, functools.partial(open_pytorch, mmap=False)),  # PyTorch's format before 1.6 cannot be mapped
+    (_is_pytorch_zip, open_archive),
+    (_is_pickle, open_pickles),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
 from ..settings import BASE_SIZES, NATIVE_BASE_SIZE
-from .files import existing, open_weights, read_json, weight_units
+from .files import existing, open_weights, read_json, refusing, weight_units
 from .namings import COMPONENTS, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
 
@@ -97,7 +97,8 @@ def open_model(
     found = {} if path is None else _search(existing(path), opened)
     missing = [name for name in COMPONENTS if name not in found and given.get(name) is None]
     if missing:
-        raise JoyImageError(f"no {' and no '.join(missing)} given; pass a model folder, or one path per part")
+        where = "" if path is None else f", nor is any in {path}"
+        raise JoyImageError(f"no {' and no '.join(missing)} given{where}; pass a model folder, or one path per part")
     model = Model()
     for name in COMPONENTS:
         value = given.get(name)
@@ -149,7 +150,14 @@ def base_size(source: str | Path | Source, component: str) -> int:
 
 def sources(path: Path, weights: Weights) -> list[Source]:
     """The components in an opened file. Raises `CheckpointError` for one in a format that is not supported."""
-    return [_source(Found(path, weights, match)) for match in detect(weights)]
+    return [_source(Found(path, weights, match)) for match in _matches(path, weights)]
+
+
+def _matches(path: Path, weights: Weights) -> list[Match]:
+    try:
+        return detect(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 class Found(NamedTuple):
@@ -183,7 +191,7 @@ def _find(path: str | Path, component: str, opened: dict[Path, Weights]) -> Foun
             )
         return parts[component]
     weights = _open_once(path, opened)
-    match = next((match for match in detect(weights) if match.component == component), None)
+    match = next((match for match in _matches(path, weights) if match.component == component), None)
     if match is None:
         what = describe(weights)
         raise CheckpointError(f"{path}: this looks like {what}, not {COMPONENTS[component]}; give another file")
@@ -194,8 +202,8 @@ def _search(path: Path, opened: dict[Path, Weights]) -> dict[str, Found]:
     """The components in a folder, or in a file. Other models' weights in it are passed over."""
     parts: dict[str, Found] = {}
     for unit in all_units(path):
-        weights = _open_once(unit, opened)
-        for match in detect(weights):
+        weights = _open_once(unit, opened, unit=unit != path)
+        for match in _matches(unit, weights):
             if match.component in parts:
                 raise CheckpointError(
                     f"{path}: holds {COMPONENTS[match.component]} twice, in {parts[match.component].path} and in "
@@ -205,11 +213,11 @@ def _search(path: Path, opened: dict[Path, Weights]) -> dict[str, Found]:
     return parts
 
 
-def _open_once(path: Path, opened: dict[Path, Weights]) -> Weights:
+def _open_once(path: Path, opened: dict[Path, Weights], unit: bool = False) -> Weights:
     units = weight_units(path) if path.is_dir() else [path]
     key = (units[0] if len(units) == 1 else path).resolve()
     if key not in opened:
-        opened[key] = open_weights(path)
+        opened[key] = open_weights(path, unit=unit)
     return opened[key]
 
 
@@ -232,6 +240,7 @@ def _unflattened(name: str, info: TensorInfo) -> TensorInfo:
     return replace(info, shape=shape) if math.prod(shape) == math.prod(info.shape) else info
 
 
+@refusing
 def all_units(path: Path) -> list[Path]:
     """What holds weights in a folder and its subfolders: a subfolder that is one set of weights, else its files."""
     if not path.is_dir():
@@ -250,10 +259,12 @@ def find_tokenizer(encoder: Path) -> Path | None:
     return next(filter(is_tokenizer, (folder, *places)), None)
 
 
+@refusing
 def is_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES)
 
 
+@refusing
 def _config(weights: Weights) -> dict[str, Any]:
     """The configuration in the file's header, else that of the `config.json` beside it, else nothing."""
     if text := weights.metadata.get("config"):

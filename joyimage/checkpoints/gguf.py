@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import CheckpointError
 from ..quantisation.formats import BY_NUMBER
-from .limits import MAX_DIMS, MAX_GGUF_HEADER_BYTES, MAX_STRINGS, MAX_TENSORS
+from .limits import MAX_DIMS, MAX_GGUF_HEADER_BYTES, MAX_JSON_BYTES, MAX_STRINGS, MAX_TENSORS
 from .weights import TensorInfo, Weights
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Header:
         self.file = file
         self.size = size
         self.left = min(size, MAX_GGUF_HEADER_BYTES)
+        self.strings_left = MAX_STRINGS
         self.alignment = 32
 
     def parse(self) -> tuple[int, dict[str, Any], list[Declared]]:
@@ -131,8 +132,9 @@ class Header:
             return self.number(self.scalar(kind))
         kind, count = self.number("I"), self.number("Q")
         if kind == STRING:
-            if count > MAX_STRINGS:
+            if count > self.strings_left:
                 raise ValueError(f"it has a list of {count:,} strings, and at most {MAX_STRINGS:,} are read")
+            self.strings_left -= count
             for _ in range(count):
                 self.skip(self.number("Q"))
             return None
@@ -147,7 +149,9 @@ class Header:
         return SCALARS[kind]
 
     def string(self) -> str:
-        return self.take(self.number("Q")).decode()
+        if (count := self.number("Q")) > MAX_JSON_BYTES:
+            raise ValueError(f"it has a text of {count:,} bytes, and at most {MAX_JSON_BYTES:,} are read")
+        return self.take(count).decode()
 
     def number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]

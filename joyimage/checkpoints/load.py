@@ -107,7 +107,10 @@ def load_encoder(
     tokens = _load_tokenizer(tokenizer, source)
     fit_control_ids(model.config, tokens)
     fill(model, source, device, keep)
-    return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
+    try:
+        return Encoder(model if hasattr(model, "lm_head") else model.model, tokens)
+    except CheckpointError as error:
+        raise CheckpointError(f"{tokens.name_or_path or source.path}: {error}") from None
 
 
 def check_fits(source: Source) -> Source:
@@ -196,7 +199,7 @@ def check_floating(source: Source) -> None:
 
 
 def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3VLConfig
 
     needed = "a folder that holds tokenizer.json, or vocab.json and merges.txt"
     found = find_tokenizer(source.path) if folder is None else existing(folder)
@@ -204,8 +207,9 @@ def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedToke
         raise MissingFileError(f"{source.path}: no tokenizer beside the encoder; give one with tokenizer=, {needed}")
     if not is_tokenizer(found):
         raise CheckpointError(f"{found}: holds no tokenizer; give {needed}")
+    config = Qwen3VLConfig()  # given, so that none beside the tokenizer is built, whatever it holds
     try:
-        return AutoTokenizer.from_pretrained(found, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(found, config=config, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
         try:  # a configuration of a later transformers, whose classes this one lacks: the file has all that is needed
             return PreTrainedTokenizerFast(tokenizer_file=str(found / "tokenizer.json"))

@@ -46,6 +46,7 @@ class VisionConfig:
 
     depth: int = 27
     hidden_size: int = 1152
+    num_heads: int = 16
     intermediate_size: int = 4304
     in_channels: int = 3
     patch_size: int = 16
@@ -71,7 +72,16 @@ class EncoderConfig:
         if config.get("model_type") != "qwen3_vl":
             raise CheckpointError(f"config.json: its model_type is {config.get('model_type')!r}, expected 'qwen3_vl'")
         tied = bool(config.get("tie_word_embeddings")) and not head
-        return cls(_sizes(TextConfig, config, "text_config"), _sizes(VisionConfig, config, "vision_config"), head, tied)
+        text, vision = _sizes(TextConfig, config, "text_config"), _sizes(VisionConfig, config, "vision_config")
+        # what no shape tells, and what runs would fail at
+        for what, whole, part in (
+            ("vision_config.hidden_size", vision.hidden_size, 4 * vision.num_heads),  # a head rotates in pairs twice
+            ("text_config.num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
+            ("text_config.head_dim", text.head_dim, 2),
+        ):
+            if not part or whole % part:
+                raise ValueError(f"{what} is {whole}, not a multiple of {part}")
+        return cls(text, vision, head, tied)
 
 
 def _sizes(kind: type, config: Mapping[str, Any], name: str) -> Any:

@@ -134,14 +134,15 @@ def inspect(path: str | Path) -> Report:
     that cannot be opened. Another model's weights, and names that are missing or unexpected, are reported instead.
     """
     path = existing(path)
-    parts = tuple(report for unit in all_units(path) for report in _reports(unit))
+    parts = tuple(
+        report for unit in all_units(path) for report in _reports(unit, open_weights(unit, unit=unit != path))
+    )
     encoder = next((Path(part.files[0]) for part in parts if part.part == "encoder"), None)
     tokenizer = find_tokenizer(encoder) if encoder else path if is_tokenizer(path) else None
     return Report(str(path), _layout(path, parts), parts, tokenizer and str(tokenizer), _advice(path, parts, tokenizer))
 
 
-def _reports(unit: Path) -> list[PartReport]:
-    weights = open_weights(unit)
+def _reports(unit: Path, weights: Weights) -> list[PartReport]:
     found = [_part(source) for source in sources(unit, weights)]
     return found or [PartReport("unknown", describe(weights), **_totals(weights, weights))]
 

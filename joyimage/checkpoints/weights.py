@@ -79,13 +79,18 @@ def parse_json(text: bytes | str) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"it has {len(text):,} bytes, and at most {MAX_JSON_BYTES:,} are read")
     for sign, most in MAX_JSON_SIGNS.items():
-        count = text.count(sign) if isinstance(text, str) else text.count(sign.encode())
-        if count > most:
+        if (count := _count(text, sign)) > most:
             raise ValueError(f"it has {count:,} of the sign {sign!r}, and at most {most:,} are read")
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if _count(text, "\\u"):
+        json.dumps(value, ensure_ascii=False).encode()  # a ValueError for half a character, which no file can hold
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}")
     return value
+
+
+def _count(text: bytes | str, sign: str) -> int:
+    return text.count(sign) if isinstance(text, str) else text.count(sign.encode())

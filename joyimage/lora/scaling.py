@@ -78,7 +78,7 @@ class Scaling:
             try:
                 if re.match(rf"(.*\.)?({pattern})$", module):
                     return value
-            except re.error:
+            except (re.error, RecursionError, OverflowError):
                 raise CheckpointError(
                     f"{self.path}: the {name} {pattern!r:.80} of its configuration is no pattern"
                 ) from None
