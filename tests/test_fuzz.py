@@ -1,127 +1,170 @@
-"""Mutated weight files: only the library's own errors come out, quickly, and nothing is allocated beyond the file.
+"""Damaged files of every kind, a few of each, and that the tool which tries thousands of them finds what is wrong.
 
-`JOYIMAGE_FUZZ=5000 pytest tests/test_fuzz.py` runs that many inputs of each kind of file instead of a hundred.
+`make fuzz` runs many more.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import resource
-from collections.abc import Callable
+import signal
+import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from quantised_files import fp8_comfy, int8_convrot, write_gguf
-from safetensors.torch import save_file
-from torch import nn
 
-from joyimage import lora
-from joyimage.checkpoints import inspect, load_mmdit
-from joyimage.config import MMDiTConfig
-from joyimage.errors import CheckpointError
-from joyimage.mmdit import MMDiT
+from joyimage.errors import JoyImageError
+from tools.fuzz import __main__ as tool
+from tools.fuzz import uses, worker
+from tools.fuzz.kinds import KINDS
+from tools.fuzz.uses import Case, Outcome, examine
 
-EXAMPLES = int(os.environ.get("JOYIMAGE_FUZZ", "100"))
-SECONDS = 5
-ALLOWED_BYTES = 256 * 2**20  # of address space that a run may grow by: mappings of small files, torch's own arenas
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
 
-State = dict[str, torch.Tensor]
+INPUTS = 5
+SEED = 20
 
 
-def state() -> State:
-    torch.manual_seed(0)
-    model = MMDiT(MMDiTConfig(32, 2, 1, text_dim=32, mlp_size=32, rope_dims=(4, 6, 6)))
-    return {name: nn.init.normal_(tensor, std=0.1) for name, tensor in model.state_dict().items()}
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> worker.Place:
+    made = worker.Place(tmp_path_factory.mktemp("fuzz"))
+    worker.prepare(made, KINDS)
+    return made
 
 
-def matrices(tensors: State) -> list[str]:
-    return [name for name, tensor in tensors.items() if name.startswith("double_blocks") and tensor.ndim == 2]
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_give_our_errors_or_load(place, kind):
+    for number in range(INPUTS):
+        assert worker.try_one(place, 0, kind, SEED, number).faults == [], number
 
 
-def shards(folder: Path, tensors: State) -> Path:
-    fp8_comfy(folder / "shard.safetensors", tensors, [])
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "shard.safetensors")}))
-    return index
+def test_an_input_comes_again_from_its_seed_and_number(place):
+    def content(*which) -> dict[str, bytes]:
+        worker.damaged(place, 0, *which)
+        files = (file for file in place.case(0).rglob("*") if file.is_file())
+        return {file.name: file.read_bytes() for file in files}
+
+    assert content("shards", 1, 2) == content("shards", 1, 2) != content("shards", 1, 3)
 
 
-def lora_file(folder: Path, tensors: State) -> Path:
-    """Rank 2, with alphas, for two layers."""
-    factors = {}
-    for name in matrices(tensors)[:2]:
-        layer, (rows, columns) = f"diffusion_model.{name.removesuffix('.weight')}", tensors[name].shape
-        factors[f"{layer}.lora_down.weight"] = torch.ones(2, columns)
-        factors[f"{layer}.lora_up.weight"] = torch.ones(rows, 2)
-        factors[f"{layer}.alpha"] = torch.tensor(2.0)
-    save_file(factors, folder / "a")
-    return folder / "a"
+# -- the oracle -------------------------------------------------------------------------------------------------------
 
 
-WRITERS: dict[str, Callable[[Path, State], Path]] = {
-    "safetensors fp8": lambda folder, tensors: fp8_comfy(folder / "a", tensors, matrices(tensors)),
-    "safetensors int8": lambda folder, tensors: int8_convrot(folder / "a", tensors, matrices(tensors)),
-    "gguf": lambda folder, tensors: write_gguf(folder / "a", tensors, matrices(tensors), "Q8_0"),
-    "index.json": shards,
-    "lora": lora_file,
-}
+def take_memory(case: Case) -> None:
+    bytearray(os.urandom(2**10) * 2**17)
 
 
-@pytest.fixture(scope="module", params=WRITERS)
-def original(request, tmp_path_factory) -> Path:
-    return WRITERS[request.param](tmp_path_factory.mktemp("fuzz"), state())
+def take_time(case: Case) -> None:
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
 
 
-EDGES = [0, 1, 255, 2**31 - 1, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
-HEADER = 16384  # most mutations go where the structure is
-place = st.one_of(st.integers(0, 64), st.integers(0, HEADER), st.integers(0, 2**20))
-mutation = st.one_of(
-    st.tuples(st.just("byte"), place, st.integers(0, 255)),
-    st.tuples(st.just("flip"), place, st.integers(0, 7)),
-    st.tuples(st.just("number"), place, st.sampled_from(EDGES)),
-    st.tuples(st.just("digit"), place, st.sampled_from(b'0123456789-.eE"[]{}:,tn')),
-    st.tuples(st.just("cut"), place, st.just(0)),
-    st.tuples(st.just("remove"), place, st.integers(1, 64)),
-    st.tuples(st.just("double"), place, st.integers(1, 64)),
+def raises(error: BaseException):
+    def call(case: Case) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        (raises(KeyError("a")), "KeyError: 'a'"),
+        (raises(SystemExit(2)), "SystemExit: 2"),
+        (raises(JoyImageError("no such thing")), "a message without the path"),
+        (take_memory, "bytes for"),
+        (take_time, "s of a processor"),
+    ],
 )
-MUTATIONS: dict[str, Callable[[bytearray, int, int], bytes]] = {
-    "byte": lambda data, at, value: data[:at] + bytes([value]) + data[at + 1 :],
-    "flip": lambda data, at, bit: data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :],
-    "number": lambda data, at, value: data[:at] + value.to_bytes(8, "little") + data[at + 8 :],
-    "digit": lambda data, at, value: data[:at] + bytes([value]) + data[at + 1 :],
-    "cut": lambda data, at, _: data[:at],
-    "remove": lambda data, at, count: data[:at] + data[at + count :],
-    "double": lambda data, at, count: data[: at + count] + data[at:],
-}
+def test_what_breaks_a_promise_is_a_fault(tmp_path, monkeypatch, call, fault):
+    monkeypatch.setitem(uses.CALLS, "inspect", call)
+    monkeypatch.setattr(uses, "INSPECT_SECONDS", 0.05 if call is take_time else 5)
+    case = Case(tmp_path, tmp_path, tmp_path, tmp_path, 0)
+    assert fault in examine(case, ("inspect",)).faults[0]
 
 
-def mutate(data: bytes, mutations: list[tuple[str, int, int]]) -> bytes:
-    for kind, at, value in mutations:
-        if data:
-            data = bytes(MUTATIONS[kind](bytearray(data), at % len(data), value))
-    return data
+def note(arguments) -> int:
+    print(f"joyimage: note: {'x' * 3000}", file=sys.stderr)
+    return 0
 
 
-@settings(max_examples=EXAMPLES, deadline=1000 * SECONDS, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(mutations=st.lists(mutation, min_size=1, max_size=4))
-def test_mutated_files_give_our_errors_or_load(original, mutations):
-    path = original.with_name(f"mutated{''.join(original.suffixes)}")
-    path.write_bytes(mutate(original.read_bytes(), mutations))
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (address_space() + ALLOWED_BYTES, limit[1]))
-    try:
-        for use in (inspect, load_mmdit, lora.read):
-            try:
-                use(path)
-            except CheckpointError as error:
-                assert str(path) in str(error) or str(original.parent) in str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limit)
+@pytest.mark.parametrize(
+    ("main", "fault"),
+    [
+        (lambda arguments: 1, "exit code 1"),
+        (lambda arguments: 2, "exit code 2"),  # without a line that says why
+        (lambda arguments: print("\x1b[2J") or 0, "the control character '\\x1b'"),
+        (lambda arguments: print("\ud800") or 0, "UnicodeEncodeError"),
+        (note, "a line of 3,016 characters"),
+        (lambda arguments: 0, ""),
+    ],
+)
+def test_what_a_command_must_not_do_is_a_fault(monkeypatch, main, fault):
+    monkeypatch.setattr(uses, "main", main)
+    found = uses.command_fault(["inspect"])
+    assert fault in found if fault else found == ""
 
 
-def address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
+# -- the run ----------------------------------------------------------------------------------------------------------
+
+
+def crash(connection, root: str, number: int) -> None:
+    if connection.recv()[2] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.send(Outcome(loaded=True))
+
+
+def hang(connection, root: str, number: int) -> None:
+    connection.recv()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("target", "fault"), [(crash, "the process ended with -9"), (hang, "no end after 0.1 s")])
+def test_what_ends_or_holds_a_process_is_said_and_the_next_input_tried(tmp_path, target, fault):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads in a process that forks
+        one = worker.Worker(worker.Place(tmp_path), 0, target, patience=0.1 if target is hang else 60, start="fork")
+        assert str(one.run("pth", 0, 1)).startswith(fault)
+        if target is crash:
+            assert one.run("pth", 0, 2) == Outcome(loaded=True)
+        one.process.kill()
+
+
+class InThisProcess:
+    def __init__(self, place: worker.Place, number: int):
+        self.place, self.number = place, number
+
+    def run(self, *which) -> Outcome:
+        return worker.try_one(self.place, self.number, *which)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_input_with_a_fault_is_kept_and_can_be_tried_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "Worker", InThisProcess)
+    keep = tmp_path / "kept"
+    options = argparse.Namespace(kinds=["picture gif"], count=3, seed=5, only=None, jobs=1, keep=keep)
+    assert tool.fuzz(options, tmp_path / "good") == 0 and not list(keep.iterdir())
+    with monkeypatch.context() as broken:
+        broken.setitem(uses.CALLS, "picture", raises(KeyError("a")))
+        assert tool.fuzz(options, tmp_path / "bad") == 1
+        folder = keep / "picture-gif-5-2"
+        assert json.loads((folder / tool.RECORD).read_text())["again"][0] == f"python -m tools.fuzz --again {folder}"
+        capsys.readouterr()
+        assert tool.again(folder, Path(tmp_path / "again")) == 1
+        assert "KeyError: 'a'" in capsys.readouterr().out
+    assert tool.again(folder, Path(tmp_path / "once more")) == 0
+
+
+def test_the_table_has_a_row_for_each_kind_and_one_for_all():
+    tallies = {"pth": tool.Tally(), "lora": tool.Tally()}
+    tallies["pth"].add(Outcome(loaded=True, seconds=1.5, bytes=2**20))
+    tallies["lora"].add(Outcome(faults=["a"]))
+    rows = [line.split() for line in tool.table(tallies).splitlines()]
+    assert rows[1][1:] == ["1", "0", "1", "0", "1.50", "s", "1.0", "MiB"]
+    assert rows[-1][1:5] == ["2", "0", "1", "1"]
