@@ -23,7 +23,17 @@ from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
-from .settings import AUTO, NATIVE_BASE_SIZE, Answering, Sampling, check_base_size, check_text, check_theta
+from .settings import (
+    AUTO,
+    NATIVE_BASE_SIZE,
+    NATIVE_SHIFT,
+    Answering,
+    Sampling,
+    check_base_size,
+    check_shift,
+    check_text,
+    check_theta,
+)
 from .vae import WanVAE
 
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
@@ -32,7 +42,8 @@ REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request
 class JoyImage:
     """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures.
 
-    `base_size` is the one that the weights were trained for, which the methods use by default.
+    `base_size` is the one that the weights were trained for, and `shift` the one of their schedule; the methods use
+    both by default.
     """
 
     def __init__(
@@ -42,11 +53,14 @@ class JoyImage:
         encoder: Encoder,
         memory: Memory | None = None,
         base_size: int = NATIVE_BASE_SIZE,
+        shift: float = NATIVE_SHIFT,
     ):
+        check_shift(shift)
         self.mmdit = mmdit
         self.vae = vae
         self.encoder = encoder
         self.base_size = base_size
+        self.shift = shift
         self.memory = memory or _memory(mmdit, vae, encoder, mmdit.proj_out.weight.device)
         self._loras = lora.Applied()
 
@@ -77,8 +91,8 @@ class JoyImage:
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        networks, base_size = _networks(path, given, dtype, theta, home, device)
-        return cls(*networks, _memory(*networks, device, budget), base_size)
+        networks, base_size, shift = _networks(path, given, dtype, theta, home, device)
+        return cls(*networks, _memory(*networks, device, budget), base_size, shift)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
         """Use these LoRAs for MMDiT and encoder, each a path or a path with its strength (1), and no others.
@@ -110,7 +124,7 @@ class JoyImage:
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
         steps: int = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
         rescale: float = Sampling.rescale, guidance_interval: tuple[float, float] = Sampling.guidance_interval,
-        shift: float = Sampling.shift, schedule: str = Sampling.schedule,
+        shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
         solver: str = Sampling.solver, strength: float = Sampling.strength,
         latent: Tensor | None = None, seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
@@ -140,7 +154,7 @@ class JoyImage:
         negative_prompt: str | Sequence[str] | None = None,
         steps: int = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
         rescale: float = Sampling.rescale, guidance_interval: tuple[float, float] = Sampling.guidance_interval,
-        shift: float = Sampling.shift, schedule: str = Sampling.schedule,
+        shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
         solver: str = Sampling.solver, strength: float = Sampling.strength,
         latent: Tensor | None = None, seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
@@ -243,7 +257,7 @@ class JoyImage:
 
     @property
     def _renderer(self) -> Renderer:
-        return Renderer(self.mmdit, self.vae, self.memory)
+        return Renderer(self.mmdit, self.vae, self.memory, self.shift)
 
 
 def _networks(
@@ -253,8 +267,8 @@ def _networks(
     theta: float | None,
     home: torch.device,
     device: torch.device,
-) -> tuple[tuple[MMDiT, WanVAE, Encoder], int]:
-    """The networks with their weights at `home`, to work on `device`, and the base size that they were trained for."""
+) -> tuple[tuple[MMDiT, WanVAE, Encoder], int, float]:
+    """The networks with their weights at `home`, to work on `device`, and the base size and shift that are theirs."""
     if str(path) == "tiny":
         from . import tiny  # here: nobody else needs it
 
@@ -262,15 +276,16 @@ def _networks(
             raise JoyImageError(
                 f"the bundled model comes whole and in float32: leave out {', '.join(named)}, or name a model's folder"
             )
-        return tiny.build(home), tiny.BASE_SIZE
+        return tiny.build(home), tiny.BASE_SIZE, NATIVE_SHIFT
     sources = checkpoints.open_model(path, **given)
+    base_size, shift = checkpoints.base_size(sources["mmdit"], "mmdit"), checkpoints.own_shift(sources["mmdit"])
     places = {"device": home, "compute_device": device}
     networks = (
         checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, theta=theta, **places),
         checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
         checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
     )
-    return networks, checkpoints.base_size(sources["mmdit"], "mmdit")
+    return networks, base_size, shift
 
 
 def _groups(

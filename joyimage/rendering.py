@@ -70,6 +70,7 @@ class Renderer:
     mmdit: MMDiT
     vae: WanVAE
     memory: Memory
+    shift: float  # the model's own
 
     def render(self, conditionings: Sequence[Conditioning], settings: Sampling, run: Run) -> Pictures:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
@@ -82,7 +83,7 @@ class Renderer:
         self, conditionings: Sequence[Conditioning], seeds: Sequence[int], settings: Sampling, run: Run
     ) -> list[Tensor]:
         """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed."""
-        levels = sampling.levels(settings)
+        levels = sampling.levels(settings, self.shift)
         latent = None if run.latent is None else one_each(run.latent, len(conditionings))
         together = batches(conditionings, run.batch_size)
         results: list[Tensor] = [torch.empty(0)] * len(conditionings)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import JoyImageError
 from .settings import (
+    NATIVE_SHIFT,
     TRAINING_STEPS,
     Sampling,
     check_falling,
@@ -63,7 +64,7 @@ def _diffusers(steps: int, shift: float) -> Tensor:
 SCHEDULES: dict[str, Callable[[int, float], Tensor]] = {"original": _original, "diffusers": _diffusers}
 
 
-def schedule(steps: int, shift: float = Sampling.shift, kind: str = Sampling.schedule) -> Tensor:
+def schedule(steps: int, shift: float = NATIVE_SHIFT, kind: str = Sampling.schedule) -> Tensor:
     """The noise levels of a run: (steps + 1,) float32 on the CPU, falling strictly from 1 to 0.
 
     `kind` "original" is `shifted(linspace(1, 0, steps + 1), shift)`, with the shift of 1.5 that the model's
@@ -91,10 +92,11 @@ def custom_schedule(sigmas: Sequence[float] | None = None, timesteps: Sequence[f
     return _falling(check_levels(sigmas, timesteps))
 
 
-def levels(settings: Sampling) -> Tensor:
-    """The noise levels of a run by its settings: (n + 1,) float32 on the CPU."""
+def levels(settings: Sampling, own_shift: float = NATIVE_SHIFT) -> Tensor:
+    """The noise levels of a run by its settings: (n + 1,) float32 on the CPU. `own_shift` is the model's."""
     if settings.sigmas is None and settings.timesteps is None:
-        return schedule(settings.steps, settings.shift, settings.schedule)
+        shift = own_shift if settings.shift is None else settings.shift
+        return schedule(settings.steps, shift, settings.schedule)
     return custom_schedule(settings.sigmas, settings.timesteps)
 
 

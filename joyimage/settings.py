@@ -24,6 +24,7 @@ VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear ri
 ZOOMS = ("in", "out", "unchanged")
 BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
 NATIVE_BASE_SIZE = 1024  # of the published models
+NATIVE_SHIFT = 1.5  # theirs too, where their files do not say otherwise
 MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for
 SEEDS = 2**64
@@ -43,8 +44,8 @@ class Range:
     step: float = 1
 
 
-def number(default: float, least: float, most: float, step: float = 1, help: str = "") -> Any:
-    """A field with a number."""
+def number(default: float | None, least: float, most: float, step: float = 1, help: str = "") -> Any:
+    """A field with a number; None stands for the one of the model at hand."""
     return field(default=default, metadata={"range": Range(least, most, step), "help": help})
 
 
@@ -83,7 +84,7 @@ class Settings:
     def help(cls, name: str) -> str:
         """What a setting is for, and its default, as the command line says it."""
         default = getattr(cls, name)
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        shown = f"{default:g}" if isinstance(default, float) else "the model's own" if default is None else str(default)
         return f"{cls.purpose(name)} ({shown})".strip()
 
     @classmethod
@@ -104,7 +105,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sampling(Settings):
-    """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`.
+    """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`; a `shift` of None
+    is the model's own.
 
     Raises `JoyImageError` for a value that cannot be used, naming it.
     """
@@ -113,7 +115,7 @@ class Sampling(Settings):
     guidance_scale: float = number(4.0, 1.0, 30.0, 0.1, help="1 or less turns guidance off")
     rescale: float = number(1.0, 0.0, 1.0, 0.05, help="guidance rescaling, 0 to 1")
     guidance_interval: tuple[float, float] = given((0.0, 1.0), "sigmas between which guidance acts")
-    shift: float = number(1.5, 0.01, 100.0, 0.01, help="shift of the schedule towards noise")
+    shift: float | None = number(None, 0.01, 100.0, 0.01, help="shift of the schedule towards noise")
     schedule: str = choice("original", SCHEDULES, help="original or diffusers")
     sigmas: Sequence[float] | None = given(None, "own noise levels instead of a schedule")
     timesteps: Sequence[float] | None = given(None, "the same in thousandths")
@@ -121,7 +123,7 @@ class Sampling(Settings):
     strength: float = number(1.0, 0.01, 1.0, 0.01, help="below 1, start from the picture itself")
 
     def __post_init__(self):
-        check_schedule(self.steps, self.shift, self.schedule)
+        check_schedule(self.steps, NATIVE_SHIFT if self.shift is None else self.shift, self.schedule)
         check_guidance(self.guidance_scale, self.rescale, self.guidance_interval)
         if self.sigmas is not None or self.timesteps is not None:
             check_levels(self.sigmas, self.timesteps)
@@ -177,10 +179,15 @@ def check_schedule(steps: int, shift: float, kind: str) -> None:
     """Raise `JoyImageError` for steps, a shift or a schedule that cannot be used."""
     if not whole(steps) or steps < 1:
         raise JoyImageError(f"steps is {steps!r}; give a whole number of at least 1")
-    if not finite(shift) or shift <= 0:
-        raise JoyImageError(f"shift is {shift}; give a positive number (the model's own is {Sampling.shift:g})")
+    check_shift(shift)
     if kind not in SCHEDULES:
         raise JoyImageError(f"unknown schedule {kind!r}; choose one of {', '.join(SCHEDULES)}")
+
+
+def check_shift(shift: float) -> None:
+    """Raise `JoyImageError` for a shift that is not a positive number."""
+    if not finite(shift) or shift <= 0:
+        raise JoyImageError(f"shift is {shift!r:.40}; give a positive number (the published model's is {NATIVE_SHIFT})")
 
 
 def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) -> None:

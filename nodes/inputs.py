@@ -39,9 +39,11 @@ def object_input(verb: str) -> io.String.Input:
     )
 
 
-def setting_input(settings: type[Settings], setting: str, tooltip: str, name: str | None = None, **options) -> io.Input:
-    """A widget for a setting, with the default, the range or the choices that it has everywhere."""
-    name, default = name or setting, getattr(settings, setting)
+def setting_input(
+    settings: type[Settings], setting: str, tooltip: str, name: str | None = None, default: Any = None, **options
+) -> io.Input:
+    """A widget for a setting, with the range or the choices that it has everywhere, and the default unless given."""
+    name, default = name or setting, getattr(settings, setting) if default is None else default
     if isinstance(default, str):
         choices = list(settings.choices(setting))
         return io.Combo.Input(name, options=choices, default=default, tooltip=tooltip, **options)

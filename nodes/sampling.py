@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..joyimage.settings import SEEDS, Sampling
+from ..joyimage.settings import NATIVE_SHIFT, SEEDS, Sampling
 from . import host
 from .inputs import setting_input
 from .node import Node
@@ -58,11 +58,11 @@ def steps_input() -> io.Input:
 
 
 def schedule_inputs() -> list[io.Input]:
-    own = f"{Sampling.shift:g}"
+    own = f"{NATIVE_SHIFT:g}"
     shift = f"Above 1 spends more steps on the composition, below 1 on the details. The model's own is {own}."
     schedule = "original is the authors'; diffusers is that of the Diffusers library, which wastes the last step."
     return [
-        setting_input(Sampling, "shift", shift, **ADVANCED),
+        setting_input(Sampling, "shift", shift, default=NATIVE_SHIFT, **ADVANCED),
         setting_input(Sampling, "schedule", schedule, **ADVANCED),
     ]
 
@@ -122,7 +122,7 @@ class Sampler(Node):
         strength=Sampling.strength,
     ) -> io.NodeOutput:
         guider = host.guider(model, positive, negative, guidance, rescale)
-        sigmas = host.schedule(steps, shift, schedule, strength)
+        sigmas = host.schedule(steps, host.own_shift(model) if shift is None else shift, schedule, strength)
         return io.NodeOutput(host.sample(guider, solver, sigmas, latent, seed))
 
 
@@ -159,6 +159,6 @@ class Schedule(Node):
 
     @classmethod
     def execute(
-        cls, steps, shift=Sampling.shift, schedule=Sampling.schedule, strength=Sampling.strength
+        cls, steps, shift=NATIVE_SHIFT, schedule=Sampling.schedule, strength=Sampling.strength
     ) -> io.NodeOutput:
         return io.NodeOutput(host.schedule(steps, shift, schedule, strength))

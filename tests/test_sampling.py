@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
 
 import pytest
@@ -12,6 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joyimage import tiny
+from joyimage.checkpoints import own_shift
 from joyimage.errors import JoyImageError
 from joyimage.sampling import (
     SCHEDULES,
@@ -19,12 +22,14 @@ from joyimage.sampling import (
     custom_schedule,
     guide,
     guided,
+    levels,
     noise,
     sample,
     schedule,
     shifted,
     start,
 )
+from joyimage.settings import Sampling
 
 SHAPE = (16, 1, 4, 6)
 MULTISTEP = {"dpmpp_2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
@@ -87,6 +92,15 @@ def test_both_schedules_equal_diffusers(steps, shift):
     assert difference(schedule(steps, shift, "diffusers"), oracle.sigmas) <= 1e-6
     oracle.set_timesteps(sigmas=torch.linspace(1, 0, steps + 1)[:-1].tolist())
     assert difference(schedule(steps, shift), oracle.sigmas) <= 1e-6
+
+
+@pytest.mark.parametrize("shift", [1.5, 4.0])
+def test_a_folder_that_diffusers_saved_gives_its_schedule(tmp_path, shift):
+    FlowMatchEulerDiscreteScheduler(shift=shift).save_pretrained(tmp_path / "scheduler")
+    shutil.copy(tiny.FILES["mmdit"], tmp_path)
+    oracle = FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path, subfolder="scheduler")
+    oracle.set_timesteps(8)
+    assert difference(levels(Sampling(steps=8, schedule="diffusers"), own_shift(tmp_path)), oracle.sigmas) <= 1e-6
 
 
 @pytest.mark.parametrize(

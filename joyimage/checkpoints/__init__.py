@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .conversion import Written, convert
-    from .folders import Model, Source, base_size, find_parts, open_model
+    from .folders import Model, Source, base_size, find_parts, open_model, own_shift
     from .load import load_encoder, load_mmdit, load_vae
     from .report import PartReport, Report, inspect
 
@@ -29,10 +29,11 @@ __all__ = [
     "load_mmdit",
     "load_vae",
     "open_model",
+    "own_shift",
 ]
 _MODULES = {
     "conversion": ("Written", "convert"),
-    "folders": ("Model", "Source", "base_size", "find_parts", "open_model"),
+    "folders": ("Model", "Source", "base_size", "find_parts", "open_model", "own_shift"),
     "load": ("load_encoder", "load_mmdit", "load_vae"),
     "report": ("PartReport", "Report", "inspect"),
 }

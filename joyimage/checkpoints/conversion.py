@@ -21,11 +21,12 @@ from tqdm import tqdm
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, JoyImageError
 from ..quantisation.recipes import SAME, SAME_GGUF, Conversion, Recipe, conversion, restored
+from ..settings import NATIVE_SHIFT
 from .companions import METADATA
 from .configs import QUANTISED_DTYPE, config_of
 from .empty import empty_encoder
 from .files import existing
-from .folders import BASE_SIZE_KEY, Source, open_component, open_found
+from .folders import BASE_SIZE_KEY, SHIFT_KEY, Source, open_component, open_found, own_shift
 from .qwen import released_config
 from .shapes import compare, expected_shapes
 from .vae_keys import original_to_diffusers
@@ -167,6 +168,8 @@ class Contents:
         """The source's own, with what layers are quantised as, where ComfyUI looks for it, and the configuration."""
         own = self.source.weights.metadata
         added = {BASE_SIZE_KEY: own[BASE_SIZE_KEY]} if BASE_SIZE_KEY in own else {}
+        if self.source.component == "mmdit" and (shift := own_shift(self.source)) != NATIVE_SHIFT:
+            added[SHIFT_KEY] = str(shift)  # the file may leave the folder whose scheduler says it
         if config:
             added["config"] = json.dumps(config)
         if self.file_type == "gguf":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
-from ..settings import BASE_SIZES, NATIVE_BASE_SIZE
+from ..settings import BASE_SIZES, NATIVE_BASE_SIZE, NATIVE_SHIFT, check_shift
 from .files import existing, open_weights, read_json, refusing, weight_units
 from .namings import COMPONENTS, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 KERNELS = {"img_in.weight": (1, 2, 2), "model.visual.patch_embed.proj.weight": (2, 16, 16)}
 # In a file's header: the base size of a model that was trained for another one than the published models.
 BASE_SIZE_KEY = "joyimage.base_size"
+SHIFT_KEY = "joyimage.shift"  # and the shift of one with another schedule
+SCHEDULER = "scheduler_config.json"  # what says the shift in a folder of Diffusers
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets
 
 
@@ -148,6 +150,29 @@ def base_size(source: str | Path | Source, component: str) -> int:
     return int(found)
 
 
+def own_shift(source: str | Path | Source) -> float:
+    """The shift of an MMDiT's schedule: from its file's header, else from Diffusers' scheduler beside it, else 1.5.
+
+    Raises `CheckpointError` for one that is not a positive number; other errors as for `open_component`.
+    """
+    source = opened(source, "mmdit")
+    places = _places(source.weights.files[0].parent, "scheduler")
+    file = next((found for place in places if (found := place / SCHEDULER).is_file()), None)
+    where, shift = source.path, source.weights.metadata.get(SHIFT_KEY)
+    try:
+        if shift is not None:
+            shift = float(shift)
+        elif file is not None:
+            where, shift = file, read_json(file).get("shift")
+        shift = NATIVE_SHIFT if shift is None else shift
+        check_shift(shift)
+    except CheckpointError:
+        raise
+    except (JoyImageError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{where}: says of the schedule what cannot be used: {error}") from None
+    return float(shift)
+
+
 def sources(path: Path, weights: Weights) -> list[Source]:
     """The components in an opened file. Raises `CheckpointError` for one in a format that is not supported."""
     return [_source(Found(path, weights, match)) for match in _matches(path, weights)]
@@ -255,8 +280,12 @@ def all_units(path: Path) -> list[Path]:
 def find_tokenizer(encoder: Path) -> Path | None:
     """The folder with the tokenizer of an encoder: its own, or `tokenizer` or `processor` in it or beside it."""
     folder = encoder if encoder.is_dir() else encoder.parent
-    places = (base / name for base in (folder, folder.parent) for name in ("tokenizer", "processor"))
-    return next(filter(is_tokenizer, (folder, *places)), None)
+    return next(filter(is_tokenizer, (folder, *_places(folder, "tokenizer", "processor"))), None)
+
+
+def _places(folder: Path, *names: str) -> Iterator[Path]:
+    """Where a part's companions may lie: in its folder, or beside that."""
+    return (base / name for base in (folder, folder.parent) for name in names)
 
 
 @refusing

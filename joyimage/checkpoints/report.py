@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import CheckpointError
 from .configs import config_of, own_dtype
 from .files import Weights, existing, open_weights
-from .folders import Source, all_units, find_tokenizer, is_tokenizer, sources
+from .folders import Source, all_units, find_tokenizer, is_tokenizer, own_shift, sources
 from .namings import COMPONENTS, describe
 from .shapes import SHAPES, Difference, compare
 
@@ -153,6 +153,8 @@ def _part(source: Source) -> PartReport:
         config = config_of(source)
         own_dtype(source)
         sizes = {label: _attribute(config, path) for label, path in SIZES[match.component].items()}
+        if match.component == "mmdit":
+            sizes["shift"] = own_shift(source)
         difference = compare(SHAPES[match.component](config), source)
         problem = str(difference)
         if match.component == "encoder" and not (config.head or config.tied):

@@ -28,6 +28,7 @@ def run_edit(options) -> None:
     edits = max(len(instructions), len(names))
     outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = _load(options)
+    parameters = _with_own_shift(parameters, model.shift)
     started = time.perf_counter()
     results = model.edit(
         pictures,
@@ -46,6 +47,7 @@ def run_generate(options) -> None:
     _check_prompts([[]] * len(options.prompt), options.prompt)
     outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
+    parameters = _with_own_shift(parameters, model.shift)
     started = time.perf_counter()
     results = model.generate(
         options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
@@ -216,6 +218,11 @@ def _checked(options) -> dict:
 
         check_size(options.size)
     return parameters
+
+
+def _with_own_shift(parameters: dict, shift: float) -> dict:
+    """With the model's shift where none was given, so that a picture tells what it was made with."""
+    return parameters | {"shift": shift} if parameters["shift"] is None else parameters
 
 
 def _check_prompts(pictures: list, prompts: list[str]) -> None:

@@ -132,9 +132,8 @@ def _sampling_options() -> argparse.ArgumentParser:
 def _add_setting(parser: argparse.ArgumentParser, settings: type[Settings], name: str, *short: str) -> None:
     """An option for a setting: its name, default and help."""
     default = getattr(settings, name)
-    parser.add_argument(
-        *short, f"--{name.replace('_', '-')}", type=type(default), default=default, help=settings.help(name)
-    )
+    kind = float if default is None else type(default)
+    parser.add_argument(*short, f"--{name.replace('_', '-')}", type=kind, default=default, help=settings.help(name))
 
 
 def _add_edit(commands, parents) -> None:

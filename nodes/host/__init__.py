@@ -5,7 +5,7 @@ Only this folder knows the host's model classes, and only here do nodes touch te
 
 from .encoder import ENCODER, load_encoder
 from .lora import add_lora
-from .model import WEIGHT_DTYPES, load_mmdit
+from .model import WEIGHT_DTYPES, load_mmdit, own_shift
 from .sampling import guider, sample, schedule
 from .vae import load_vae
 
@@ -17,6 +17,7 @@ __all__ = [
     "load_encoder",
     "load_mmdit",
     "load_vae",
+    "own_shift",
     "sample",
     "schedule",
 ]

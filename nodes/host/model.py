@@ -22,7 +22,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...joyimage import tiny
+from ...joyimage import checkpoints, tiny
 from ...joyimage.checkpoints.configs import config_of
 from ...joyimage.checkpoints.empty import empty_mmdit
 from ...joyimage.checkpoints.folders import Source, open_component
@@ -36,6 +36,7 @@ from ...joyimage.operations import Operations
 from ...joyimage.quantisation import layers
 from ...joyimage.quantisation.formats import Format
 from ...joyimage.quantisation.tensor import QuantizedTensor, dense
+from ...joyimage.settings import NATIVE_SHIFT
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -124,7 +125,7 @@ class TinyLatent(Wan21):
 class ModelConfig(comfy.supported_models_base.BASE):
     """What the host wants to know of the model."""
 
-    sampling_settings = {"shift": 1.5, "multiplier": 1000}
+    sampling_settings = {"shift": NATIVE_SHIFT, "multiplier": 1000}
     latent_format: type[LatentFormat] | LatentFormat = Wan21  # the host makes one of it
     quant_config: dict[str, Any] | None = None
     # The tensors alive at once in the published size make 1.28: 882 MB for 1024x1024 pixels with one reference and 1100
@@ -195,6 +196,8 @@ def load_mmdit(
     settings = model_config(config, state, WEIGHT_DTYPES[weight_dtype], device)
     if path is None:
         settings.latent_format = TinyLatent()
+    else:
+        settings.sampling_settings = ModelConfig.sampling_settings | {"shift": checkpoints.own_shift(path)}
     model = JoyImageModel(settings)
     patchers = comfy.model_patcher
     patcher_class = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher
@@ -205,6 +208,11 @@ def load_mmdit(
     # How the host makes another of it: for torch.compile, LoRA hooks and further GPUs.
     patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype, theta))
     return patcher
+
+
+def own_shift(model: comfy.model_patcher.ModelPatcher) -> float:
+    """The shift of a MODEL's schedule as its files say it, whatever nodes such as ModelSamplingSD3 have put on it."""
+    return model.model.model_config.sampling_settings.get("shift", NATIVE_SHIFT)
 
 
 def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
