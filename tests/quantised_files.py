@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 import torch
-from comfy_kitchen.tensor import TensorCoreMXFP8Layout, TensorCoreNVFP4Layout, TensorWiseINT8Layout
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +20,11 @@ State = dict[str, Tensor]
 Names = Collection[str]
 Quantise = Callable[[str, Tensor], State]  # a weight by its name -> the tensors that stand for it
 FP8 = torch.float8_e4m3fn
+
+
+def kitchen(layout: str) -> Any:
+    """comfy-kitchen's class of this name; a test is skipped without the package, which wants a newer torch."""
+    return getattr(pytest.importorskip("comfy_kitchen.tensor"), layout)
 
 
 def layer(name: str) -> str:
@@ -151,7 +157,7 @@ def int8_convrot(path: Path, state: State, chosen: Names) -> Path:
         group = next((size for size in (256, 64, 16) if tensor.ndim == 2 and tensor.shape[1] % size == 0), 0)
         if not group:
             return {name: tensor.to(torch.bfloat16)}
-        data, params = TensorWiseINT8Layout.quantize(
+        data, params = kitchen("TensorWiseINT8Layout").quantize(
             tensor.float(), per_channel=True, convrot=True, convrot_groupsize=group
         )
         config = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": group}
@@ -166,18 +172,19 @@ def int8_convrot(path: Path, state: State, chosen: Names) -> Path:
 
 def mxfp8(path: Path, state: State, chosen: Names) -> Path:
     """comfy-kitchen's, of matrices: an exponent for each 32 columns, in tensor cores' order, odd sizes filled up."""
-    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "mxfp8", TensorCoreMXFP8Layout))
+    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "mxfp8", "TensorCoreMXFP8Layout"))
 
 
 def nvfp4(path: Path, state: State, chosen: Names) -> Path:
     """The same with two numbers in a byte, scales of 16 columns each and one for all."""
-    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "nvfp4", TensorCoreNVFP4Layout))
+    return write(path, state, chosen, lambda name, tensor: by_kitchen(name, tensor, "nvfp4", "TensorCoreNVFP4Layout"))
 
 
-def by_kitchen(name: str, tensor: Tensor, form: str, layout: type) -> State:
+def by_kitchen(name: str, tensor: Tensor, form: str, layout: str) -> State:
     if tensor.ndim != 2:
         return {name: tensor.to(torch.bfloat16)}
-    stored = layout.state_dict_tensors(*layout.quantize(tensor.float()))
+    made = kitchen(layout)
+    stored = made.state_dict_tensors(*made.quantize(tensor.float()))
     note = {f"{layer(name)}.comfy_quant": json_tensor({"format": form})}
     return {f"{name}{suffix}": value for suffix, value in stored.items()} | note
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy_kitchen.tensor import TensorCoreMXFP8Layout, TensorCoreNVFP4Layout
-from quantised_files import json_tensor, mxfp8, nvfp4
+from quantised_files import json_tensor, kitchen, mxfp8, nvfp4
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from joyimage.quantisation import layers
 from joyimage.quantisation.formats import FORMATS, QUANTISED, Scale, why_kept
 from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, stored_tensor, swizzled, unswizzled
 
-LAYOUTS = {"mxfp8": (mxfp8, TensorCoreMXFP8Layout), "nvfp4": (nvfp4, TensorCoreNVFP4Layout)}
+LAYOUTS = {"mxfp8": (mxfp8, "TensorCoreMXFP8Layout"), "nvfp4": (nvfp4, "TensorCoreNVFP4Layout")}
 ODD = MMDiTConfig(96, 2, 2, text_dim=48, mlp_size=200, rope_dims=(8, 20, 20))  # 200 is no multiple of 16
 
 
@@ -123,7 +122,7 @@ def velocity(model: MMDiT) -> Tensor:
 @pytest.mark.parametrize("form", LAYOUTS)
 def test_a_file_gives_what_comfy_kitchen_makes_of_it(network, tmp_path, form):
     """To the bit, weights and velocity, where both sides of some matrices are filled up."""
-    save, layout = LAYOUTS[form]
+    save, layout = LAYOUTS[form][0], kitchen(LAYOUTS[form][1])
     path = save(tmp_path / "a", network.state_dict(), matrices(network))
     loaded, reference = load_mmdit(path, dtype=torch.float32), load_mmdit(path, dtype=torch.float32)
     assert loaded.config == ODD

@@ -16,9 +16,8 @@ import psutil
 import pytest
 import tiny_qwen
 import torch
-from comfy_kitchen.tensor import TensorWiseINT8Layout
 from PIL import Image
-from quantised_files import FORMATS, gguf_of, int8_convrot, json_tensor, write_gguf
+from quantised_files import FORMATS, gguf_of, int8_convrot, json_tensor, kitchen, write_gguf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
@@ -229,10 +228,11 @@ def finite_blocks(form: Format) -> np.ndarray:
 def test_int8_equals_comfy_kitchen(group):
     weight = draw(96, 512)
     options = {"convrot": True, "convrot_groupsize": group} if group else {}
-    data, params = TensorWiseINT8Layout.quantize(weight, per_channel=True, **options)
+    layout = kitchen("TensorWiseINT8Layout")
+    data, params = layout.quantize(weight, per_channel=True, **options)
     form = replace(STORED["int8_convrot" if group else "int8"], scales=(Scale(rows=1),), rotation=group)
     packed = QuantizedTensor(data.view(torch.uint8), (params.scale,), form, (96, 512))
-    reference = TensorWiseINT8Layout.dequantize(data, params)
+    reference = layout.dequantize(data, params)
     assert (packed.dense(torch.float32) - reference).abs().max() <= 1e-5
     layer, x = layers.Linear(512, 96, bias=False), draw(7, 512, seed=2)
     layer.pack(packed)

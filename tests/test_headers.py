@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_qwen
 import torch
+import transformers
 from quantised_files import FORMATS as QUANTISED_FILES
 from quantised_files import write_gguf
 from safetensors.torch import load_file, save_file
@@ -66,6 +67,9 @@ def test_shapes_of_the_vae_are_those_of_the_network(sizes):
 
 
 def qwen(entries: dict) -> Qwen3VLForConditionalGeneration:
+    if transformers.__version__.startswith("4."):  # which wants the rotary embedding under its former name
+        rope = {"rope_type": "default", "mrope_section": [4, 2, 2]}
+        entries = entries | {"text_config": entries["text_config"] | {"rope_scaling": rope}}
     with torch.device("meta"):
         return Qwen3VLForConditionalGeneration(Qwen3VLConfig(**json.loads(json.dumps(entries))))
 

@@ -18,7 +18,7 @@ from . import products
 from .formats import Format
 from .tensor import QuantizedTensor
 
-__all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "replace_layers"]
+__all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "put", "replace_layers"]
 
 
 class Quantisable(nn.Module):
@@ -95,4 +95,10 @@ def replace_layers(
         layer = make(operations, module)
         layer.weight = module.weight
         layer.bias = getattr(module, "bias", None)
-        model.set_submodule(name, layer.train(module.training))
+        put(model, name, layer.train(module.training))
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a layer into the place of this name; `nn.Module.set_submodule` came with torch 2.5."""
+    path, _, attribute = name.rpartition(".")
+    model.get_submodule(path).register_module(attribute, layer)

@@ -304,7 +304,7 @@ def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None
         layer = PackedLinear(old.in_features, old.out_features, old.bias is not None, **META)
         layer.pack(weight)
         layer.bias = old.bias
-        model.set_submodule(path, layer.eval())
+        layers.put(model, path, layer.eval())
 
 
 def read_tensors(source: Source) -> State:
