@@ -15,7 +15,7 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web types demo quick test check-model comfyui test-browser test-newest constraints bench fuzz tiny eval-tiny format clean
+.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix constraints bench fuzz tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -54,6 +54,11 @@ test-newest:
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade "$(TORCH)" --editable ".[test]"
 	$(NEWEST)/bin/pytest $(BOTH) --ignore=tests/comfy
+
+# Least and newest of Python, torch and transformers, one environment after the other; tools/matrix.py lists them. It takes
+# gigabytes of downloads and half an hour, and each `python3.N` from PATH.
+matrix:
+	$(PYTHON) -m tools.matrix $(ROWS)
 
 constraints:
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
