@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from uuid import uuid4
 
 from .errors import JoyImageError
@@ -21,6 +23,12 @@ except ImportError:  # Windows
     fcntl = None
 
 PREFIX, SUFFIX = ".joyimage-", ".part"
+# Seconds before each further try to replace a file on Windows, where whoever looks at it forbids that: scanners for
+# viruses do for a moment.
+PAUSES = (0.1, 0.4, 1.5)
+# What no file on Windows is called, with any suffix or none: devices, and names that it would cut or take apart.
+DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
 
 
 class Part:
@@ -48,13 +56,13 @@ class Part:
     def publish(self, names: Iterable[Path], replace: bool) -> Path:
         """Give the file a name and return it: the first, replacing what is there, or the first that is free.
 
-        Raises `OSError` if the system refuses, `JoyImageError` if no name is free.
+        Raises `OSError` if the system refuses, `JoyImageError` if no name is free or the file of that name is in use.
         """
         if fcntl is None:
             self._held.close()  # Windows renames no open file
         for name in names:
             if replace:
-                os.replace(self.path, name)
+                replace_file(self.path, name)
             elif not _move_to_new(self.path, name):
                 continue
             return name
@@ -65,6 +73,33 @@ class Part:
             self._held.close()
         self.path.unlink(missing_ok=True)
         self._held.close()
+
+
+def check_name(path: Path) -> None:
+    """Raise `JoyImageError` for a name that Windows takes for a device, or cuts or takes apart, if this is Windows."""
+    if fcntl is None and (refused := windows_refuses(PureWindowsPath(path))):
+        raise JoyImageError(f"{path}: Windows has no files or folders named {refused}; give another name")
+
+
+def windows_refuses(path: PureWindowsPath) -> str | None:
+    """The first part of a path that no file or folder on Windows can be called."""
+    parts = (part for part in path.parts if part not in (path.anchor, ".."))
+    return next((part for part in parts if DEVICES.fullmatch(part) or FORBIDDEN.search(part)), None)
+
+
+def replace_file(path: Path, name: Path) -> None:
+    """Rename a file over another. Raises `JoyImageError` where that one is in use, as Windows says of what is open."""
+    for pause in (*PAUSES, None) if fcntl is None else (None,):
+        try:
+            os.replace(path, name)
+            return
+        except PermissionError as error:
+            if pause is None:
+                raise JoyImageError(
+                    f"{name}: cannot be replaced ({error.strerror or error}): it may be open in another program, or a "
+                    "model that is loaded; close that, or give another name"
+                ) from error
+            time.sleep(pause)
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -99,7 +134,11 @@ def _move_to_new(path: Path, name: Path) -> bool:
             name.open("xb").close()
         except FileExistsError:
             return False
-        os.replace(path, name)
+        try:
+            replace_file(path, name)
+        except BaseException:
+            name.unlink()  # it is empty, and of this call
+            raise
         return True
     path.unlink()
     return True

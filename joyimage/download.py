@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from .atomic import replace_file
 from .errors import CheckpointError, JoyImageError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Hub:
         if file.sha256 and _sha256(file.partial) != file.sha256:
             file.partial.unlink()
             raise JoyImageError(f"{file.place}: was damaged on its way and is removed; run the same command again")
-        os.replace(file.partial, file.place)
+        replace_file(file.partial, file.place)
 
     def _stream(self, file: RemoteFile) -> None:
         """Add to the part until it is whole, as long as each try brings something."""

@@ -29,6 +29,11 @@ def usable_device(device: torch.device | str | None) -> torch.device:
         raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise JoyImageError("torch finds no CUDA GPU; use the device cpu, or install torch for this machine's GPU")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from torch that was built without it
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise JoyImageError(f"the device {device} cannot be used here ({why}); use cpu, cuda, cuda:1 …") from None
     return device
 
 

@@ -102,7 +102,8 @@ def levels(settings: Sampling, own_shift: float = NATIVE_SHIFT) -> Tensor:
 
 def _falling(values: Sequence[float] | Tensor, name: str = "sigmas") -> Tensor:
     """Noise levels as float32 on the CPU, which must fall strictly before they are rounded and after."""
-    values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
+    values = values.cpu() if isinstance(values, Tensor) else values  # first: not every device has float64
+    values = torch.as_tensor(values, dtype=torch.float64)
     if values.ndim != 1:
         raise JoyImageError(f"{name}: {values.tolist()} is not a list of falling levels; give at least one above 0")
     check_falling(values.tolist(), name)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..atomic import check_name
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, JoyImageError
 from ..quantisation.recipes import SAME, SAME_GGUF, Conversion, Recipe, conversion, restored
@@ -105,13 +106,15 @@ def convert(
         beside = layout == "diffusers" and not single
         written.append(contents.write(target, None if beside else needed_config(contents.source), progress))
         if beside:
-            (target.parent / "config.json").write_text(json.dumps(full_config(contents.source), indent=2) + "\n")
+            text = json.dumps(full_config(contents.source), indent=2)
+            (target.parent / "config.json").write_text(f"{text}\n", encoding="utf-8")
     if not single:
         _copy_companions(path, tokenizer, output, layout)
     return written
 
 
 def _checked_target(target: Path, contents: Contents) -> Path:
+    check_name(target)
     if target.suffix != f".{contents.file_type}":
         kept = " (a VAE is not quantised)" if contents.source.component == "vae" else ""
         raise JoyImageError(f"{target}: the output is a {contents.file_type} file{kept}; name it .{contents.file_type}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import signal
 import sys
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ended by SIGTERM.
     """
     if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold bytes that are no UTF-8
+        codecs.register_error("joyimage", _escaped)
+        sys.stdout.reconfigure(errors="joyimage")
     options = build_parser().parse_args(argv)
     warnings.showwarning = _note
     try:
@@ -40,6 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last resort of a program: one line for people, the traceback with --debug
         message = f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
         return _report(error, message, FAILED, options.debug)
+
+
+def _escaped(error: UnicodeError) -> tuple[bytes, int]:
+    """What the output's encoding lacks: bytes of a file's name as they are, all else as \\u2192.
+
+    Elsewhere than on a terminal Windows writes its code page, in which there is hardly any of what models answer.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    ours = (bytes([ord(sign) & 0xFF]) if "\udc80" <= sign <= "\udcff" else None for sign in signs)
+    shown = (own or sign.encode("ascii", "backslashreplace") for own, sign in zip(ours, signs, strict=True))
+    return b"".join(shown), error.end
 
 
 class Terminated(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -90,11 +91,16 @@ def run_rewrite(options) -> None:
 
 
 def run_inspect(options) -> None:
-    reports = [_inspected(path) for path in options.path]
+    reports = [_inspected(path) for given in options.path for path in _expanded(given)]
     if options.json:
         print(json.dumps([report for report, _ in reports], indent=2))
     else:
         print("\n\n".join(text for _, text in reports))
+
+
+def _expanded(path: str) -> list[str]:
+    """The files that a pattern names: shells on Windows leave it as it is."""
+    return [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 
 
 def _inspected(path: str) -> tuple[dict, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..atomic import check_name
 from ..errors import JoyImageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Names:
 
     @classmethod
     def of(cls, output: Path | None, stem: str, count: int) -> Names:
+        check_name(output or Path())
         if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
             raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
         if output is not None and output.suffix and not output.is_dir():
