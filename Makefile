@@ -4,8 +4,12 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
+# Not what compares with Diffusers, which does not import beside it.
 OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py \
-	tests/test_precision.py tests/test_download.py
+	tests/test_precision.py tests/test_download.py tests/test_headers.py tests/test_shift.py tests/test_transformers.py \
+	tests/test_tiny_model.py::test_the_demo tests/test_tiny_model.py::test_they_load_as_any_files_do \
+	tests/test_tiny_model.py::test_converted_they_make_the_same_picture \
+	tests/test_cli.py::test_edit_saves_a_png_with_its_parameters tests/test_cli.py::test_generate_ask_and_rewrite
 NEWEST := .venv-newest
 BOTH := -n 2 --dist loadfile  # cores, one thread each; a file keeps its fixtures
 PIP := -m pip install --quiet --constraint constraints.txt

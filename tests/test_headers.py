@@ -69,7 +69,7 @@ def test_shapes_of_the_vae_are_those_of_the_network(sizes):
 def qwen(entries: dict) -> Qwen3VLForConditionalGeneration:
     if transformers.__version__.startswith("4."):  # which wants the rotary embedding under its former name
         rope = {"rope_type": "default", "mrope_section": [4, 2, 2]}
-        entries = entries | {"text_config": entries["text_config"] | {"rope_scaling": rope}}
+        entries = entries | {"text_config": entries.get("text_config", {}) | {"rope_scaling": rope}}
     with torch.device("meta"):
         return Qwen3VLForConditionalGeneration(Qwen3VLConfig(**json.loads(json.dumps(entries))))
 

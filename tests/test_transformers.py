@@ -1,0 +1,48 @@
+"""The bundled model on the transformers at hand, through all that calls it: nothing deprecated is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# In a process of its own: transformers says much of this only once. What others do on import is theirs.
+CODE = """
+import json, logging, warnings
+import torch, transformers.models.qwen3_vl.modeling_qwen3_vl
+from PIL import Image
+from joyimage import JoyImage, grounding
+from joyimage.demo import asset
+
+said = []
+
+class Keep(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+logging.getLogger("transformers").addHandler(Keep(logging.WARNING))
+for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+    warnings.simplefilter("error", category)
+
+model, picture = JoyImage.load("tiny", device="cpu"), Image.new("RGB", (64, 64), "teal")
+made = model.edit([picture, picture], "Remove it.", steps=2) + model.generate(["a cube", "a ball"], steps=1)
+greedy = model.ask(picture, "What is it?", max_new_tokens=4, temperature=0)
+drawn = [model.ask((), "What is it?", max_new_tokens=4, seed=3) for _ in range(2)]
+scene = asset("move.png")
+boxes = grounding.parse_boxes(model.ask(scene, grounding.locate_question("pink cylinder"), temperature=0), *scene.size)
+print(json.dumps({"sizes": [each.size for each in made], "greedy": greedy, "drawn": drawn, "boxes": boxes,
+                  "said": said}))
+"""
+
+
+@pytest.mark.slow
+def test_load_edit_ask_and_locate_call_nothing_deprecated():
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["sizes"] == [[64, 64]] * 3 and result["said"] == []
+    assert len(result["boxes"]) == 1
+    assert result["greedy"] and result["drawn"][0] == result["drawn"][1]
