@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
+
+ROOT = Path(__file__).parents[1]
 
 # In a process of its own: transformers says much of this only once. What others do on import is theirs.
 CODE = """
@@ -38,9 +41,29 @@ print(json.dumps({"sizes": [each.size for each in made], "greedy": greedy, "draw
 """
 
 
+# transformers asks the packages' metadata, once.
+OLD_TORCH = """
+import importlib.metadata, sys
+import torch
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "2.1.0" if name == "torch" else version(name)
+torch.__version__ = "2.1.0"
+from joyimage.cli import main
+sys.exit(main(["ask", "joyimage/assets/move.png", "What is it?"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(transformers.__version__.startswith("4."), reason="it works with every torch that we do")
+def test_a_torch_too_old_for_this_transformers_is_named():
+    done = subprocess.run([sys.executable, "-c", OLD_TORCH], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "does not work with torch 2.1.0: install a newer torch, or transformers 4.57" in done.stderr
+
+
 @pytest.mark.slow
 def test_load_edit_ask_and_locate_call_nothing_deprecated():
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["sizes"] == [[64, 64]] * 3 and result["said"] == []

@@ -37,7 +37,7 @@ class Row:
 
 
 ROWS = {
-    # 2.4 brought torch.nn.RMSNorm, and transformers 5 asks for it; 4.57 is the first transformers with Qwen3-VL.
+    # 2.4 brought torch.nn.RMSNorm. 4.57 is the first transformers with Qwen3-VL; later ones ask for torch 2.6.
     "least": Row("3.10", (
         "torch==2.4.0", "transformers==4.57.1", "huggingface-hub==0.34.0", "safetensors==0.4.3", "Pillow==10.1.0",
         "numpy==1.23.5", "einops==0.6.0", "tqdm==4.65.0", "--editable", ".", *TESTS,

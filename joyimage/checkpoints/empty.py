@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, JoyImageError
 from ..mmdit import MMDiT
 from ..quantisation import layers
 from ..vae import WanVAE
@@ -47,7 +47,7 @@ def empty_qwen(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3V
     """Qwen3-VL without weights: its parameters are on the meta device, its rotary frequencies are real.
 
     Without `head` the language head is taken out: its `model` is whole, but it cannot answer.
-    Raises `CheckpointError` for a configuration that transformers refuses.
+    Raises `CheckpointError` for a configuration that transformers refuses, `JoyImageError` for a torch that it refuses.
     """
     import transformers  # takes seconds, and only encoders need it
 
@@ -57,6 +57,11 @@ def empty_qwen(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3V
         parsed = transformers.Qwen3VLConfig(**_portable(config))
         with _ParametersOnMeta():
             model = transformers.Qwen3VLForConditionalGeneration(parsed)
+    except ImportError:  # what transformers' classes raise when made, where it does without torch
+        raise JoyImageError(
+            f"transformers {transformers.__version__} does not work with torch {torch.__version__}: install a newer "
+            "torch, or transformers 4.57"
+        ) from None
     except Exception as error:  # each transformers version has error types of its own for a bad configuration
         raise CheckpointError(f"config.json: transformers refuses it ({type(error).__name__}: {error})") from error
     for parameter in model.parameters():  # not `model.to(dtype)`: the rotary frequencies must stay float32
