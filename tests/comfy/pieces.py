@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from comfy_client import TINY, Graph, output
 from safetensors.torch import load_file
 
 from joyimage import JoyImage
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.images import load
+from tools.client import TINY, Graph, output
 
 STEPS = 1  # conditioning is under test, not the sampler
 PROMPT = "Remove the red cube."

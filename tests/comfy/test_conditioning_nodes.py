@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from comfy_client import Failed, Graph, Rejected, output
 from pieces import PROMPT, STEPS, edited, encode, latents, load_image, sampled
+
+from tools.client import Failed, Graph, Rejected, output
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy_client import RUN_SECONDS
 from pieces import NO_VNNI, int8_is_exact
 from torch import Tensor, nn
 
 from joyimage.checkpoints import convert, load_mmdit
 from joyimage.config import MMDiTConfig
 from joyimage.mmdit import MMDiT
+from tools.client import RUN_SECONDS
 
 BOUNDS = {
     "bf16": 1e-5,

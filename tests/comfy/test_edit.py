@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from comfy_client import TINY, Client, Failed, Graph, Rejected, output
 from PIL import Image
 
 from joyimage.demo import asset
+from tools.client import TINY, Client, Failed, Graph, Rejected, output
 
 SCENE = "edit_scene.png"
 SAVED = {"filename_prefix": "edit"}

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from comfy_client import Graph
 
 from joyimage.demo import asset
+from tools.client import Graph
 
 FOLDER = Path(__file__).parent / "graphs_0_1_0"
 NAMES = sorted(file.name.removesuffix(".api.json") for file in FOLDER.glob("*.api.json"))

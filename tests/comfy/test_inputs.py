@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfy_client import Graph, Rejected, output
 from pieces import BOX, encode, load_image
 
 from joyimage.settings import NATIVE_SHIFT, Answering, Sampling
+from tools.client import Graph, Rejected, output
 
 
 @pytest.mark.parametrize(

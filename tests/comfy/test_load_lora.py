@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy_client import TINY, Failed, Graph, Rejected, output
 from safetensors.torch import load_file, save_file
 from test_lora_families import FAMILIES, NAMINGS, tiny_modules, write
 
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
+from tools.client import TINY, Failed, Graph, Rejected, output
 
 PROMPT = "A yellow cone on plain slate ground."
 SIZE, STEPS = 64, 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from comfy_client import TINY, Graph, Rejected, output
 from PIL import Image
+
+from tools.client import TINY, Graph, Rejected, output
 
 # Old and new, of joyai_image_comfyui: node, input.
 LOADERS = {

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from comfy_client import TINY, Failed, Graph, Rejected, output
 from PIL import Image
 from safetensors.torch import save_file
 
 from joyimage import tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
+from tools.client import TINY, Failed, Graph, Rejected, output
 
 PROMPT, NEGATIVE = "make the cup blue", "blurry, of low quality"
 SIZE = 64

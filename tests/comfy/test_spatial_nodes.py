@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from comfy_client import Failed, Graph, Rejected, output
 from pieces import BOX, edited, encode, latents, load_image, sampled, shown_image, text_of
 
 from joyimage import spatial
+from tools.client import Failed, Graph, Rejected, output
 
 
 def move(graph: Graph, **inputs) -> list:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from comfy_client import Client, Graph, Run
 from PIL import Image
 
 from joyimage.grounding import box_from_json
+from tools.client import Client, Graph, Run
 from tools.tiny import examples, judge
 from tools.tiny.scenes import SIZE, Scenes
 from tools.workflows import load

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from comfy_client import Failed, Graph, Rejected
 from pieces import encoder, load_image, text_of
+
+from tools.client import Failed, Graph, Rejected
 
 QUESTION = "Is the red cube to the left or to the right of the blue cube?"
 

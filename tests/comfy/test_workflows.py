@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from comfy_client import TINY, Client, Graph, Run
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,6 +18,7 @@ from joyimage.demo import asset
 from joyimage.grounding import box_from_json, box_to_json, locate_question, parse_boxes
 from joyimage.images import load as load_picture
 from joyimage.images import to_pil
+from tools.client import TINY, Client, Graph, Run
 from tools.workflows import FOLDER, SUBGRAPHS, apps, load
 from tools.workflows.blueprints import BLUEPRINTS, wrap
 from tools.workflows.build import build

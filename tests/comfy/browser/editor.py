@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_client import Client
+from tools.client import Client
 
 LOAD = 60_000  # milliseconds, for the page
 OPENING = 1000  # milliseconds in which the page restores or makes its first workflow

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfy_client import TINY
 from conftest import PICTURE, SCENE
 from editor import Editor
+
+from tools.client import TINY
 
 FRAME, STAGE, BODY = ".joyimage-box .joyimage-frame", ".joyimage-box", ".joyimage-box .joyimage-body"
 NODE = "JoyImageMoveObject"

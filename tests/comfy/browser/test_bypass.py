@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfy_client import TINY, Graph, Rejected
 
+from tools.client import TINY, Graph, Rejected
 from tools.workflows import load
 from tools.workflows.parts import LOADERS
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from comfy_client import TINY
 from conftest import SCENE
 from editor import Editor
 
+from tools.client import TINY
 from tools.workflows import load
 from tools.workflows.graphs import WORKFLOWS
 from tools.workflows.parts import LOADERS

@@ -70,12 +70,12 @@ class Run:
 
 
 class Client:
-    """Talks to one server over HTTP and a websocket, as a browser does."""
+    """Talks to one server over HTTP and a websocket, as a browser does. `process` is the server's id."""
 
-    def __init__(self, port: int, base: Path, log: Path):
+    def __init__(self, port: int, base: Path, log: Path, process: int):
         import websocket  # comes with comfy-cli
 
-        self.address, self.base, self.log = f"127.0.0.1:{port}", base, log
+        self.address, self.base, self.log, self.process = f"127.0.0.1:{port}", base, log, process
         self.id = uuid.uuid4().hex
         self.socket = websocket.create_connection(f"ws://{self.address}/ws?clientId={self.id}", timeout=RUN_SECONDS)
         self.socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -104,7 +104,10 @@ class Client:
 
     def run(self, graph: Graph, on_progress=None) -> Run:
         """Post a prompt and wait for its end. `on_progress(node, value)` is called as the server reports."""
-        run = self.submit(graph)
+        return self.wait(self.submit(graph), on_progress)
+
+    def wait(self, run: Run, on_progress=None) -> Run:
+        """Wait for the end of a prompt, the first of those that this client has queued. Raises `Failed`."""
         while not self._handle(run, self.socket.recv(), on_progress):
             pass
         run.outputs = self.get(f"/history/{run.prompt_id}")[run.prompt_id]["outputs"]
