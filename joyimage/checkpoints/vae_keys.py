@@ -9,6 +9,7 @@ itself, so that strict loading reports it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ FIXED_MODULES = {
     "decoder.head.0": "decoder.norm_out",
     "decoder.head.2": "decoder.conv_out",
 }
+IMAGE_LAYER = re.compile(r"\.(resample|to_qkv|proj)\.")  # what works on frames one by one, and so has kernels of 2-D
 # inside a residual block; what attention and resampling hold has the same names in both
 BLOCK_MODULES = {
     "residual.0": "norm1",
@@ -77,6 +79,12 @@ def image_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: _image_kernel(key, tensor) for key, tensor in state.items() if not is_temporal(key)}
 
 
+def video_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `image_kernels` in shapes: kernels whose last temporal slice is the image's and the others zeros,
+    norms with axes of length 1. The temporal resampling is left out."""
+    return {key: _video_kernel(key, tensor) for key, tensor in state.items()}
+
+
 def image_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes of what `image_kernels` makes of weights of these shapes."""
     return {key: _image_shape(key, shape) for key, shape in shapes.items() if not is_temporal(key)}
@@ -95,6 +103,17 @@ def _image_kernel(key: str, tensor: Tensor) -> Tensor:
     if tensor.ndim == 5:
         tensor = tensor[:, :, -1]
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _video_kernel(key: str, tensor: Tensor) -> Tensor:
+    import torch
+
+    if key.endswith(".gamma"):
+        return tensor.view(-1, *[1] * (2 if ".norm." in key else 3))  # (C, 1, 1) in attention, else (C, 1, 1, 1)
+    if tensor.ndim != 4 or IMAGE_LAYER.search(key):
+        return tensor
+    earlier = tensor.new_zeros(*tensor.shape[:2], tensor.shape[-1] - 1, *tensor.shape[2:])  # as long as it is wide
+    return torch.cat([earlier, tensor.unsqueeze(2)], dim=2)  # (out, in, frames, h, w)
 
 
 def _image_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -43,10 +43,14 @@ class Quantisable(nn.Module):
 
     @property
     def packed(self) -> QuantizedTensor | None:
-        if self._quantised is None or self.weight.dtype != torch.uint8:  # a host may put a plain weight in its place
+        return self.packed_from(self.weight) if self.weight.dtype == torch.uint8 else None
+
+    def packed_from(self, data: Tensor) -> QuantizedTensor | None:
+        """The weight that these bytes are, also while a host has a plain one in its place; None if none was packed."""
+        if self._quantised is None:
             return None
         scales = tuple(scale for scale in (self.weight_scale, self.weight_scale_2) if scale is not None)
-        return QuantizedTensor(self.weight, scales, *self._quantised)
+        return QuantizedTensor(data, scales, *self._quantised)
 
 
 class Linear(Quantisable, nn.Linear):

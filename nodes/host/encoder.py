@@ -18,7 +18,7 @@ from ...joyimage import checkpoints, tiny
 from ...joyimage.checkpoints.folders import find_tokenizer, open_component
 from ...joyimage.encoder import Encoder
 from ...joyimage.quantisation.layers import Embedding, Linear, replace_layers
-from .model import META, keep_packed
+from .weights import META, keep_packed
 
 ENCODER = io.Custom("JOYIMAGE_ENCODER")  # the socket of a `ManagedEncoder`
 

@@ -1,4 +1,4 @@
-"""The MMDiT as ComfyUI's MODEL: its weights read as the host reads them, quantised layers in the host's terms."""
+"""The MMDiT as ComfyUI's MODEL: called, patched, hooked and saved as the host does with its own."""
 
 from __future__ import annotations
 
@@ -12,31 +12,21 @@ import comfy.conds
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
-import comfy.quant_ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
 from comfy.latent_formats import LatentFormat, Wan21
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...joyimage import checkpoints, tiny
-from ...joyimage.checkpoints.configs import config_of
-from ...joyimage.checkpoints.empty import empty_mmdit
-from ...joyimage.checkpoints.folders import Source, open_component
-from ...joyimage.checkpoints.load import check_fits, fill
-from ...joyimage.checkpoints.namings import detect
-from ...joyimage.checkpoints.shapes import mmdit_shapes
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
 from ...joyimage.mmdit import MMDiT
 from ...joyimage.operations import Operations
-from ...joyimage.quantisation import layers
-from ...joyimage.quantisation.formats import Format
-from ...joyimage.quantisation.tensor import QuantizedTensor, dense
 from ...joyimage.settings import NATIVE_SHIFT
+from .weights import State, keep_packed, packed_tensors, read_mmdit, unpacked_when_saved
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -45,8 +35,6 @@ WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
     "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8": True},
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
-State = dict[str, Tensor]
-META = {"device": "meta"}
 
 
 class HostMMDiT(MMDiT):
@@ -57,6 +45,10 @@ class HostMMDiT(MMDiT):
     ):
         super().__init__(MMDiTConfig(**sizes), operations=operations, dtype=dtype, device=device)
         self.dtype = dtype
+
+    def to(self, *args, memory_format: torch.memory_format | None = None, **kwargs) -> HostMMDiT:
+        """Leaves out the `memory_format` of `--force-channels-last`: the one kernel has five axes, that layout four."""
+        return super().to(*args, **kwargs) if args or kwargs else self
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - the host names the inputs, ours call none by name
         self,
@@ -170,6 +162,10 @@ class JoyImageModel(comfy.model_base.BaseModel):
             raise CheckpointError(f"the weights do not fit: {error}") from error
         return self
 
+    def state_dict_for_saving(self, unet_state_dict: State, *others: State | None, **named: State | None) -> State:
+        state = unpacked_when_saved(self.diffusion_model, unet_state_dict)
+        return super().state_dict_for_saving(state, *others, **named)
+
 
 def check_latent(latent: Tensor, name: str, channels: int) -> None:
     """Raise `JoyImageError` unless a latent is one of images with the model's number of channels."""
@@ -204,6 +200,8 @@ def load_mmdit(
     patcher = patcher_class(model, load_device=device, offload_device=offload)
     keep_packed(model.diffusion_model, packed)
     model.to(offload)
+    kept = model.diffusion_model.state_dict()
+    state = {name: tensor.to(kept[name].dtype) for name, tensor in state.items()} if packed else state
     model.load_model_weights(state | packed_tensors(packed), assign=patcher.is_dynamic())
     # How the host makes another of it: for torch.compile, LoRA hooks and further GPUs.
     patcher.cached_patcher_init = (load_mmdit, (path, weight_dtype, theta))
@@ -213,112 +211,6 @@ def load_mmdit(
 def own_shift(model: comfy.model_patcher.ModelPatcher) -> float:
     """The shift of a MODEL's schedule as its files say it, whatever nodes such as ModelSamplingSD3 have put on it."""
     return model.model.model_config.sampling_settings.get("shift", NATIVE_SHIFT)
-
-
-def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
-    """The MMDiT's sizes, its weights under our names with what the host keeps beside quantised ones, and apart from
-    them the quantised ones that the host has no kernels for."""
-    if path is None:
-        network = tiny.mmdit()
-        return network.config, network.state_dict(), {}
-    source = open_component(path, "mmdit")
-    if any(info.quantised and not host_has(info.format) for info in source.info.values()):
-        return load_packed(source)
-    state = read_tensors(source)
-    if not noted(source, state):
-        return load_packed(source)
-    names = next(match.names for match in detect(state) if match.component == "mmdit")
-    config = config_of(source)
-    if missing := sorted(mmdit_shapes(config).keys() - names.keys()):  # the host's quantised layers pass over
-        raise CheckpointError(f"{path}: {len(missing)} weights are missing: {', '.join(missing[:12])}")
-    return config, {ours: state[theirs] for ours, theirs in names.items()}, {}
-
-
-def noted(source: Source, state: State) -> bool:
-    """Whether each weight with scales has the note by which the host knows it; others' files have the scales alone."""
-    weights = (source.match.names[ours] for ours, info in source.info.items() if info.quantised and info.format.scales)
-    return all(f"{name.removesuffix('weight')}comfy_quant" in state for name in weights)
-
-
-def host_has(form: Format) -> bool:
-    """Whether this version of the host has kernels for a quantised format."""
-    return form.comfy in comfy.quant_ops.QUANT_ALGOS
-
-
-def load_packed(source: Source) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
-    """A file in blocks, as `read_mmdit`: matrices as they are, the rest in the dtype that they are computed in."""
-    source = check_fits(source)
-    network = fill(empty_mmdit(source, torch.bfloat16, layers), source, None)
-    packed = {
-        f"{name}.weight": module.packed
-        for name, module in network.named_modules()
-        if isinstance(module, layers.Quantisable) and module.packed
-    }
-    return network.config, {k: v for k, v in network.state_dict().items() if k not in packed_tensors(packed)}, packed
-
-
-def packed_tensors(packed: Mapping[str, QuantizedTensor]) -> State:
-    """What these weights are in a state dict."""
-    state = {name: weight.data for name, weight in packed.items()}
-    for name, weight in packed.items():
-        kinds = zip(("_scale", "_scale_2"), weight.scales, strict=False)
-        state |= {f"{name}{suffix}": scale for suffix, scale in kinds}
-    return state
-
-
-class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
-    """A quantised layer in the host's terms: it may stay in main memory until it runs, and take a LoRA's patches."""
-
-    comfy_cast_weights = True
-
-    def forward(self, input: Tensor) -> Tensor:
-        packed = self.packed
-        weight = self.weight.to(input) if packed is None else packed.to(input.device).dense(input.dtype)
-        for patch in self.weight_function:
-            weight = patch(weight)
-        bias = None if self.bias is None else self.bias.to(input)
-        for patch in self.bias_function if bias is not None else ():
-            bias = patch(bias)
-        return nn.functional.linear(input, weight, bias)
-
-    def convert_weight(self, weight: Tensor, **_) -> Tensor:
-        """What the host patches instead of the bytes."""
-        packed = self.packed
-        if packed is None or weight.dtype != torch.uint8:
-            return weight
-        return replace(packed, data=weight).dense(torch.bfloat16)
-
-    def set_weight(self, weight: Tensor, return_weight: bool = False, **_) -> Tensor | None:
-        if return_weight:
-            return weight
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        return None
-
-
-def keep_packed(model: nn.Module, packed: Mapping[str, QuantizedTensor]) -> None:
-    """Put layers for quantised weights into the places of the host's."""
-    linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name, weight in packed.items():
-        path = name.removesuffix(".weight")
-        old = linears[path]
-        layer = PackedLinear(old.in_features, old.out_features, old.bias is not None, **META)
-        layer.pack(weight)
-        layer.bias = old.bias
-        layers.put(model, path, layer.eval())
-
-
-def read_tensors(source: Source) -> State:
-    """The tensors under the file's names; safetensors as the host reads them, which it can then load piece by piece.
-
-    It knows no quantised weights in other files, so these become floating point.
-    """
-    if any(file.suffix not in (".safetensors", ".sft") for file in source.weights.files):
-        return {name: dense(stored) for name, stored in source.weights.items()}
-    state: State = {}
-    for file in source.weights.files:
-        tensors, metadata = comfy.utils.load_torch_file(str(file), return_metadata=True)
-        state |= comfy.utils.convert_old_quants(tensors, source.match.prefix, metadata)[0]
-    return state
 
 
 def model_config(config: MMDiTConfig, state: State, options: Mapping[str, Any], device: torch.device) -> ModelConfig:

@@ -191,6 +191,33 @@ def plain_processor(host) -> dict[str, float | list[str]]:
     }
 
 
+def saved_vae(host) -> float:
+    """What the host's own VAE decodes from the file that VAESave writes of ours, against ours."""
+    import comfy.sd
+    import torch
+
+    vae, latent = host.load_vae(None), draw(1, 16, 1, 4, 4)
+    its = comfy.sd.VAE(sd=vae.get_sd(), dtype=torch.float32)
+    return difference(its.decode(latent), vae.decode(latent))
+
+
+def saved_checkpoint(host) -> dict[str, float]:
+    """What CheckpointSave writes of MODEL and VAE, loaded again: the largest difference of a weight."""
+    import comfy.sd
+
+    model, vae = host.load_mmdit(None), host.load_vae(None)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "checkpoint.safetensors")
+        comfy.sd.save_checkpoint(str(file), model, vae=vae)
+        again = host.load_mmdit(file).model.diffusion_model, host.load_vae(file).first_stage_model
+        return {
+            name: max(difference(kept.get_parameter(key), tensor) for key, tensor in network.state_dict().items())
+            for name, kept, network in zip(
+                ("mmdit", "vae"), again, (model.model.diffusion_model, vae.first_stage_model), strict=True
+            )
+        }
+
+
 def older_comfyui(host) -> str | None:
     """What the pack says when it is loaded by an older ComfyUI."""
     import asyncio
@@ -205,7 +232,17 @@ def older_comfyui(host) -> str | None:
     return None
 
 
-PROBES = (forward, offloading, block_patches, compiled, single_file_encoder, plain_processor, older_comfyui)
+PROBES = (
+    forward,
+    offloading,
+    block_patches,
+    compiled,
+    single_file_encoder,
+    plain_processor,
+    saved_vae,
+    saved_checkpoint,
+    older_comfyui,
+)
 
 
 def main() -> None:
