@@ -10,6 +10,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..joyimage.checkpoints import inspect
+from ..joyimage.checkpoints.namings import SOURCES
 from ..joyimage.errors import CheckpointError, MissingFileError
 from ..joyimage.settings import check_theta
 from . import host
@@ -19,7 +20,6 @@ from .node import Node
 
 TINY = "tiny (bundled)"
 OWN_THETA = 0.0  # what the file says
-HUB = "https://huggingface.co"
 LORAS = "loras"  # the host's folder for them
 MODEL_FOLDERS = "diffusers"  # the host's place for models of several files
 # A model's folder holds one of these: a file in Diffusers' layout, the encoder's folder in the original one.
@@ -69,10 +69,9 @@ class Kind:
             raise type(error)(f"{error}\n\n{described(path) if path else ''}".rstrip()) from error
 
 
-EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"
-MMDIT = Kind("diffusion_models", f"{EDIT} or {HUB}/jdopensource/JoyAI-Image-Edit-Plus-ComfyUI (several images)")
-VAE = Kind("vae", EDIT)
-ENCODER = Kind("text_encoders", MMDIT.sources)
+MMDIT = Kind("diffusion_models", SOURCES["mmdit"])
+VAE = Kind("vae", SOURCES["vae"])
+ENCODER = Kind("text_encoders", SOURCES["encoder"])
 
 
 def described(path: Path) -> str:

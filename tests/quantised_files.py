@@ -55,12 +55,19 @@ def write(path: Path, state: State, chosen: Names, quantise: Quantise, extra=Non
     return path
 
 
-def bf16(path: Path, state: State, chosen: Names) -> Path:
-    return write(path, state, chosen, lambda name, tensor: {name: tensor.to(torch.bfloat16)})
+def plain(dtype: torch.dtype) -> Callable[[Path, State, Names], Path]:
+    """Every weight in one floating dtype."""
+    return lambda path, state, chosen: write(
+        path, {name: tensor.to(dtype) for name, tensor in state.items()}, state, lambda name, tensor: {name: tensor}
+    )
 
 
 def fp8_plain(path: Path, state: State, chosen: Names) -> Path:
     return write(path, state, chosen, lambda name, tensor: {name: tensor.to(FP8)})
+
+
+def fp8_e5m2(path: Path, state: State, chosen: Names) -> Path:
+    return write(path, state, chosen, lambda name, tensor: {name: tensor.to(torch.float8_e5m2)})
 
 
 def fp8_scale_weight(path: Path, state: State, chosen: Names) -> Path:
@@ -85,6 +92,17 @@ def fp8_comfy(path: Path, state: State, chosen: Names) -> Path:
             f"{layer(name)}.input_scale": torch.tensor(0.5),
             f"{layer(name)}.comfy_quant": json_tensor({"format": "float8_e4m3fn"}),
         }
+
+    return write(path, state, chosen, quantise)
+
+
+def fp8_noted(path: Path, state: State, chosen: Names) -> Path:
+    """The same with the values in their own dtype, and a scale without axes."""
+
+    def quantise(name: str, tensor: Tensor) -> State:
+        scale = tensor.float().abs().max() / 448
+        note = {f"{layer(name)}.comfy_quant": json_tensor({"format": "float8_e4m3fn"})}
+        return {name: over(tensor, scale).to(FP8), f"{layer(name)}.weight_scale": scale, **note}
 
     return write(path, state, chosen, quantise)
 
@@ -134,6 +152,17 @@ def fp8_rows(path: Path, state: State, chosen: Names) -> Path:
 
     layers = {layer(name): {"format": "float8_e4m3fn"} for name in chosen}
     return write(path, state, chosen, quantise, metadata={"_quantization_metadata": json.dumps({"layers": layers})})
+
+
+def int8_whole(path: Path, state: State, chosen: Names) -> Path:
+    """ComfyUI's `int8_tensorwise` with a scale for each matrix."""
+
+    def quantise(name: str, tensor: Tensor) -> State:
+        scale = tensor.float().abs().max() / 127
+        note = {f"{layer(name)}.comfy_quant": json_tensor({"format": "int8_tensorwise"})}
+        return {name: over(tensor, scale).round().to(torch.int8), f"{layer(name)}.weight_scale": scale, **note}
+
+    return write(path, state, chosen, quantise)
 
 
 def int8(path: Path, state: State, chosen: Names) -> Path:
@@ -223,23 +252,3 @@ def quantise_gguf(array: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndar
     if kind.name not in QUANTIZERS:
         return gguf.quantize(np.ascontiguousarray(array), kind)
     return QUANTIZERS[kind.name](torch.from_numpy(array).reshape(-1, 256)).numpy().reshape(len(array), -1)
-
-
-# name: how to write it, and the bound on the relative error of a forward against bfloat16
-FORMATS = {
-    "bf16": (bf16, 1e-6),
-    "fp8 plain": (fp8_plain, 3e-2),
-    "fp8 scale_weight": (fp8_scale_weight, 3e-2),
-    "fp8 comfy": (fp8_comfy, 3e-2),
-    "fp8 without a marker": (fp8_unmarked, 3e-2),
-    "fp8 without a note": (fp8_without_note, 3e-2),
-    "fp8 of squares": (fp8_squares, 3e-2),
-    "fp8 rows": (fp8_rows, 3e-2),
-    "int8": (int8, 3e-2),
-    "int8_convrot": (int8_convrot, 3e-2),
-    "mxfp8": (mxfp8, 3e-2),
-    "nvfp4": (nvfp4, 1.2e-1),
-    "Q8_0": (gguf_of("Q8_0"), 1e-2),
-    "Q6_K": (gguf_of("Q6_K"), 3e-2),
-    "Q4_K": (gguf_of("Q4_K"), 1e-1),
-}

@@ -1,4 +1,4 @@
-"""Every layout in every format: loads, stays quantised, and computes what the bfloat16 original does within bounds."""
+"""Quantised weights: parity with the packages that define the formats, where they lie in memory, what is refused."""
 
 from __future__ import annotations
 
@@ -6,197 +6,37 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import loadable
 import numpy as np
 import psutil
 import pytest
-import tiny_qwen
 import torch
-from PIL import Image
-from quantised_files import FORMATS, gguf_of, int8_convrot, json_tensor, kitchen, write_gguf
+from loadable import FORMATS, chosen, draw, velocity
+from quantised_files import gguf_of, int8_convrot, json_tensor, kitchen, write_gguf
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import Qwen3VLForConditionalGeneration
+from torch import Tensor
 
-from joyimage.checkpoints import inspect, load_encoder, load_mmdit, load_vae
+from joyimage.checkpoints import inspect, load_mmdit
 from joyimage.checkpoints.files import open_weights
-from joyimage.checkpoints.vae_keys import original_to_diffusers
-from joyimage.config import MMDiTConfig, WanVAEConfig
-from joyimage.encoder import Encoder
+from joyimage.config import MMDiTConfig
 from joyimage.errors import CheckpointError
 from joyimage.mmdit import MMDiT
 from joyimage.quantisation import layers
 from joyimage.quantisation.formats import FORMATS as STORED
-from joyimage.quantisation.formats import Format, Scale, why_kept
+from joyimage.quantisation.formats import Format, Scale
 from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, rotate
-from joyimage.vae import WanVAE
 
 State = dict[str, Tensor]
 MMDIT = MMDiTConfig(256, 2, 2, text_dim=256, mlp_size=256)
 
 
-def draw(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def error(value: Tensor, reference: Tensor) -> float:
-    return float((value - reference).norm() / reference.norm())
-
-
-def rounded(model: nn.Module) -> nn.Module:
-    """The weights as bfloat16 has them, computing in float32: what all formats are compared with."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.bfloat16().float()
-    return model.eval().requires_grad_(False)
-
-
-def chosen(part: str, state: State) -> list[str]:
-    """What writers quantise: all matrices but the sensitive ones. Of a VAE, which has no matrices, the kernels that are
-    not on the trunk: there errors of 2.6 % each in fp8 would add up beyond any bound."""
-    if part == "vae":
-        return [name for name in state if ".residual." in name and name.endswith(".weight")]
-    return [name for name in state if name.endswith(".weight") and not why_kept(part, name, tuple(state[name].shape))]
-
-
-def quantised_layers(model: nn.Module) -> int:
-    return sum(isinstance(m, layers.Quantisable) and m.packed is not None for m in model.modules())
-
-
-def saved(save, folder: Path, part: str, state: State, rename: Callable[[str], str]) -> Path:
-    renamed = {rename(name): tensor for name, tensor in state.items()}
-    return save(folder / "weights", renamed, {rename(name) for name in chosen(part, state)})
-
-
-# --- MMDiT ---
-
-
 @pytest.fixture(scope="module")
 def mmdit() -> MMDiT:
-    torch.manual_seed(0)
-    model = MMDiT(MMDIT)
-    for name, parameter in model.named_parameters():
-        nn.init.normal_(parameter, 1 if "norm" in name else 0, 0.1 if "norm" in name else 0.06)
-    return rounded(model)
-
-
-def velocity(model: MMDiT) -> Tensor:
-    return model(draw(1, 16, 1, 4, 6), torch.tensor([731.25]), draw(1, 5, 256), [draw(1, 16, 1, 4, 4, seed=2)])
-
-
-MMDIT_LAYOUTS = {
-    "diffusers": lambda name: name,
-    "original": lambda name: name.replace(".attn.", "."),
-    "comfy": lambda name: f"model.diffusion_model.{name}",
-}
-
-
-@pytest.mark.parametrize("layout", MMDIT_LAYOUTS)
-@pytest.mark.parametrize("form", FORMATS)
-def test_mmdit(mmdit, tmp_path, form, layout):
-    save, bound = FORMATS[form]
-    path = saved(save, tmp_path, "mmdit", mmdit.state_dict(), MMDIT_LAYOUTS[layout])
-    loaded = load_mmdit(path, dtype=torch.float32)
-    assert loaded.config == MMDIT
-    assert error(velocity(loaded), velocity(mmdit)) <= bound
-    assert quantised_layers(loaded) == (0 if form == "bf16" else len(chosen("mmdit", mmdit.state_dict())))
-    (part,) = inspect(path).parts
-    assert not part.problem and part.naming == ("diffusers" if layout == "comfy" else layout)
-    assert load_mmdit(path, compute_device="cuda").img_in.weight.dtype == torch.bfloat16
-
-
-# --- VAE ---
-
-
-@pytest.fixture(scope="module")
-def vae() -> WanVAE:
-    """Residual branches at a third of their strength beside the trunk, which random ones would drown."""
-    torch.manual_seed(0)
-    model = WanVAE(WanVAEConfig(base_dim=16, dim_mult=(1, 2), num_res_blocks=1))
-    for name, parameter in model.named_parameters():
-        if name.endswith(".residual.3.gamma"):
-            nn.init.constant_(parameter, 1 / 3)
-    return rounded(model)
-
-
-def video_state(vae: WanVAE) -> State:
-    """The published shapes: 3-D kernels whose last slice is the image's, and norms with axes."""
-    state = {}
-    for name, tensor in vae.state_dict().items():
-        if name.endswith(".gamma"):
-            state[name] = tensor.view(-1, *[1] * (2 if ".norm." in name else 3))
-        elif tensor.ndim == 4 and ".resample." not in name and ".to_qkv." not in name and ".proj." not in name:
-            frames = 3 if tensor.shape[-1] == 3 else 1
-            state[name] = torch.cat([torch.zeros_like(tensor[:, :, None])] * (frames - 1) + [tensor[:, :, None]], 2)
-        else:
-            state[name] = tensor
-    return state
-
-
-@pytest.mark.parametrize("layout", ["original", "diffusers"])
-@pytest.mark.parametrize("form", FORMATS)
-def test_vae(vae, tmp_path, form, layout):
-    save, bound = FORMATS[form]
-    state = video_state(vae)
-    names = original_to_diffusers(state) if layout == "diffusers" else {name: name for name in state}
-    loaded = load_vae(saved(save, tmp_path, "vae", state, names.__getitem__), dtype=torch.float32)
-    image, latent = draw(1, 3, 16, 16).clamp(-1, 1), draw(1, 16, 1, 4, 4) / 4
-    assert loaded.config == vae.config
-    assert error(loaded.encode(image), vae.encode(image)) <= bound
-    assert error(loaded.decode(latent), vae.decode(latent)) <= bound
-
-
-# --- encoder ---
-
-
-@pytest.fixture(scope="module")
-def tokens():
-    return tiny_qwen.tokenizer()
-
-
-@pytest.fixture(scope="module")
-def qwen(tokens) -> Qwen3VLForConditionalGeneration:
-    config = tiny_qwen.config(tokens, hidden_size=256, intermediate_size=256, head_dim=64, initializer_range=0.04)
-    config.text_config.rope_scaling["mrope_section"] = [8, 12, 12]  # that of the released sizes, for this head
-    config.vision_config.hidden_size, config.vision_config.num_heads = 64, 16
-    torch.manual_seed(0)
-    return rounded(Qwen3VLForConditionalGeneration(config))
-
-
-@pytest.fixture(scope="module")
-def tokenizer_folder(tokens, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tokens")
-    tokens.save_pretrained(folder)
-    return folder
-
-
-def contexts(encoder: Encoder) -> Tensor:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 288, 3), dtype=np.uint8))
-    return torch.cat(encoder.encode(["make the hat red", ""], [image]))
-
-
-ENCODER_LAYOUTS = {
-    "transformers": lambda name: name,
-    "without head": lambda name: name.removeprefix("model."),
-    "comfy": lambda name: name.replace("model.language_model.", "model.").replace("model.visual.", "visual."),
-}
-
-
-@pytest.mark.parametrize("layout", ENCODER_LAYOUTS)
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.slow
-def test_encoder(qwen, tokens, tokenizer_folder, tmp_path, form, layout):
-    save, bound = FORMATS[form]
-    state = {k: v for k, v in qwen.state_dict().items() if layout != "without head" or k != "lm_head.weight"}
-    path = saved(save, tmp_path, "encoder", state, ENCODER_LAYOUTS[layout])
-    loaded = load_encoder(path, tokenizer_folder, dtype=torch.float32)
-    assert error(contexts(loaded), contexts(Encoder(qwen, tokens))) <= bound
-    kept = quantised_layers(loaded.model)
-    assert kept == 0 if form == "bf16" else kept >= 4 * 7  # the decoder's; rows of the vision tower may be too short
-    assert hasattr(loaded.model, "lm_head") == (layout != "without head")
+    return loadable.mmdit()
 
 
 # --- parity with the packages that define the formats ---
@@ -236,7 +76,7 @@ def test_int8_equals_comfy_kitchen(group):
     assert (packed.dense(torch.float32) - reference).abs().max() <= 1e-5
     layer, x = layers.Linear(512, 96, bias=False), draw(7, 512, seed=2)
     layer.pack(packed)
-    assert error(layer(x), x @ reference.T) <= 1e-5
+    assert loadable.error([layer(x)], [x @ reference.T]) <= 1e-5
     embedding = layers.Embedding(96, 512)
     embedding.pack(packed)
     assert (embedding(torch.tensor([[3, 95], [0, 3]])) - reference[[3, 95, 0, 3]].view(2, 2, 512)).abs().max() <= 1e-5
@@ -261,42 +101,19 @@ def test_large_weights_are_made_floating_point_in_pieces(monkeypatch):
 def test_gguf_architecture_does_not_matter(mmdit, tmp_path, architecture):
     state = mmdit.state_dict()
     path = write_gguf(tmp_path / "a", state, chosen("mmdit", state), "Q8_0", architecture)
-    assert error(velocity(load_mmdit(path, dtype=torch.float32)), velocity(mmdit)) <= 1e-2
+    assert loadable.error(velocity(load_mmdit(path, dtype=torch.float32)), velocity(mmdit)) <= 1e-2
 
 
 def test_flattened_kernels_get_their_shape_back(mmdit, tmp_path):
     state = mmdit.state_dict()
     path = write_gguf(tmp_path / "a", state | {"img_in.weight": state["img_in.weight"].flatten(1)}, [], "F16")
-    assert error(velocity(load_mmdit(path, dtype=torch.float32)), velocity(mmdit)) <= 1e-3
-
-
-def test_quantised_shards_load(mmdit, tmp_path):
-    """The scales may be in another shard than their weights."""
-    state = mmdit.state_dict()
-    whole = load_file(int8_convrot(tmp_path / "whole", state, chosen("mmdit", state)))
-    shards: list[State] = [{}, {}]
-    for i, (name, tensor) in enumerate(sorted(whole.items())):
-        shards[i % 2][name] = tensor
-    folder = tmp_path / "model"
-    folder.mkdir()
-    weight_map = {name: f"{i}.safetensors" for i, shard in enumerate(shards) for name in shard}
-    for i, shard in enumerate(shards):
-        save_file(shard, folder / f"{i}.safetensors")
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    expected = load_mmdit(tmp_path / "whole", dtype=torch.float32)
-    assert torch.equal(velocity(load_mmdit(folder, dtype=torch.float32)), velocity(expected))
-
-
-def test_bf16_loads_exactly(mmdit, tmp_path):
-    path = FORMATS["bf16"][0](tmp_path / "a", mmdit.state_dict(), [])
-    state = load_mmdit(path).state_dict()
-    assert all(torch.equal(state[name].float(), tensor) for name, tensor in mmdit.state_dict().items())
+    assert loadable.error(velocity(load_mmdit(path, dtype=torch.float32)), velocity(mmdit)) <= 1e-3
 
 
 def test_quantised_weights_stay_where_they_lie(mmdit, tmp_path):
     state = mmdit.state_dict()
-    for form in ("fp8 plain", "int8", "Q4_K"):
-        path = FORMATS[form][0](tmp_path / "a", state, chosen("mmdit", state))
+    for form in ("fp8", "int8, rows", "Q4_K"):
+        path = FORMATS[form].write(tmp_path / "a", state, chosen("mmdit", state))
         weights = open_weights(path)
         names = chosen("mmdit", state)
         expected = sum(weights.info[name].nbytes for name in names)
@@ -313,7 +130,7 @@ def addresses(text: str) -> range:
 
 
 def test_converting_the_dtype_leaves_quantised_weights_alone(mmdit, tmp_path):
-    path = FORMATS["fp8 rows"][0](tmp_path / "a", mmdit.state_dict(), chosen("mmdit", mmdit.state_dict()))
+    path = FORMATS["fp8, rows"].write(tmp_path / "a", mmdit.state_dict(), chosen("mmdit", mmdit.state_dict()))
     loaded = load_mmdit(path)
     layer = loaded.double_blocks[0].attn.img_attn_qkv
     before = layer.weight.clone()
@@ -322,7 +139,7 @@ def test_converting_the_dtype_leaves_quantised_weights_alone(mmdit, tmp_path):
 
 
 def test_inspect_tells_formats_by_kind_of_layer(mmdit, tmp_path):
-    path = FORMATS["Q4_K"][0](tmp_path / "a", mmdit.state_dict(), chosen("mmdit", mmdit.state_dict()))
+    path = FORMATS["Q4_K"].write(tmp_path / "a", mmdit.state_dict(), chosen("mmdit", mmdit.state_dict()))
     (part,) = inspect(path).parts
     assert part.kinds["attention"] == {"Q4_K": 8} and part.kinds["MLP"] == {"Q4_K": 8}
     assert part.kinds["modulation tables"] == {"float16": 4}
@@ -350,7 +167,7 @@ def test_unusable_descriptions_are_named(mmdit, tmp_path, message):
 
 def test_scales_of_another_shape_are_refused(mmdit, tmp_path):
     state = mmdit.state_dict()
-    tensors = load_file(FORMATS["fp8 rows"][0](tmp_path / "a", state, chosen("mmdit", state)))
+    tensors = load_file(FORMATS["fp8, rows"].write(tmp_path / "a", state, chosen("mmdit", state)))
     tensors["double_blocks.0.attn.img_attn_qkv.weight_scale"] = torch.ones(6, 2)
     save_file(tensors, tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"scales \(6, 2\), which is not supported"):

@@ -13,7 +13,7 @@ import pytest
 import tiny_qwen
 import torch
 import transformers
-from quantised_files import FORMATS as QUANTISED_FILES
+from loadable import FORMATS as WRITTEN
 from quantised_files import write_gguf
 from safetensors.torch import load_file, save_file
 from test_checkpoints import RELEASED, write_sparse
@@ -122,13 +122,13 @@ def test_a_configuration_that_tells_no_sizes_is_refused(entries):
 # -- sizes in memory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", QUANTISED_FILES)
+@pytest.mark.parametrize("form", WRITTEN)
 def test_an_outline_measures_as_the_loaded_network_does(tmp_path, form):
     """To the byte, scales included, on sizes that blocks do and do not divide."""
     sizes = MMDiTConfig(128, 2, 2, text_dim=48, mlp_size=200, rope_dims=(16, 24, 24))
     state = {name: torch.randn(shape) for name, shape in mmdit_shapes(sizes).items()}
     chosen = [name for name, tensor in state.items() if not why_kept("mmdit", name, tuple(tensor.shape))]
-    path = QUANTISED_FILES[form][0](tmp_path / "a", state, chosen)
+    path = WRITTEN[form].write(tmp_path / "a", state, chosen)
     networks = outline(open_component(path, "mmdit")), load_mmdit(path, compute_device="cuda")
     parts = [budgets.measure("mmdit", network, {"blocks": network.double_blocks}) for network in networks]
     assert parts[0] == parts[1]

@@ -154,7 +154,7 @@ REFUSED = {
         "odd is sparse, nested, without data or a view",
     ),
     "a tensor without data": (odd_tensor(torch.empty(2**40, device="meta")), ".pth", "odd is|damaged|refused"),
-    "bitsandbytes": (bitsandbytes, ".safetensors", r"quantised by bitsandbytes \(nf4\)"),
+    "bitsandbytes": (bitsandbytes, ".safetensors", r"quantised by bitsandbytes to 4 bits \(a.*nf4\)"),
     "blocks without number": (
         named(*VAE_NAMES, "decoder.up_blocks.999999999.resnets.0.norm1.gamma"),
         ".safetensors",

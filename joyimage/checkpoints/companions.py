@@ -13,6 +13,7 @@ The namings in the wild, for a layer X:
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
 SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
 DROPPED = ("input_scale", "scale_input")  # for activations in fp8 or int8: here they stay floating point
 CONFIG, MARKER, METADATA = "comfy_quant", "scaled_fp8", "_quantization_metadata"
-BITSANDBYTES = ".quant_state.bitsandbytes__"
+# Others' ways to quantise, by the names of what they put beside or in place of a weight. Earlier rows win.
+OTHERS = (
+    ("bitsandbytes to 4 bits", re.compile(r"\.quant_state\.bitsandbytes__\w+$|\.weight\.quant_map$")),
+    ("bitsandbytes to int8", re.compile(r"\.SCB$")),
+    ("SVDQuant, for nunchaku", re.compile(r"\.(wscales|smooth_factor|smooth)$")),
+    ("GPTQ", re.compile(r"\.g_idx$")),
+    ("AWQ or GPTQ", re.compile(r"\.(qweight|qzeros)$")),
+    ("optimum-quanto", re.compile(r"\.weight\._data$")),
+)
 DEFAULT_GROUP = 256  # of a rotation, where the file does not say
 
 Config = dict[str, Any]
@@ -47,13 +56,10 @@ class Folded:
 def fold(weights: Weights) -> Weights:
     """The same weights with the quantised ones as `QuantizedTensor`, and without what lay beside them.
 
-    Raises `CheckpointError` for a description of a layer that is no JSON, or a rotation that does not exist.
+    Raises `CheckpointError` for a description of a layer that is no JSON, a rotation that does not exist, and what
+    others' software has quantised.
     """
-    if by_bits := next((name for name in weights if BITSANDBYTES in name), None):
-        raise CheckpointError(
-            f"{weights.files[0]}: is quantised by bitsandbytes ({by_bits.rpartition(BITSANDBYTES)[2]}), which is not "
-            "supported; get a file in fp8, int8, GGUF or bf16"
-        )
+    _refuse_others(weights)
     configs = _configs(weights)
     found: dict[str, Folded] = {}
     gone = {name for name in weights if name.rpartition(".")[2] == MARKER}
@@ -79,6 +85,15 @@ def fold(weights: Weights) -> Weights:
 
     kept = {name: each for name, each in info.items() if name not in gone}
     return dataclasses.replace(weights, info=kept, read=read)
+
+
+def _refuse_others(weights: Weights) -> None:
+    for how, pattern in OTHERS:
+        if telltale := next(filter(pattern.search, weights), None):
+            raise CheckpointError(
+                f"{weights.files[0]}: is quantised by {how} ({telltale}), which is not supported; get a file in fp8, "
+                "int8, GGUF or bf16"
+            )
 
 
 def _folded(weights: Weights, layer: str, stored: TensorInfo, config: Config) -> Folded | None:

@@ -15,6 +15,7 @@ from .qwen import HEAD, EncoderConfig, released_config
 Result = TypeVar("Result")
 
 QUANTISED_DTYPE = "bfloat16"  # what quantised weights compute in: the published weights' dtype
+WIDEST = "float32"  # of what networks compute in: no one trains them in more
 DIFFUSERS_THETA = 256.0  # Diffusers' class default, in force where its config.json does not say
 
 
@@ -87,7 +88,7 @@ def checked(source: Source, read: Callable[[Source], Result]) -> Result:
 
 
 def own_dtype(source: Source) -> str:
-    """The dtype that most of a component's bytes have, bfloat16 where some are quantised.
+    """The dtype that most of a component's bytes have, bfloat16 where some are quantised, float32 in place of float64.
 
     Raises `CheckpointError` if nothing can compute in it.
     """
@@ -104,4 +105,4 @@ def own_dtype(source: Source) -> str:
             f"{source.path}: its weights are {name} without scales, in which nothing can compute; "
             "get a bf16, fp8, int8 or GGUF file"
         )
-    return name
+    return WIDEST if name == "float64" else name

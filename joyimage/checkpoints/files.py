@@ -138,7 +138,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _is_pytorch_zip(head: bytes) -> bool:
-    return head.startswith(b"PK\x03\x04") and b"data.pkl" in head
+    return head.startswith(b"PK\x03\x04") and b"data.pkl" in head and not re.match(TORCHSCRIPT, head, re.DOTALL)
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -157,11 +157,20 @@ def _is_json(head: bytes) -> bool:
     return head.lstrip()[:1] == b"{"
 
 
+GET = "get the weights as safetensors or GGUF, or a PyTorch state dict"
+# The first entry of an archive of PyTorch's, after the 30 bytes of its header; of a state dict it is the data.pkl.
+ENTRY = rb"PK\x03\x04.{26}[^/]+/"
+TORCHSCRIPT = ENTRY + rb"(data/\d|code/|constants)"
+# By how a file begins
 IMPOSTORS = (
-    (b"version https://git-lfs", "is a Git LFS pointer instead of the file itself; run `git lfs pull` in its folder"),
-    (b"<", "is a web page; the download went wrong, fetch it again"),
-    (b"PK", "is a zip archive without PyTorch weights; unpack it first"),
-    (b"", "is not a weight file; expected safetensors, GGUF, a PyTorch .pth, or an index.json of shards"),
+    (rb"version https://git-lfs", "is a Git LFS pointer instead of the file itself; run `git lfs pull` in its folder"),
+    (rb"<", "is a web page; the download went wrong, fetch it again"),
+    (ENTRY + rb"(data/weights/|models/|archive_format)", f"is a program of torch.export; {GET}"),
+    (TORCHSCRIPT, f"is a TorchScript program; {GET}"),
+    (rb"PK", "is a zip archive without PyTorch weights; unpack it first"),
+    (rb"\x08[\x01-\x20]\x12", f"is an ONNX model; {GET}"),
+    (rb"[fp]trt", f"is a TensorRT engine; {GET}"),
+    (rb"", "is not a weight file; expected safetensors, GGUF, a PyTorch .pth, or an index.json of shards"),
 )
 
 
@@ -181,7 +190,7 @@ def open_file(path: Path) -> Weights:
         return reader(path)
     if len(head) < 16:
         raise CheckpointError(f"{path}: has only {len(head)} bytes; the download was cut off, fetch it again")
-    raise CheckpointError(f"{path}: {next(text for magic, text in IMPOSTORS if head.startswith(magic))}")
+    raise CheckpointError(f"{path}: {next(text for start, text in IMPOSTORS if re.match(start, head, re.DOTALL))}")
 
 
 # -- safetensors ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
 from ..settings import BASE_SIZES, NATIVE_BASE_SIZE, NATIVE_SHIFT, check_shift
 from .files import existing, open_weights, read_json, refusing, weight_units
-from .namings import COMPONENTS, Match, describe, detect
+from .namings import COMPONENTS, SOURCES, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
 
 if TYPE_CHECKING:
@@ -219,7 +219,9 @@ def _find(path: str | Path, component: str, opened: dict[Path, Weights]) -> Foun
     match = next((match for match in _matches(path, weights) if match.component == component), None)
     if match is None:
         what = describe(weights)
-        raise CheckpointError(f"{path}: this looks like {what}, not {COMPONENTS[component]}; give another file")
+        raise CheckpointError(
+            f"{path}: this looks like {what}, not {COMPONENTS[component]}; get one from {SOURCES[component]}"
+        )
     return Found(path, weights, match)
 
 

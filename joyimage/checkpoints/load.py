@@ -195,7 +195,10 @@ def check_floating(source: Source) -> None:
     names = [name for name, info in source.info.items() if not info.floating]
     if names:
         form = source.info[names[0]].format.name
-        raise CheckpointError(f"{source.path}: {len(names)} weights are {form}, not floating point: {listed(names)}")
+        raise CheckpointError(
+            f"{source.path}: {len(names)} weights are {form}, not floating point: {listed(names)}; nothing in the file "
+            "says what they stand for: get one in bf16, fp8, int8 or GGUF"
+        )
 
 
 def _load_tokenizer(folder: str | Path | None, source: Source) -> PreTrainedTokenizerBase:

@@ -15,6 +15,11 @@ from .vae_keys import diffusers_to_original
 
 COMPONENTS = {"mmdit": "a JoyImage MMDiT", "vae": "a Wan 2.1 VAE", "encoder": "a Qwen3-VL encoder"}
 
+HUB = "https://huggingface.co"
+EDIT = f"{HUB}/Comfy-Org/JoyAI-Image-Edit"
+EDIT_OR_PLUS = f"{EDIT} or {HUB}/jdopensource/JoyAI-Image-Edit-Plus-ComfyUI (several images)"
+SOURCES = {"mmdit": EDIT_OR_PLUS, "vae": EDIT, "encoder": EDIT_OR_PLUS}  # where there is a file of each
+
 Rename = Callable[[Collection[str]], Mapping[str, str]]  # names without prefix -> {name: our module's name}
 
 
@@ -81,7 +86,7 @@ NAMINGS = (
         "encoder",
         "transformers",
         (r"model\.language_model\.layers\.\d+\.self_attn\.[qk]_norm\.", r"model\.visual\.merger\.linear_fc"),
-        _same,
+        _by_prefix({"model.lm_head.": "lm_head."}),  # where somebody has put "model." before all names
     ),
     Naming(
         "encoder",
@@ -106,7 +111,9 @@ NAMINGS = (
 
 # Other models' telltale names. Earlier rows win: whole checkpoints before the text encoders and VAEs inside them.
 FOREIGN = (
-    ("a LoRA", r"\.lora_(A|B|down|up)\."),
+    ("a LoRA, which goes over a model's weights: give it as a LoRA", r"\.lora_(A|B|down|up)\.|\.hada_w1_a$|\.lokr_w1"),
+    ("a ControlNet", r"(^|\.)(controlnet_blocks|controlnet_cond_embedding|zero_convs|input_hint_block)\."),
+    ("a network that scales pictures up", r"(^|\.)(conv_first\.|body\.\d+\.(rdb\d|\d+\.weight)|sub\.\d+\.RDB\d)"),
     ("HunyuanVideo or HunyuanImage", r"txt_in\.individual_token_refiner\."),
     ("Flux", r"double_blocks\.\d+\.img_attn\.qkv\.|single_transformer_blocks\.\d+\.proj_mlp\."),
     ("Z-Image or Lumina 2", r"(^|\.)noise_refiner\.\d+\."),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Where training scripts put the weights inside a .pth.
-NESTED = ("state_dict", "model_state_dict", "model", "module", "params_ema", "params")
+NESTED = ("state_dict", "model_state_dict", "ema", "model", "module", "params_ema", "params")
 PICKLE = "data.pkl"
 LEADING_PICKLES = 5  # of the older form: two numbers that tell it, the machine's, the weights, the storages' names
 # Torch lets a pickle call it, and its argument is a number of bytes. No weights are made by it.
