@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLD := $(VENV)/transformers-4.57
 # Not what compares with Diffusers, which does not import beside it.
 OLD_TESTS := tests/test_encoder.py tests/test_checkpoints.py tests/test_checkpoint_errors.py tests/test_formats.py \
-	tests/test_precision.py tests/test_download.py tests/test_headers.py tests/test_shift.py tests/test_transformers.py \
+	tests/test_loads.py tests/test_precision.py tests/test_download.py tests/test_headers.py tests/test_shift.py tests/test_transformers.py \
 	tests/test_tiny_model.py::test_the_demo tests/test_tiny_model.py::test_they_load_as_any_files_do \
 	tests/test_tiny_model.py::test_converted_they_make_the_same_picture \
 	tests/test_cli.py::test_edit_saves_a_png_with_its_parameters tests/test_cli.py::test_generate_ask_and_rewrite
@@ -19,7 +19,8 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix constraints bench fuzz tiny eval-tiny format clean
+.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix constraints bench fuzz soak kills \
+	tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -87,6 +88,14 @@ bench: $(VENV)/.tested
 # 20,000 damaged files of every kind on all that reads files: some twenty minutes on two cores. SEED=2 takes others.
 fuzz: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --count 700 --seed $(or $(SEED),0)
+
+# 500 mixed prompts through one ComfyUI, 20 of them interrupted: is each answered, and does its memory stay where it was?
+soak: $(VENV)/.tested
+	$(BIN)/python -m tools.soak
+
+# Thirty runs killed at random moments, alone and two in a folder: is anything lost, replaced or left lying about?
+kills: $(VENV)/.tested
+	$(BIN)/python -m tools.kills
 
 # Train the bundled model anew: four to five hours on two cores. Killed, it goes on from its last checkpoint.
 tiny: $(VENV)/.installed
