@@ -239,7 +239,19 @@ def test_a_configuration_of_another_rank_is_said(tmp_path):
 def test_a_pattern_that_is_none_is_refused(tmp_path, pattern):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 1, "alpha_pattern": {pattern: 3}}))
     path = save(tmp_path / "adapter_model.safetensors", state(*NAMINGS["peft"][:1], *DOTTED))
-    with pytest.raises(CheckpointError, match=r"the alpha_pattern '[a(].*of its configuration is no pattern"):
+    with pytest.raises(CheckpointError, match=r"the alpha_pattern of its configuration: '[a(].*is no pattern"):
+        lora.read(path)
+
+
+ENDLESS = [{"([a-z0-9_.]+)+!": 3}, {"(a|a)*(a|a)*!": 3}, {".*.*.*.*.*.*.*!": 3}, {"(?:.{1,9}){1,9}!": 3}]
+
+
+@pytest.mark.parametrize("patterns", [*ENDLESS, {f"a{i}": 3 for i in range(3000)}], ids=lambda p: next(iter(p)))
+@pytest.mark.parametrize("name", ["alpha_pattern", "rank_pattern"])
+def test_patterns_that_would_run_for_hours_are_refused(tmp_path, name, patterns):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 1, "r": 1, name: patterns}))
+    path = save(tmp_path / "adapter_model.safetensors", state(*NAMINGS["peft"][:1], *DOTTED))
+    with pytest.raises(CheckpointError, match=f"the {name} of its configuration.*(repeats too much|over 2,048)"):
         lora.read(path)
 
 

@@ -111,7 +111,10 @@ NAMINGS = (
 
 # Other models' telltale names. Earlier rows win: whole checkpoints before the text encoders and VAEs inside them.
 FOREIGN = (
-    ("a LoRA, which goes over a model's weights: give it as a LoRA", r"\.lora_(A|B|down|up)\.|\.hada_w1_a$|\.lokr_w1"),
+    (
+        "a LoRA, which goes over a model's weights: give it as a LoRA",
+        r"\.lora_(A|B|down|up)\b|\.(hada_w1_a|lokr_w[12]|oft_blocks|oft_R|diff)\b",
+    ),
     ("a ControlNet", r"(^|\.)(controlnet_blocks|controlnet_cond_embedding|zero_convs|input_hint_block)\."),
     ("a network that scales pictures up", r"(^|\.)(conv_first\.|body\.\d+\.(rdb\d|\d+\.weight)|sub\.\d+\.RDB\d)"),
     ("HunyuanVideo or HunyuanImage", r"txt_in\.individual_token_refiner\."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import warnings
@@ -15,6 +16,13 @@ from ..checkpoints.weights import Weights, parse_json
 from ..errors import CheckpointError
 
 MAX_ALPHA = 1e9
+# PEFT's patterns come with a file, so what a match may cost is bounded: a name of 60 letters takes n repeats some
+# 60 ** n steps, and a group that is repeated may take 2 ** 60. Runs of digits are short and cost nothing.
+MAX_PATTERNS = 2048  # the published MMDiT has 485 layers
+MAX_REPEATS = 3
+DIGITS = re.compile(r"(\\d|\[0-9\])[+*?]")
+REPEAT = re.compile(r"(?<!\\)[*+{]")
+REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 HEADER = "lora_adapter_metadata"  # where Diffusers puts PEFT's configuration
 ALPHAS = ("lora_alpha", "network_alpha", "ss_network_alpha")  # where others put alpha, in the header as well
 
@@ -74,15 +82,26 @@ class Scaling:
     def _entry(self, config: Mapping[str, Any], name: str, module: str, default: Any) -> Any:
         """What PEFT takes for a module: of the first pattern that matches its name, or the last parts of it."""
         patterns = config.get(name)
-        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            try:
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return value
-            except (re.error, RecursionError, OverflowError):
-                raise CheckpointError(
-                    f"{self.path}: the {name} {pattern!r:.80} of its configuration is no pattern"
-                ) from None
-        return default
+        if not isinstance(patterns, dict):
+            return default
+        if len(patterns) > MAX_PATTERNS:
+            raise CheckpointError(f"{self.path}: the {name} of its configuration has over {MAX_PATTERNS:,} patterns")
+        try:
+            return next((value for pattern, value in patterns.items() if _compiled(pattern).match(module)), default)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the {name} of its configuration: {error}") from None
+
+
+@functools.lru_cache(maxsize=MAX_PATTERNS)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """PEFT's rule for a pattern. Raises `ValueError` for none, and for one that could run for hours on a name."""
+    simple = DIGITS.sub("", pattern)
+    if REPEATED_GROUP.search(simple) or len(REPEAT.findall(simple)) > MAX_REPEATS:
+        raise ValueError(f"the pattern {pattern!r:.80} repeats too much to be run; name the layers more plainly")
+    try:
+        return re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, RecursionError, OverflowError):
+        raise ValueError(f"{pattern!r:.80} is no pattern") from None
 
 
 def _usable(number: Any) -> bool:
