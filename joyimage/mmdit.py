@@ -194,8 +194,9 @@ class Packing:
         self.packed = len(set(self.lengths)) > 1
         self._samples = None  # of each packed text token: one copy to the device for all blocks
         if self.packed:
-            samples = torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths))
-            self._samples = samples.to(freqs.device)
+            counts = torch.tensor(self.lengths, device=freqs.device)
+            samples = torch.arange(len(self.lengths), device=freqs.device)
+            self._samples = samples.repeat_interleave(counts, output_size=sum(self.lengths))
 
     def join(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
         """Prompts (L_i, D) -> text tokens."""

@@ -20,7 +20,7 @@ from ...joyimage.checkpoints.load import check_fits, fill
 from ...joyimage.checkpoints.namings import detect
 from ...joyimage.checkpoints.weights import TensorInfo
 from ...joyimage.config import MMDiTConfig
-from ...joyimage.quantisation import layers
+from ...joyimage.quantisation import layers, products
 from ...joyimage.quantisation.formats import ROWS, WHOLE, Format, Scale
 from ...joyimage.quantisation.tensor import QuantizedTensor, dense
 
@@ -98,13 +98,15 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
         return self.out_features, self.in_features
 
     def forward(self, input: Tensor) -> Tensor:
-        packed = self.packed
-        weight = self.weight.to(input) if packed is None else packed.to(input.device).dense(input.dtype)
-        for patch in self.weight_function:
-            weight = patch(weight)
+        packed = None if self.packed is None else self.packed.to(input.device)
         bias = None if self.bias is None else self.bias.to(input)
         for patch in self.bias_function if bias is not None else ():
             bias = patch(bias)
+        if packed is not None and not self.weight_function:
+            return products.linear(input, packed, bias)
+        weight = self.weight.to(input) if packed is None else packed.dense(input.dtype)
+        for patch in self.weight_function:
+            weight = patch(weight)
         return nn.functional.linear(input, weight, bias)
 
     def convert_weight(self, weight: Tensor, **_) -> Tensor:

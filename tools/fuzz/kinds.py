@@ -18,8 +18,7 @@ from joyimage.checkpoints import convert
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
-from tests import tiny_qwen
-from tests.quantised_files import FORMATS, bf16
+from tests import quantised_files, tiny_qwen
 
 from .containers import damage_gguf, damage_safetensors, write_safetensors
 from .mutations import damage_json
@@ -80,13 +79,14 @@ def damage_file(folder: Path, random: Random, damage: Damage) -> Path:
     return path
 
 
-def quantised(form: str) -> Kind:
+def single(form: str) -> Kind:
+    """A file of the MMDiT in a format."""
     suffix, damage = (".gguf", damage_gguf) if form.startswith("Q") else (".safetensors", damage_safetensors)
     config = WIDE if form.endswith("_K") else MMDIT
 
     def write(folder: Path) -> None:
         state = mmdit_state(config)
-        FORMATS[form][0](folder / f"a{suffix}", state, matrices(state))
+        SINGLE[form](folder / f"a{suffix}", state, matrices(state))
 
     return Kind(write, partial(damage_file, damage=damage), ("load mmdit", "lora", *WEIGHTS))
 
@@ -167,7 +167,7 @@ def write_shards(folder: Path) -> None:
     for i in range(3):
         part = dict(list(state.items())[i::3])
         name = f"model-{i}.safetensors"
-        bf16(folder / name, part, [])
+        SINGLE["bf16"](folder / name, part, set(part))
         weight_map |= dict.fromkeys(part, name)
     index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -266,13 +266,22 @@ def damage_names(folder: Path, random: Random) -> None:
 
 WEIGHTS = ("inspect", "inspect command", "convert command")
 FOLDER = ("inspect", "plan", "inspect command", "convert command")
-SINGLE = (
-    "bf16", "fp8 plain", "fp8 scale_weight", "fp8 comfy", "fp8 of squares", "int8", "int8_convrot", "mxfp8", "nvfp4",
-    "Q8_0", "Q4_K",
-)  # fmt: skip
+SINGLE = {
+    "bf16": quantised_files.plain(torch.bfloat16),
+    "fp8 plain": quantised_files.fp8_plain,
+    "fp8 scale_weight": quantised_files.fp8_scale_weight,
+    "fp8 comfy": quantised_files.fp8_comfy,
+    "fp8 of squares": quantised_files.fp8_squares,
+    "int8": quantised_files.int8,
+    "int8_convrot": quantised_files.int8_convrot,
+    "mxfp8": quantised_files.mxfp8,
+    "nvfp4": quantised_files.nvfp4,
+    "Q8_0": quantised_files.gguf_of("Q8_0"),
+    "Q4_K": quantised_files.gguf_of("Q4_K"),
+}
 
 KINDS: dict[str, Kind] = {
-    **{f"gguf {form}" if form[0] == "Q" else f"safetensors {form}": quantised(form) for form in SINGLE},
+    **{f"gguf {form}" if form[0] == "Q" else f"safetensors {form}": single(form) for form in SINGLE},
     "safetensors vae": Kind(write_vae, partial(damage_file, damage=damage_safetensors), ("load vae", *WEIGHTS)),
     "pth": pytorch(legacy=False),
     "pth before 1.6": pytorch(legacy=True),
