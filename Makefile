@@ -19,8 +19,8 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix constraints bench fuzz soak kills \
-	tiny eval-tiny format clean
+.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix mutants constraints bench fuzz soak \
+	kills tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -64,6 +64,10 @@ test-newest:
 # gigabytes of downloads and half an hour, and each `python3.N` from PATH.
 matrix:
 	$(PYTHON) -m tools.matrix $(ROWS)
+
+# Change the library in 300 small ways and see which of them the tests let pass: an hour on one core. Killed, it goes on.
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tools.mutants $(MUTANTS)
 
 constraints:
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/pip freeze --exclude-editable --exclude torch | sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part
@@ -121,6 +125,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python $(PIP) --editable ".[test]"
 	$(BIN)/python -m pip install --quiet --upgrade --target $(OLD) --no-deps "transformers==4.57.6" "huggingface-hub==0.36.2" "tokenizers==0.22.2"
+	touch $@
+
+$(VENV)/.mutants: $(VENV)/.tested
+	$(BIN)/python $(PIP) --editable ".[test,mutants]"
 	touch $@
 
 clean:
