@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from joyimage import prompts
-from joyimage.encoder import Encoder, chat
+from joyimage.encoder import Encoder, answers, chat
 from joyimage.errors import CheckpointError, JoyImageError
 from tools.processor import processor
 
@@ -141,6 +141,36 @@ def test_prompts_together_equal_prompts_alone(encoder, monkeypatch, images, pack
         assert difference(context, encoder.encode([prompt], IMAGES[:images])[0]) <= 1e-5
 
 
+def test_4096_tokens_are_a_pack():
+    rows = [[0] * length for length in (2048, 2048, 2049, 2048)]
+    assert list(chat.packs(rows)) == [rows[:2], rows[2:3], rows[3:]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_row_sees_the_past_and_what_is_before_it_in_the_row(dtype):
+    mask = chat.packed_mask(2, [2, 1, 3], dtype, torch.device("cpu"))
+    seen = """
+        1 1  1 0  0  0 0 0
+        1 1  1 1  0  0 0 0
+        1 1  0 0  1  0 0 0
+        1 1  0 0  0  1 0 0
+        1 1  0 0  0  1 1 0
+        1 1  0 0  0  1 1 1
+    """
+    expected = [
+        [0.0 if sees == "1" else torch.finfo(dtype).min for sees in row.split()] for row in seen.split("\n")[1:-1]
+    ]
+    assert mask.dtype == dtype and mask.tolist() == [[expected]]
+    assert chat.packed_mask(2, [2, 1], dtype, torch.device("meta")).device.type == "meta"
+
+
+def test_packs_hold_what_the_limit_allows_and_longer_rows_alone(monkeypatch):
+    monkeypatch.setattr(chat, "PACK_LIMIT", 10)
+    lengths = [4, 6, 4, 4, 3, 10, 1, 12, 2, 8]
+    packs = chat.packs([[0] * length for length in lengths])
+    assert [list(map(len, pack)) for pack in packs] == [[4, 6], [4, 4], [3], [10], [1], [12], [2, 8]]
+
+
 def test_eager_attention_takes_the_same_mask(encoder, tokens):
     eager = tiny_qwen.model(tokens)
     eager.set_attn_implementation("eager")
@@ -154,6 +184,27 @@ def test_bfloat16_weights_give_bfloat16_contexts(encoder, tokens):
     for context, exact in zip(contexts, encoder.encode(["a", "b c"], IMAGES[:1]), strict=True):
         assert context.dtype == torch.bfloat16
         assert torch.nn.functional.cosine_similarity(context.float(), exact, dim=-1).min() > 0.99
+
+
+def test_everything_is_made_where_the_model_is(tokens, monkeypatch):
+    with torch.device("meta"):
+        encoder = Encoder(tiny_qwen.model(tokens), tokens)
+    taken = []
+
+    def stop(_module, arguments, more):  # transformers looks into masks and grids, which have no values here
+        taken.extend(each for each in (*arguments, *more.values()) if isinstance(each, torch.Tensor))
+        raise StopIteration
+
+    for texts, images in [(["a"], IMAGES[:1]), (["a", "b c"], ())]:
+        with pytest.raises(StopIteration), encoder.backbone.register_forward_pre_hook(stop, with_kwargs=True):
+            encoder.encode(texts, images)
+    assert len(taken) == 5 + 3 and {tensor.device.type for tensor in taken} == {"meta"}
+    encoder.model.lm_head.to_empty(device="cpu")  # as if it were loaded
+    given = []
+    monkeypatch.setattr(answers, "generate", lambda _model, _chat, ids, vision, *_: given.extend([ids, vision]))
+    encoder.answer(IMAGES[:1], "What is it?")
+    ids, vision = given
+    assert {tensor.device.type for tensor in (ids, *vision.tensors.values())} == {"meta"}
 
 
 def test_vision_tower_and_prefix_run_once_and_the_language_head_never(encoder, model):
@@ -232,6 +283,26 @@ def test_with_an_image_the_text_is_cut_and_never_the_image(encoder, model, token
     assert difference(context, reference(model, tokens, DIGITS[:room], IMAGES[:1])) <= 1e-4
 
 
+@pytest.mark.parametrize("over", [-1, 0, 1, 2])
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_prompt_is_cut_by_what_is_over_the_limit_and_says_so_from_one_token_on(encoder, images, over):
+    grids = [(4, 4)] * images
+    shared = encoder.chat.shared_ids(grids)
+
+    def whole(count):
+        return encoder.chat.message_ids(prompts.CONDITIONING_SYSTEM, DIGITS[:count], grids)
+
+    limit = 4096 if images else 2048  # of tokens after the system's
+    room = limit + encoder.chat.prefix_length - len(whole(0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ids = encoder.chat.prompt_ids(DIGITS[: room + over], shared)
+    told = {1: ["its last 1 tokens were cut"], 2: ["its last 2 tokens were cut"]}.get(over, [])
+    assert [str(each.message).removeprefix("the prompt is too long: ") for each in caught] == told
+    expected = whole(room) if images else whole(room + over)[: encoder.chat.prefix_length + limit]
+    assert ids == (whole(room + over) if over <= 0 else expected)
+
+
 @pytest.mark.parametrize("count", [4095, 4096, 4097, 5000])
 def test_a_question_keeps_its_first_4096_tokens(encoder, count):
     question = DIGITS[:count]
@@ -258,6 +329,22 @@ def test_a_text_of_megabytes_is_dropped_before_it_becomes_tokens(encoder, monkey
     with pytest.warns(UserWarning, match="tokens and the 1,737,856 characters after them were cut"):
         encoder.chat.question_ids(prompts.CHAT_SYSTEM, text)
     assert max(taken) < 64 * 4096 + 1000
+
+
+@pytest.mark.parametrize(
+    ("tokens", "characters", "told"),
+    [
+        (0, 0, []),
+        (0, 1, []),
+        (1, 0, ["too long: its last 1 tokens were cut"]),
+        (1, 1, ["too long: its last 1 tokens and the 1 characters after them were cut"]),
+    ],
+)
+def test_a_cut_is_told_from_the_first_token_and_character_on(tokens, characters, told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chat.warn_of_cut("too long", tokens, characters)
+    assert [str(each.message) for each in caught] == told
 
 
 @pytest.mark.parametrize("text", ["half a pair \ud800", "a Latin-1 byte \udce9"])

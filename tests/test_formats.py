@@ -18,6 +18,7 @@ import torch
 from loadable import FORMATS, chosen, draw, velocity
 from quantised_files import gguf_of, int8_convrot, json_tensor, kitchen, write_gguf
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from joyimage.checkpoints import inspect, load_mmdit
@@ -28,7 +29,7 @@ from joyimage.mmdit import MMDiT
 from joyimage.quantisation import layers
 from joyimage.quantisation.formats import FORMATS as STORED
 from joyimage.quantisation.formats import Format, Scale
-from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, rotate
+from joyimage.quantisation.tensor import UNPACK, QuantizedTensor, rotate, stored_tensor
 
 State = dict[str, Tensor]
 MMDIT = MMDiTConfig(256, 2, 2, text_dim=256, mlp_size=256)
@@ -54,6 +55,34 @@ def test_blocks_equal_the_gguf_package_to_the_bit(number):
     assert np.isfinite(expected).all()
     got = UNPACK[form.name](torch.from_numpy(data), (), form).numpy()
     assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("form", STORED.values(), ids=lambda form: form.name)
+def test_sizes_codes_and_numbers_are_those_of_torch_safetensors_and_gguf(form):
+    """Of what is refused too: without its size a file would be called damaged."""
+    if form.number is not None:
+        kind = gguf.GGMLQuantizationType(form.number)
+        assert gguf.GGML_QUANT_SIZES[kind] == (form.block, form.block_bytes)
+        assert form.code or kind.name == form.name
+    if form.code:
+        tensor = torch.zeros(3, dtype=getattr(torch, form.name))
+        assert tensor.element_size() == form.block_bytes and form.block == 1
+        data = safetensors_bytes({"a": tensor})
+        assert json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["a"]["dtype"] == form.code
+        exponents_alone = form.name == "float8_e8m0fnu"
+        assert form.floating == (tensor.is_floating_point() and not exponents_alone)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3), (2, 3, 5, 7)])
+def test_weights_of_any_shape_have_their_scales(shape):
+    weight = draw(*shape).to(torch.float8_e4m3fn)
+    rows = shape[0] if shape else 1
+    scales = torch.linspace(0.5, 2, rows)
+    for scale, kind in [(torch.tensor(0.25), Scale()), (scales, Scale(rows=1)), (torch.tensor([3.0]), Scale(128, 128))]:
+        form = replace(STORED["float8_e4m3fn"], scales=(kind,))
+        each = scale.reshape(-1, *[1] * (len(shape) - 1)) if kind.rows == 1 and shape else scale.reshape(-1)[0]
+        got = stored_tensor(weight, (scale,), form, shape).dense(torch.float32)
+        torch.testing.assert_close(got, weight.float() * each)
 
 
 def finite_blocks(form: Format) -> np.ndarray:

@@ -61,6 +61,10 @@ def test_several_boxes_keep_the_order_of_the_answer():
     assert parse_boxes(answer, 1000, 500) == [CUP, (0, 0, 100, 500)]
 
 
+def test_numbers_are_thousandths_of_a_picture_of_any_size():
+    assert parse_boxes('{"bbox_2d": [250, 125, 875, 999]}', 8000, 16000) == [(2000, 2000, 7000, 15984)]
+
+
 def test_numbers_outside_are_brought_inside():
     assert parse_boxes('{"bbox_2d": [-20, 500, 1004, 9999]}', 640, 480) == [(0, 240, 640, 480)]
 
@@ -110,6 +114,11 @@ def test_the_json_of_a_box_holds_fractions():
 
 def test_a_box_to_the_very_edge_may_stick_out_by_a_rounding():
     assert box_from_json('{"x": 0.70001, "y": 0, "w": 0.3, "h": 1}', 1000, 500) == (700, 0, 1000, 500)
+    assert box_from_json('{"x": 0, "y": 0, "w": 1.001, "h": 1}', 1000, 500) == (0, 0, 1000, 500)
+    assert box_from_json('{"x": -0.001, "y": 0, "w": 1, "h": 1}', 1000, 500) == (0, 0, 999, 500)
+    for text in ('{"x": 0, "y": 0, "w": 1.0011, "h": 1}', '{"x": 0, "y": -0.0011, "w": 1, "h": 1}'):
+        with pytest.raises(JoyImageError, match="reaches outside the picture"):
+            box_from_json(text, 1000, 500)
 
 
 @pytest.mark.parametrize(

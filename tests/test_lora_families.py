@@ -57,10 +57,10 @@ def network() -> MMDiT:
     return make_network()
 
 
-def randomise(module: nn.Module, seed: int) -> None:
+def randomise(module: nn.Module, seed: int, size: float = 0.3) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        parameter.data += size * torch.randn(parameter.shape, generator=generator)
 
 
 def lycoris_modules(network: MMDiT, family: str) -> dict[str, Any]:
@@ -299,6 +299,15 @@ def test_old_glora_has_its_pairs_the_other_way_round(network, tmp_path):
     torch.testing.assert_close(found[f"{LAYER}.weight"], 2 * (weight @ a2 @ a1 + b2 @ b1), atol=1e-5, rtol=0)
 
 
+def test_glora_with_a_core(network, tmp_path):
+    a1, a2, b1, b2 = draw(32, 3, seed=1), draw(3, 32, seed=2), draw(32, 3, seed=3), draw(3, 32, seed=4)
+    core, alpha = draw(3, 3, seed=5), torch.tensor(6.0)
+    parts = {"a1.weight": a1, "a2.weight": a2, "b1.weight": b1, "b2.weight": b2, "bm.weight": core, "alpha": alpha}
+    found = changed_parameters(network, tmp_path, {f"lycoris_{LAYER}.{name}": part for name, part in parts.items()})
+    weight = network.get_submodule(LAYER).weight
+    torch.testing.assert_close(found[f"{LAYER}.weight"], 2 * (weight @ a1 @ a2 + b1 @ core @ b2), atol=1e-5, rtol=0)
+
+
 NAMINGS = {
     "compiled": lambda name: f"transformer._orig_mod.{name}",
     "compiled, kohya": lambda name: "lora_unet__orig_mod_" + name.replace(".", "_"),
@@ -368,6 +377,10 @@ WRONG = {
     "PEFT's OFT": ({f"{LAYER}.oft_R.weight": torch.ones(4, 28)}, "kind OFT as PEFT writes it .* not supported"),
     "VeRA": ({f"base_model.model.{LAYER}.vera_lambda_b": torch.ones(4)}, "is of the kind VeRA"),
     "IA3": ({f"lycoris_{LAYER}.on_input": torch.ones(1)}, "is of the kind IA3"),
+    "Bone": ({f"{LAYER}.bone_block": torch.ones(8, 32)}, "is of the kind Bone"),
+    "T-LoRA": ({**PAIR, f"{LAYER}.lambda_layer": torch.ones(1, 2)}, "is of the kind T-LoRA"),
+    "two cores": ({f"{LAYER}.lokr_t1": torch.ones(2, 2, 1, 1)}, "is of the kind LoKr with two Tucker cores"),
+    "rows": ({f"{LAYER}.lora_embedding_A": torch.ones(2, 32)}, "is of the kind LoRA of an embedding"),
 }  # fmt: skip
 
 
@@ -377,6 +390,40 @@ def test_what_can_not_be_applied_is_refused_by_name(network, tmp_path, case):
     save_file(tensors, tmp_path / "lora.safetensors")
     with pytest.raises(CheckpointError, match=f"lora.safetensors.*{message}"):
         apply(network, tmp_path / "lora.safetensors")
+
+
+# By what we call it: PEFT's configuration, and what it cannot do without
+ONLY_PEFT = {
+    "IA3": ("IA3Config", {"feedforward_modules": []}),
+    "AdaLoRA": ("AdaLoraConfig", {"total_step": 10}),
+    "VeRA": ("VeraConfig", {}),
+    "PVeRA": ("PveraConfig", {}),
+    "VB-LoRA": ("VBLoRAConfig", {"vector_length": 16, "num_vectors": 8}),
+    "FourierFT": ("FourierFTConfig", {"n_frequency": 10}),
+    "WaveFT": ("WaveFTConfig", {"n_frequency": 10}),
+    "HRA": ("HRAConfig", {}),
+    "MiSS": ("MissConfig", {"r": 8}),
+    "RandLoRA": ("RandLoraConfig", {}),
+    "C3A": ("C3AConfig", {"block_size": 16}),
+    "DeLoRA": ("DeloraConfig", {}),
+    "RoAd": ("RoadConfig", {"group_size": 16}),
+    "GLoRA as PEFT writes it": ("GloraConfig", {}),
+    "OFT as PEFT writes it": ("OFTConfig", {"oft_block_size": 8}),
+    "BOFT as PEFT writes it": ("BOFTConfig", {"boft_block_size": 8}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT looks for CUDA
+@pytest.mark.parametrize("kind", ONLY_PEFT)
+def test_what_only_peft_applies_is_refused_by_name(network, tmp_path, kind):
+    peft = pytest.importorskip("peft")
+    name, options = ONLY_PEFT[kind]
+    if not hasattr(peft, name):
+        pytest.skip(f"this PEFT has no {name}")
+    config = getattr(peft, name)(target_modules=[LAYER.split(".")[-1]], **options)
+    peft.get_peft_model(copy.deepcopy(network), config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=f"is of the kind {kind}"):
+        lora.read(tmp_path / "adapter_model.safetensors")
 
 
 def test_the_shape_of_the_layer_may_be_told(network, tmp_path):
@@ -414,7 +461,7 @@ def tiny_modules(family: str) -> dict[str, Any]:
         layer = f"double_blocks.{i}.img_mlp.net.2"
         own = copy.deepcopy(model.mmdit.get_submodule(layer)).float()
         made[layer] = getattr(getattr(modules, file), name)(layer.replace(".", "_"), own, **options)
-        randomise(made[layer], i)
+        randomise(made[layer], i, 0.1)  # more would multiply the rounding of a whole run beyond its bounds
     return made
 
 

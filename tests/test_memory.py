@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import tiny_qwen
 import torch
 from live_memory import LiveMemory
+from PIL import Image
 from torch import nn
+from transformers import Qwen3VLForConditionalGeneration
 
 from joyimage import JoyImageError, tiny
 from joyimage.config import MMDiTConfig, WanVAEConfig
@@ -18,7 +21,17 @@ from joyimage.vae import WanVAE
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("12GB", 12e9), ("8 GiB", 8 * 2**30), ("500mb", 5e8), ("1.5 GB", 1.5e9), ("64KiB", 65536), (4096, 4096)],
+    [
+        ("12GB", 12e9),
+        ("8 GiB", 8 * 2**30),
+        ("500mb", 5e8),
+        ("3 MiB", 3 * 2**20),
+        ("1.5 GB", 1.5e9),
+        ("7KB", 7000),
+        ("64KiB", 65536),
+        (4096, 4096),
+        (1, 1),
+    ],
 )
 def test_sizes_are_read(text, count):
     assert parse_size(text) == count
@@ -92,17 +105,19 @@ def peak(network: nn.Module, run) -> int:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "references"), [([1100], 1), ([1100, 900], 0), ([200], 3)], ids=["one", "packed", "references"]
+    ("lengths", "references", "side"),
+    [([1100], 1, 64), ([1100, 900], 0, 64), ([1100, 900], 1, 32), ([200], 3, 64)],
+    ids=["one", "packed", "small", "references"],
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_mmdit_activations_are_those_of_the_published_size(lengths, references, dtype):
+def test_mmdit_activations_are_those_of_the_published_size(lengths, references, side, dtype):
     batch = len(lengths)
     with torch.device("meta"):
         network = MMDiT(MMDiTConfig(num_layers=2), dtype=dtype)
-        latents = [torch.empty(batch, 16, 1, 64, 64) for _ in range(1 + references)]
+        latents = [torch.empty(batch, 16, 1, side, side) for _ in range(1 + references)]
         prompts = [torch.empty(length, 4096, dtype=dtype) for length in lengths]
         measured = peak(network, lambda: network(latents[0], torch.empty(batch), prompts, latents[1:]))
-    tokens = batch * (1 + references) * 32 * 32 + sum(lengths)
+    tokens = batch * (1 + references) * (side // 2) ** 2 + sum(lengths)
     assert measured <= budgets.mmdit_activations(network.config, tokens, dtype.itemsize) <= 1.25 * measured
 
 
@@ -120,14 +135,29 @@ def test_vae_activations_are_those_of_the_published_size(side, tile):
 
 @pytest.mark.parametrize(("texts", "images"), [(["a" * 60, ""], 1), (["a" * 500], 0), (["a" * 900, "b" * 900], 1)])
 def test_encoder_activations_are_as_estimated(texts, images):
-    from PIL import Image
-
     encoder: Encoder = tiny.build("cpu")[2]
     pictures = [Image.new("RGB", (256, 256))] * images
     measured = peak(encoder.model, lambda: encoder.encode(texts, pictures))
     tokens = sum(len(encoder.tokenizer(text).input_ids) + 50 for text in texts)  # the template takes 40
     config = encoder.backbone.config
     assert measured <= budgets.encoder_activations(config, images * 256 * 256, tokens, 4) <= 6 * measured
+
+
+@pytest.mark.slow
+def test_encoder_activations_are_those_of_a_picture_at_a_sixteenth_of_the_published_widths():
+    tokens = tiny_qwen.tokenizer()
+    text = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 36, "num_key_value_heads": 1}
+    rotary = {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True}
+    config = tiny_qwen.config(tokens, **text, num_attention_heads=4, head_dim=64, rope_scaling=rotary)
+    vision = {"hidden_size": 72, "intermediate_size": 269, "depth": 27, "deepstack_visual_indexes": [8, 16, 24]}
+    for name, value in vision.items():
+        setattr(config.vision_config, name, value)
+    encoder = Encoder(Qwen3VLForConditionalGeneration(config).eval(), tokens)
+    context = []
+    measured = peak(encoder.model, lambda: context.extend(encoder.encode(["a"], [Image.new("RGB", (512, 512))])))
+    text_tokens = len(context[0]) + encoder.chat.prefix_length - 16 * 16
+    estimate = budgets.encoder_activations(encoder.backbone.config, 512 * 512, text_tokens, 4)
+    assert measured <= estimate <= 1.9 * measured
 
 
 def test_the_published_model_streams_in_8_gb():

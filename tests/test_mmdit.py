@@ -112,6 +112,30 @@ def test_sample_does_not_depend_on_its_batch(model):
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
+def test_norms_of_small_numbers_equal_diffusers_too(oracle, model):
+    """Queries, keys and tokens of a thousandth: there the epsilon of every norm is as large as what it is added to."""
+    small = {
+        name: tensor * 1e-3 if "_attn_qkv" in name or name.startswith(("img_in", "condition_embedder.text")) else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    theirs = JoyImageEditTransformer3DModel(**SIZES).eval()
+    theirs.load_state_dict(small)
+    ours = MMDiT(model.config).eval().requires_grad_(False)
+    ours.load_state_dict(small)
+    target, context = draw(2, 16, 1, 8, 6), draw(2, 11, 48, seed=1)
+    with torch.no_grad():
+        expected = theirs(target[:, None], T, context, return_dict=False)[0][:, -1]
+    torch.testing.assert_close(ours(target, T, context), expected, atol=1e-5, rtol=0)
+
+
+def test_everything_is_made_where_the_inputs_are(model):
+    network = MMDiT(model.config, dtype=torch.bfloat16, device="meta")
+    target, reference = (torch.empty(2, 16, 1, *size, device="meta") for size in [(7, 6), (4, 8)])
+    prompts = [torch.empty(length, 48, dtype=torch.bfloat16, device="meta") for length in (5, 3)]
+    got = network(target, torch.empty(2, device="meta"), prompts, [reference])
+    assert (got.device, got.dtype, got.shape) == (target.device, target.dtype, target.shape)
+
+
 @pytest.mark.parametrize("size", [(7, 6), (8, 5), (7, 5), (1, 1)])
 def test_odd_latents_are_padded_and_cropped(model, size):
     h, w = size
@@ -133,7 +157,11 @@ def test_reference_order_and_prompt_matter(model):
 
 
 def test_computes_in_the_dtype_of_the_context(model):
-    half = MMDiT(model.config, dtype=torch.bfloat16).eval().requires_grad_(False)
+    torch.set_default_dtype(torch.bfloat16)  # as transformers has it while it makes a network
+    try:
+        half = MMDiT(model.config, dtype=torch.bfloat16).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(torch.float32)
     half.load_state_dict(model.state_dict())
     assert half.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
     target, context = draw(1, 16, 1, 8, 8), draw(1, 9, 48)

@@ -15,8 +15,11 @@ from diffusers import (
 from einops import rearrange
 from PIL import Image
 
-from joyimage import JoyImage, JoyImageError, spatial, tiny
+from joyimage import JoyImage, JoyImageError, sampling, spatial, tiny
+from joyimage.conditioning import Conditioning
 from joyimage.images import cover, to_tensor
+from joyimage.rendering import Renderer, Run
+from joyimage.settings import Sampling
 from joyimage.vae import WanVAE
 from tools import oracle
 from tools.photograph import photograph
@@ -238,6 +241,39 @@ def test_tiny_and_huge_pictures_can_be_edited(model, size):
     assert edited.size == {1: (256, 256), 8000: (288, 208)}[size[0]]
 
 
+def test_of_several_pictures_each_keeps_its_bucket_whatever_size_is_asked_for(model, picture):
+    wide, high = picture.resize((400, 200)), picture.resize((200, 400))
+    alone = [model.condition(each, INSTRUCTION, base_size=256)[0] for each in (wide, high)]
+    (together,) = model.condition([wide, high], INSTRUCTION, base_size=256, size=(64, 80))
+    assert together.size == (64, 80) and alone[0].size != alone[1].size
+    for reference, own in zip(together.references, alone, strict=True):
+        torch.testing.assert_close(reference, own.references[0])
+
+
+def test_tokens_are_those_of_the_target_and_of_each_reference(model):
+    references = tuple(torch.zeros(1, 16, 1, *size) for size in [(8, 10), (4, 6)])
+    renderer = Renderer(model.mmdit, model.vae, model.memory)
+    for count, tokens in enumerate([4 * 5, 4 * 5 + 4 * 5, 4 * 5 + 4 * 5 + 2 * 3]):
+        conditioning = Conditioning(torch.zeros(3, 8), torch.zeros(2, 8), references[:count], (64, 80))
+        assert renderer.tokens(conditioning) == tokens
+
+
+def test_a_run_of_which_nothing_is_said_is_one_picture_without_a_bar(model, picture, capsys):
+    conditionings = model.condition(picture, INSTRUCTION, size=(64, 80))
+    renderer = Renderer(model.mmdit, model.vae, model.memory)
+    (made,) = renderer.render(conditionings, Sampling(steps=2), Run())
+    assert capsys.readouterr().err == ""
+    (expected,) = model.render(conditionings, seed=0, steps=2)
+    assert made.tobytes() == expected.tobytes()
+
+
+def test_a_bar_counts_the_steps_if_it_is_asked_for(model, capsys):
+    model.generate("a cube", **SMALL)
+    assert capsys.readouterr().err == ""
+    model.generate("a cube", progress=True, **SMALL)
+    assert "2/2" in capsys.readouterr().err
+
+
 def test_outputs(model):
     outputs = {kind: model.generate("a cube", output=kind, **SMALL) for kind in ("pil", "pt", "np", "latent")}
     assert outputs["pt"].shape == (1, 3, 64, 80) and outputs["np"].shape == (1, 64, 80, 3)
@@ -254,6 +290,36 @@ def test_strength_starts_from_the_picture(model, picture):
     given = model.edit(picture, INSTRUCTION, strength=0.02, latent=source, **options)
     torch.testing.assert_close(near, given, atol=1e-6, rtol=0)
     assert (near - source).abs().mean() < 0.1 * (model.edit(picture, INSTRUCTION, **options) - source).abs().mean()
+
+
+def test_of_several_pictures_strength_starts_from_the_last(model, picture):
+    """One of 50 steps from sigma 0.03 ends near where it began."""
+    pictures = [Image.new("RGB", picture.size, "teal"), picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    options = {"base_size": 64, "steps": 50, "output": "latent", "guidance_scale": 1.0}
+    near = model.edit(pictures, INSTRUCTION, strength=0.02, **options)
+    size = near.shape[-2] * 8, near.shape[-1] * 8
+    distances = [(near - model.vae.encode(to_tensor(cover(each, size)))).abs().mean() for each in pictures]
+    assert distances[2] < 0.2 * min(distances[:2])
+
+
+def test_at_full_strength_nothing_of_the_picture_is_in_the_start(model, picture):
+    options = {"size": (64, 80), "sigmas": [0.5, 0.2], "seed": 5, "output": "latent"}
+    expected = model.edit(picture, INSTRUCTION, latent=sampling.noise((16, 1, 8, 10), [5]), **options)
+    torch.testing.assert_close(model.edit(picture, INSTRUCTION, **options), expected)
+
+
+@pytest.mark.parametrize("solver", sampling.SOLVERS)
+def test_a_run_is_the_solvers_over_the_networks_velocity(model, picture, solver):
+    (conditioning,) = model.condition(picture, INSTRUCTION, size=(64, 80))
+
+    def velocity(x, sigma):
+        with torch.inference_mode():
+            return model.mmdit(x, torch.tensor([1000 * sigma]), [conditioning.positive], conditioning.references)
+
+    start = sampling.noise((16, 1, 8, 10), [7])
+    expected = sampling.sample(velocity, start, sampling.schedule(4, shift=3.0), solver=solver)
+    options = {"steps": 4, "shift": 3.0, "seed": 7, "guidance_scale": 1.0, "output": "latent"}
+    torch.testing.assert_close(model.render([conditioning], solver=solver, **options), expected)
 
 
 def test_callback_sees_every_step_and_can_stop(model):
@@ -283,7 +349,8 @@ def test_conditioning_can_be_kept_and_reused(model, picture):
 
 
 def test_a_near_miss_of_a_spatial_instruction_warns(model, picture):
-    with pytest.warns(UserWarning, match="word for word.*Yaw ' is missing"):
+    builders = r"spatial nodes, --move, --rotate and --camera, and joyimage\.spatial"
+    with pytest.warns(UserWarning, match=f"word for word.*Yaw ' is missing.*{builders}"):
         model.condition(picture, "Move the camera.", base_size=256)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -156,3 +156,7 @@ def test_formats_have_names_in_any_case_and_others_are_refused():
     assert conversion("GGUF:q4_k") is CONVERSIONS["gguf:Q4_K"]
     with pytest.raises(JoyImageError, match=r"unknown format 'q4'; choose one of fp32, .*gguf:Q4_K"):
         conversion("q4")
+
+
+def test_conversions_are_called_what_they_are_asked_for_by():
+    assert {name: made.name for name, made in CONVERSIONS.items()} == {name: name for name in CONVERSIONS}

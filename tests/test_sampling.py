@@ -221,11 +221,12 @@ def test_scale_of_one_or_less_runs_one_pass(scale):
     assert torch.equal(v, cond)
 
 
-def test_guided_runs_both_conditions_and_guides():
+@pytest.mark.parametrize("scale", [1.001, 3.0])
+def test_guided_runs_both_conditions_and_guides(scale):
     calls, (cond, uncond) = [], velocities()
-    v = guided(recording_model(calls), cond, uncond, scale=3.0, rescale=0.7)(cond, 0.5)
+    v = guided(recording_model(calls), cond, uncond, scale=scale, rescale=0.7)(cond, 0.5)
     assert calls == [(0.5, 2)]
-    assert torch.equal(v, guide(cond, uncond, 3.0, 0.7))
+    assert torch.equal(v, guide(cond, uncond, scale, 0.7))
 
 
 def test_outside_the_interval_runs_one_pass():

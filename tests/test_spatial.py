@@ -127,6 +127,10 @@ def yaws(instructions: list[str]) -> list[float]:
         (-180, 180, 3, [180, -60, 60]),
         (0.1, 360.1, 2, [0.1, -179.9]),
         (-90, 90, 3, [-90, 0, 90]),
+        (0, 90, 2, [0, 90]),
+        (-1, 359, 2, [-1, 179]),
+        (0, 359, 2, [0, -1]),
+        (0, 359.9996, 2, [0, -0.0004]),
         (30, 60, 1, [30]),
         (0, 0, 1, [0]),
         (0, 360, 1, [0]),
@@ -147,6 +151,8 @@ def test_orbit_passes_pitch_and_zoom_on():
         ((0, 90, 0), "1 or more"),
         ((0, 90, 2.5), "1 or more"),
         ((0, 400, 3), "by 400"),
+        ((0, 360.0004, 3), "by 360"),
+        ((0, -361, 3), "by -361"),
         ((5, 5, 2), "full turn is 0 to 360"),
     ],
 )
@@ -284,7 +290,7 @@ def test_corners_in_any_order_and_rounded(corners):
     assert (red_pixels(spatial.draw_box(Image.new("RGB", (20, 20)), corners, width=1)) == expected).all()
 
 
-@pytest.mark.parametrize("box", [(5, 5, 6, 6), (5, 5, 8, 9), (5, 5, 6, 15), (0, 0, 20, 20)])
+@pytest.mark.parametrize("box", [(5, 5, 6, 6), (5, 5, 8, 9), (5, 5, 6, 15), (5, 5, 15, 6), (0, 0, 20, 20)])
 def test_thick_lines_fill_the_box_and_no_more(box):
     left, top, right, bottom = box
     expected = np.zeros((20, 20), bool)

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from live_memory import LiveMemory
@@ -24,7 +25,7 @@ from joyimage.config import MMDiTConfig
 from joyimage.memory import budget as budgets
 from joyimage.memory.budget import Needs, place
 from joyimage.memory.offload import Memory, with_tiles
-from joyimage.memory.streaming import Pinned, Streamer, Worker
+from joyimage.memory.streaming import Pinned, Streamer, Worker, pinned_for
 from joyimage.mmdit import MMDiT
 from joyimage.planning import plan, plan_model
 from joyimage.quantisation import layers
@@ -246,6 +247,16 @@ def test_pinned_memory_has_a_limit():
     assert storages(model.double_blocks.parameters()) & storages(first)  # the others stay where they were
 
 
+def test_half_of_the_main_memory_may_be_pinned_for_a_gpu_and_nothing_for_other_devices():
+    assert pinned_for(torch.device("cuda")).limit == pytest.approx(psutil.virtual_memory().total / 2, rel=0.01)
+    assert pinned_for(CPU).limit == 0
+
+
+def test_where_the_main_memory_is_not_known_the_system_says_when_it_is_too_much(monkeypatch):
+    monkeypatch.delattr("os.sysconf", raising=False)  # as on Windows
+    assert pinned_for(torch.device("cuda")).limit == 2**62
+
+
 def test_a_system_that_gives_no_pinned_memory_is_asked_once():
     asked = []
 
@@ -303,6 +314,14 @@ def test_parts_stay_on_the_device_only_if_all_fit_in_at_once(picture):
     assert present == {"14MB": False, "200MB": True}
 
 
+@pytest.mark.parametrize(("budget", "comes"), [("14MB", False), ("200MB", True)])
+def test_the_language_head_comes_along_where_all_fits_in_as_answers_will_need_it(budget, comes):
+    model = JoyImage.load("tiny", device="cpu", memory=budget)
+    home = storages([model.encoder.model.lm_head.weight])
+    with model.memory.conditioning(64 * 64, 60):
+        assert (storages([model.encoder.model.lm_head.weight]) != home) is comes
+
+
 @pytest.mark.parametrize("merge", [False, True], ids=["hooked", "merged"])
 @pytest.mark.parametrize("budget", ["14MB", "200MB"])
 @pytest.mark.slow
@@ -327,6 +346,16 @@ def test_a_memory_that_can_not_work_is_refused_with_one_that_can():
     with pytest.raises(JoyImageError, match=r"a memory of 1\.00 MB is too small: the encoder needs at least") as error:
         JoyImage.load("tiny", device="cpu", memory="1MB")
     JoyImage.load("tiny", device="cpu", memory=re.search(r"at least ([\d.]+ MB)", str(error.value))[1])
+
+
+def test_cuda_itself_takes_half_a_gibibyte_of_a_budget():
+    mmdit, vae, encoder = tiny.build("cpu")
+    least = {}
+    for device in ("cpu", "cuda"):
+        with pytest.raises(JoyImageError, match="needs at least") as error:
+            Memory(Needs(encoder.model, mmdit, vae), torch.device(device), 2**20)
+        least[device] = budgets.parse_size(re.search(r"at least ([\d.]+ [MG]B)", str(error.value))[1])
+    assert least["cuda"] - least["cpu"] == pytest.approx(512 * 2**20, abs=1e7)  # it is told in hundredths of a GB
 
 
 def test_a_size_that_does_not_fit_is_refused_before_anything_moves(picture):
@@ -421,6 +450,12 @@ def test_plan_prints_what_will_be_where(capsys, monkeypatch):
     report = json.loads(capsys.readouterr().out)
     assert [part["name"] for part in report["parts"]] == ["encoder", "mmdit", "vae"]
     assert report["peak"] <= report["budget"] == 32_000_000
+
+
+def test_a_plan_names_the_blocks_that_stream(capsys, monkeypatch):
+    monkeypatch.delenv("JOYIMAGE_MODEL", raising=False)
+    assert main(["plan", "--memory", "17MB", "--device", "cpu", "--size", "64x64", "--references", "1"]) == 0
+    assert re.search(r"^mmdit .* [1-9] of \d blocks stay, [1-9] stream$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

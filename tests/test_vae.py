@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from joyimage.checkpoints import vae_keys
 from joyimage.config import WanVAEConfig
 from joyimage.errors import CheckpointError, JoyImageError
-from joyimage.vae import WanVAE
+from joyimage.vae import RMSNorm, WanVAE
 
 # of the published Wan2.1_VAE.pth: where its levels begin, end, widen and resample in time
 REAL_NAMES = {
@@ -279,6 +280,35 @@ def test_bfloat16_stays_near_float32(reference, vae):
     decoded = half.decode(latent)
     assert decoded.dtype == torch.float32
     assert 0 < (decoded - vae.decode(latent)).abs().mean() <= 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_of_half_precision_are_computed_in_float32_and_rounded_once(dtype):
+    x = torch.randn(2, 48, 6, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    norm = RMSNorm(48, dtype=dtype).requires_grad_(False)
+    norm.gamma.copy_(torch.linspace(0.5, 2, 48))
+    exact = F.normalize(x.double(), dim=1, eps=1e-12) * 48**0.5 * norm.gamma.double().view(-1, 1, 1)
+    assert norm(x).dtype == dtype
+    assert ((norm(x) - exact).abs() / exact.abs()).max() <= torch.finfo(dtype).eps / 2 + 1e-6
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_norm_overwrites_its_input_only_where_it_may(in_place):
+    norm = RMSNorm(48, in_place=in_place).requires_grad_(False)
+    x = torch.randn(2, 48, 6, 5, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    got = norm(x)
+    assert torch.equal(x, before) != in_place
+    torch.testing.assert_close(got, F.normalize(before, dim=1) * 48**0.5)
+    assert got.data_ptr() == x.data_ptr() or not in_place
+
+
+def test_everything_is_made_where_the_inputs_are():
+    vae = WanVAE(WanVAEConfig(base_dim=4), device="meta")
+    latent = vae.encode(torch.empty(1, 3, 64, 80, device="meta"), tile=32)
+    assert (latent.device.type, latent.shape) == ("meta", (1, 16, 1, 8, 10))
+    image = vae.decode(latent, tile=32)
+    assert (image.device.type, image.shape) == ("meta", (1, 3, 64, 80))
 
 
 def test_gradients_flow_through_the_networks(reference):
