@@ -172,7 +172,10 @@ def whole(value: Any) -> bool:
 
 
 def finite(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def check_schedule(steps: int, shift: float, kind: str) -> None:
@@ -219,7 +222,7 @@ def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | No
         raise JoyImageError("a custom schedule takes either sigmas or timesteps, exactly one of them")
     try:
         levels = [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of more than one dimension
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from a tensor of more than one dimension
         raise JoyImageError(f"{name}: {values!r} is not a list of falling levels; give at least one above 0") from None
     if levels and levels[-1] > 0:
         levels.append(0.0)

@@ -261,3 +261,19 @@ def test_the_library_refuses_before_any_work(option):
     """On a model without networks: whatever is touched fails in another way."""
     with pytest.raises(JoyImageError, match=next(iter(option)).replace("_", "[ _]")):
         JoyImage.__new__(JoyImage).edit("absent.png", "x", **option)
+
+
+HUGE = 10**400  # no float holds it
+
+
+@pytest.mark.parametrize("name", ["guidance_scale", "rescale", "shift", "strength", "sigmas", "timesteps"])
+def test_whole_numbers_that_no_float_holds_are_refused(name):
+    value = [HUGE] if name in ("sigmas", "timesteps") else HUGE
+    with pytest.raises(JoyImageError, match=name.replace("_", " ")):
+        Sampling(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_so_they_are_for_answers(name):
+    with pytest.raises(JoyImageError, match=name):
+        Answering(**{name: HUGE})
