@@ -161,12 +161,13 @@ def _is_json(head: bytes) -> bool:
 GET = "get the weights as safetensors or GGUF, or a PyTorch state dict"
 # The first entry of an archive of PyTorch's, after the 30 bytes of its header; of a state dict it is the data.pkl.
 ENTRY = rb"PK\x03\x04.{26}[^/]+/"
+EXPORTED = ENTRY + rb"(data/weights/|models/|archive_format)|PK\x03\x04.{26}serialized_exported"  # torch 2.4's
 TORCHSCRIPT = ENTRY + rb"(data/\d|code/|constants)"
 # By how a file begins
 IMPOSTORS = (
     (rb"version https://git-lfs", "is a Git LFS pointer instead of the file itself; run `git lfs pull` in its folder"),
     (rb"<", "is a web page; the download went wrong, fetch it again"),
-    (ENTRY + rb"(data/weights/|models/|archive_format)", f"is a program of torch.export; {GET}"),
+    (EXPORTED, f"is a program of torch.export; {GET}"),
     (TORCHSCRIPT, f"is a TorchScript program; {GET}"),
     (rb"PK", "is a zip archive without PyTorch weights; unpack it first"),
     (rb"\x08[\x01-\x20]\x12", f"is an ONNX model; {GET}"),

@@ -16,10 +16,11 @@ import torch
 from .containers import damage_name
 from .mutations import damage_bytes
 
-DTYPES = (
-    torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.uint16, torch.uint64,
-    torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu,
+NAMES = (
+    "float64", "float16", "bfloat16", "int64", "int8", "uint8", "uint16", "uint64", "bool", "complex64",
+    "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu",
 )  # fmt: skip
+DTYPES = [getattr(torch, name) for name in NAMES if hasattr(torch, name)]  # torch 2.4 has not yet the last
 KEYS: tuple[Any, ...] = (
     None,
     0,
