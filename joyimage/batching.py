@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from .conditioning import Conditioning
@@ -10,6 +11,9 @@ from .conditioning import Conditioning
 # the weights costs most. Packed against one after the other, on two cores: 0.85 of the time at 2 x 8 tokens, 0.98 at
 # 2 x 288, 1.1 from 2 x 512 on; at width 2048 0.7 at 2 x 512.
 PACKED_TOKENS = 1024
+
+# Packed prompts have their modulation's six vectors for each token: what a token of theirs takes, of an image's.
+PACKED_TEXT = 4 / 3
 
 Count = Callable[[Conditioning], int]  # of the image tokens of one sample's forward
 
@@ -29,5 +33,11 @@ def packed(passes: int, batch: Sequence[Conditioning], tokens: Count) -> bool:
 
 def largest_forward(batch: Sequence[Conditioning], tokens: Count) -> int:
     """Image and text tokens of a batch's largest forward, in which both passes of guidance may be packed."""
-    text = sum(max(len(c.positive), len(c.negative)) for c in batch)
-    return (len(batch) * tokens(batch[0]) + text) * (2 if packed(2, batch, tokens) else 1)
+    passes = 2 if packed(2, batch, tokens) else 1
+    text = sum(max(len(c.positive), len(c.negative)) for c in batch) * passes
+    return passes * len(batch) * tokens(batch[0]) + as_tokens(text, passes * len(batch))
+
+
+def as_tokens(text: int, prompts: int) -> int:
+    """Text tokens of so many prompts in one forward, in tokens of an image's memory."""
+    return math.ceil(text * PACKED_TEXT) if prompts > 1 else text

@@ -132,14 +132,14 @@ class JointAttention(nn.Module):
         """Attend over [img, txt] of each sample; `queries` limits the output to the first image tokens."""
         img_q, img_k, img_v = self.heads_of(self.img_attn_qkv(img), self.img_attn_q_norm, self.img_attn_k_norm)
         txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt), self.txt_attn_q_norm, self.txt_attn_k_norm)
-        img_k = rope.rotate(img_k, packing.freqs)
-        if queries is None:
-            img_q = rope.rotate(img_q, packing.freqs)
-            img_out, txt_out = packing.attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v))
-            return self.img_attn_proj(img_out), self.txt_attn_proj(txt_out)
-        img_q = rope.rotate(img_q[:, :queries], packing.freqs[:queries])
-        img_out, _ = packing.attend((img_q, txt_q[:, :0]), (img_k, txt_k), (img_v, txt_v))
-        return self.img_attn_proj(img_out), None
+        if queries is not None:
+            img_q, txt_q = img_q[:, :queries], txt_q[:, :0]
+        # one after the other, so that only one is there in float32 as well
+        q = packing.sequences(rope.rotate(img_q, packing.freqs[:queries]), txt_q)
+        k = packing.sequences(rope.rotate(img_k, packing.freqs), txt_k)
+        v = packing.sequences(img_v, txt_v)
+        img_out, txt_out = packing.attend(q, k, v, img_q.shape[1])
+        return self.img_attn_proj(img_out), None if queries is not None else self.txt_attn_proj(txt_out)
 
 
 class DoubleBlock(nn.Module):
@@ -206,30 +206,25 @@ class Packing:
         """Vectors per sample (B, k, D) -> (B, 1, k, D), or (1, L, k, D) of packed text, for all of its tokens."""
         return vectors[:, None] if self._samples is None else vectors[self._samples][None]
 
-    def attend(self, q: Streams, k: Streams, v: Streams) -> Streams:
-        """Attention within each sample. Pairs of (img, txt) tokens (B, N, heads, head_dim) -> (B, N, D).
+    def sequences(self, img: Tensor, txt: Tensor) -> list[Tensor]:
+        """Image and text tokens (B, N, heads, head_dim), joined for what attends together: all samples, or each.
 
-        The text queries may be empty: then no text comes out.
+        In the dtype of the text: rotated tokens are float32 until here. There may be no text.
         """
-        n = q[0].shape[1]
         if not self.packed:
-            out = self._attend(q, k, v)
-            return out[:, :n], out[:, n:]
-        img_out, txt_out, start = [], [], 0
-        for i, length in enumerate(self.lengths):
-            text = slice(start, start + length)
-            out = self._attend(*((img[i : i + 1], txt[:, text]) for img, txt in (q, k, v)))
-            img_out.append(out[:, :n])
-            txt_out.append(out[:, n:])
-            start += length
-        return torch.cat(img_out), torch.cat(txt_out, dim=1)
+            return [together(img, txt)]
+        texts = txt.split(self.lengths if txt.shape[1] else [0] * len(self.lengths), dim=1)
+        return [together(img[i : i + 1], text) for i, text in enumerate(texts)]
 
-    def _attend(self, q: Streams, k: Streams, v: Streams) -> Tensor:
-        return self.attention(*(together(*pair).transpose(1, 2) for pair in (q, k, v)))
+    def attend(self, q: list[Tensor], k: list[Tensor], v: list[Tensor], images: int) -> Streams:
+        """Attention within each sample; of `sequences`, the first `images` tokens are the image's -> (B, N, D)."""
+        out = [self.attention(*(x.transpose(1, 2) for x in qkv)) for qkv in zip(q, k, v, strict=True)]
+        if not self.packed:
+            return out[0][:, :images], out[0][:, images:]
+        return torch.cat([each[:, :images] for each in out]), torch.cat([each[:, images:] for each in out], dim=1)
 
 
 def together(img: Tensor, txt: Tensor) -> Tensor:
-    """Image and text tokens (B, N, …) in one tensor, in the dtype of the text: rotated ones are float32 until here."""
     if img.dtype == txt.dtype:
         return torch.cat([img, txt], dim=1)
     out = txt.new_empty(len(img), img.shape[1] + txt.shape[1], *txt.shape[2:])

@@ -17,7 +17,7 @@ from . import checkpoints, lora, rewriting
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import Size, check_size, to_tensor
+from .images import check_size, to_tensor
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
@@ -172,8 +172,9 @@ class JoyImage:
     def _make(self, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:
         """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
         run.seeds(len(prompts))
-        conditionings = self.condition(edits, prompts, negative_prompt=negative_prompt, size=size, base_size=base_size)
-        return self._renderer.render(conditionings, settings, run)
+        groups = _groups(self, edits, prompts, negative_prompt, size, base_size)
+        self._renderer.check_start(groups, settings, run)
+        return self._renderer.render(_conditioned(self, groups), settings, run)
 
     def ask(
         self, images: Picture | Sequence[Picture], question: str | None = None, *,
@@ -203,21 +204,13 @@ class JoyImage:
     def _answering(self, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
         return self.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)
 
-    @torch.inference_mode()
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
     ) -> list[Conditioning]:  # fmt: skip
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
-        check_base_size(base_size)
-        size = None if size is None else check_size(size)
-        edits, prompts = pair(images, instruction, empty=True)
-        negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
-        for negative in negatives:
-            check_text("the negative prompt", negative)
-        base = self.base_size if isinstance(base_size, str) else base_size  # the only word is "auto"
-        return _conditioned(self, _groups(edits, list(zip(prompts, negatives, strict=True)), size, base))
+        return _conditioned(self, _groups(self, images, instruction, negative_prompt, size, base_size))
 
     def render(
         self, conditionings: Sequence[Conditioning], *,
@@ -288,14 +281,21 @@ def _networks(
     return networks, base_size, shift
 
 
-def _groups(
-    edits: Sequence[Sequence[Picture]], prompts: list[tuple[str, str]], size: Size | None, base_size: int | None
-) -> list[Group]:
-    """Positive and negative prompts with the pictures that they are for: their own, or one edit's for all."""
-    members = [prompts] if len(edits) < len(prompts) else [[each] for each in prompts]
-    return [Group(*fit(load_all(edit), size, base_size), tuple(own)) for edit, own in zip(edits, members, strict=True)]
+def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_size) -> list[Group]:
+    """The edits that `condition` is given, checked, and with their pictures fitted: prompts share one edit's."""
+    check_base_size(base_size)
+    size = None if size is None else check_size(size)
+    edits, prompts = pair(images, instruction, empty=True)
+    negatives = spread(negative_prompt or "", len(prompts), "negative prompts")
+    for negative in negatives:
+        check_text("the negative prompt", negative)
+    base = model.base_size if isinstance(base_size, str) else base_size  # the only word is "auto"
+    pairs = list(zip(prompts, negatives, strict=True))
+    members = [pairs] if len(edits) < len(pairs) else [[each] for each in pairs]
+    return [Group(*fit(load_all(edit), size, base), tuple(own)) for edit, own in zip(edits, members, strict=True)]
 
 
+@torch.inference_mode()
 def _conditioned(model: JoyImage, groups: Sequence[Group]) -> list[Conditioning]:
     """In one visit of the encoder, and one of the VAE where there are pictures."""
 

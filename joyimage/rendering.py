@@ -16,16 +16,17 @@ from tqdm import tqdm
 
 from . import sampling
 from .batching import batches, largest_forward, packed
-from .conditioning import Conditioning
+from .conditioning import Conditioning, Group
 from .errors import JoyImageError
-from .images import to_pil
+from .images import Size, to_pil
 from .inputs import one_each, spread
 from .memory import Memory
 from .mmdit import MMDiT
-from .settings import Sampling, check_batch_size, check_output, check_seed
+from .settings import NATIVE_SHIFT, Sampling, check_batch_size, check_output, check_seed
 from .vae import WanVAE
 
 # A list unless `output` asks for a tensor or an array; Any spares all others a check of which it is.
+SIZES_DIFFER = "the results differ in size and do not fit in one tensor; use output='pil' or one size"
 Pictures: TypeAlias = "list[Image.Image] | Any"
 
 
@@ -70,7 +71,7 @@ class Renderer:
     mmdit: MMDiT
     vae: WanVAE
     memory: Memory
-    shift: float  # the model's own
+    shift: float = NATIVE_SHIFT  # the model's own
 
     def render(self, conditionings: Sequence[Conditioning], settings: Sampling, run: Run) -> Pictures:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
@@ -112,17 +113,35 @@ class Renderer:
         pixels = conditioning.size[0] * conditioning.size[1] // self.vae.config.spatial_factor**2
         return (pixels + sum(r.shape[3] * r.shape[4] for r in conditioning.references)) // patch
 
+    def check_start(self, groups: Sequence[Group], settings: Sampling, run: Run) -> None:
+        """Raise `JoyImageError`, before anything is encoded, where a run could not start from what it is given."""
+        if run.output != "pil" and len({group.size for group in groups}) > 1:
+            raise JoyImageError(SIZES_DIFFER)
+        if run.latent is not None:
+            one_each(run.latent, run.count * sum(len(group.prompts) for group in groups))
+            sampling.check_finite(run.latent)
+        for group in groups:
+            if run.latent is not None:
+                self._check_latent(run.latent, group.size)
+            elif settings.strength < 1:
+                _check_last(group, settings.strength)
+
+    def _latent_shape(self, size: Size) -> tuple[int, ...]:
+        """(16, 1, h, w) of one sample."""
+        return (self.mmdit.config.in_channels, 1, *(side // self.vae.config.spatial_factor for side in size))
+
+    def _check_latent(self, latent: Tensor, size: Size) -> None:
+        if latent.shape[1:] != (shape := self._latent_shape(size)):
+            raise JoyImageError(f"the latent has shape {tuple(latent.shape)}; expected (pictures, *{shape})")
+
     def _start(
         self, batch: list[Conditioning], seeds: list[int], levels: Tensor, latent: Tensor | None, strength: float
     ) -> tuple[Tensor, Tensor]:
         """The latents (B, 16, 1, h, w) that a batch starts from, and its sigmas."""
-        factor = self.vae.config.spatial_factor
-        height, width = batch[0].size
-        shape = (self.mmdit.config.in_channels, 1, height // factor, width // factor)
+        shape = self._latent_shape(batch[0].size)
         noise = sampling.noise(shape, seeds).to(self.memory.device)
         if latent is not None:
-            if latent.shape[1:] != shape:
-                raise JoyImageError(f"the latent has shape {tuple(latent.shape)}; expected (pictures, *{shape})")
+            self._check_latent(latent, batch[0].size)
             latent = latent.to(self.memory.device)
             if strength == 1 and levels[0] == 1:
                 return latent.float(), levels
@@ -158,9 +177,21 @@ class Renderer:
             return [tiled(partial(self.vae.decode, latent.to(self.memory.device))).cpu() for latent in latents]
 
 
+def _check_last(group: Group, strength: float) -> None:
+    """Raise `JoyImageError` unless the last picture has the size of the results, which then start from it."""
+    if not group.pictures:
+        raise JoyImageError(f"strength is {strength} but there is no latent to start from; give one, or strength 1")
+    last, (height, width) = group.pictures[-1], group.size
+    if last.size != (width, height):
+        raise JoyImageError(
+            f"strength is {strength}, so the result starts from the last picture, which comes as {last.height} x "
+            f"{last.width} (height x width) and not as {height} x {width}: leave the size out, or give a latent of it"
+        )
+
+
 def _stack(tensors: list[Tensor]) -> Tensor:
     if len({tensor.shape for tensor in tensors}) > 1:
-        raise JoyImageError("the results differ in size and do not fit in one tensor; use output='pil' or one size")
+        raise JoyImageError(SIZES_DIFFER)
     return torch.cat(tensors)
 
 

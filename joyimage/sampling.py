@@ -298,8 +298,7 @@ def sample(
     """
     levels = _falling(sigmas).tolist()
     check_solver(solver)
-    if not x.isfinite().all():
-        raise JoyImageError("the latent to start from holds NaN or infinity; check the image or latent given")
+    check_finite(x)
 
     def velocity_float32(x: Tensor, sigma: float) -> Tensor:
         return velocity(x, sigma).float()
@@ -317,6 +316,12 @@ def sample(
 
 
 # Where a run starts
+
+
+def check_finite(x: Tensor) -> None:
+    """Raise `JoyImageError` for a latent to start from that holds NaN or infinity."""
+    if not x.isfinite().all():
+        raise JoyImageError("the latent to start from holds NaN or infinity; check the image or latent given")
 
 
 def noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:

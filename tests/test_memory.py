@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from joyimage import JoyImageError, tiny
+from joyimage.batching import as_tokens
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.encoder import Encoder
 from joyimage.memory import budget as budgets
@@ -106,8 +107,8 @@ def peak(network: nn.Module, run) -> int:
 
 @pytest.mark.parametrize(
     ("lengths", "references", "side"),
-    [([1100], 1, 64), ([1100, 900], 0, 64), ([1100, 900], 1, 32), ([200], 3, 64)],
-    ids=["one", "packed", "small", "references"],
+    [([1100], 1, 64), ([1100, 900], 0, 64), ([1100, 900], 1, 32), ([4000, 3000], 0, 16), ([200], 3, 64)],
+    ids=["one", "packed", "small", "text", "references"],
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_mmdit_activations_are_those_of_the_published_size(lengths, references, side, dtype):
@@ -117,7 +118,7 @@ def test_mmdit_activations_are_those_of_the_published_size(lengths, references, 
         latents = [torch.empty(batch, 16, 1, side, side) for _ in range(1 + references)]
         prompts = [torch.empty(length, 4096, dtype=dtype) for length in lengths]
         measured = peak(network, lambda: network(latents[0], torch.empty(batch), prompts, latents[1:]))
-    tokens = batch * (1 + references) * (side // 2) ** 2 + sum(lengths)
+    tokens = batch * (1 + references) * (side // 2) ** 2 + as_tokens(sum(lengths), batch)
     assert measured <= budgets.mmdit_activations(network.config, tokens, dtype.itemsize) <= 1.25 * measured
 
 

@@ -400,6 +400,23 @@ def test_bad_input_is_named(model, picture, change, message):
         model.edit(**{"images": picture, "instruction": INSTRUCTION, **SMALL, **change})
 
 
+TWO = [Image.new("RGB", (64, 64)), Image.new("RGB", (64, 160))]
+TOO_LATE = [  # what only shows once the pictures are fitted, and still before they are encoded
+    ({"images": TWO, "size": (64, 64), "strength": 0.5, "base_size": None}, r"comes as 160 x 64 .* not as 64 x 64"),
+    ({"latent": torch.zeros(1, 16, 1, 4, 4)}, "the latent has shape"),
+    ({"latent": torch.zeros(3, 16, 1, 8, 10)}, "3 samples for 1 pictures"),
+    ({"latent": torch.full((1, 16, 1, 8, 10), float("nan"))}, "NaN"),
+    ({"images": [[picture] for picture in TWO], "output": "latent", "size": None, "base_size": None}, "differ in size"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), TOO_LATE, ids=[message for _, message in TOO_LATE])
+def test_where_a_run_cannot_start_is_said_before_anything_is_encoded(model, picture, monkeypatch, change, message):
+    monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("the encoder was asked"))
+    with pytest.raises(JoyImageError, match=message):
+        model.edit(**{"images": picture, "instruction": INSTRUCTION, **SMALL, **change})
+
+
 def test_results_of_different_size_do_not_fit_in_a_tensor(model, picture):
     edits = [[picture], [picture.resize((64, 160))]]
     assert [image.size for image in model.edit(edits, INSTRUCTION, base_size=None, steps=1)] == [(304, 256), (64, 160)]
