@@ -420,16 +420,19 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from joyimage.checkpoints import convert
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = peak()  # a torch for CUDA takes up to 600 MB by itself
 convert(sys.argv[1], sys.argv[2], format="fp8")
-print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+print(peak() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 @pytest.mark.slow
-def test_two_gigabytes_pass_through_600_megabytes(tmp_path):
+def test_two_gigabytes_pass_through_350_megabytes(tmp_path):
     size = sparse_mmdit(tmp_path / "in.safetensors", blocks=3)
     assert size > 2 * 2**30
     command = [sys.executable, "-c", PEAK, str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 1024 < 600 * 2**20
+    assert int(done.stdout) * 1024 < 350 * 2**20
