@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +26,15 @@ FP8 = torch.float8_e4m3fn
 def kitchen(layout: str) -> Any:
     """comfy-kitchen's class of this name; a test is skipped without the package, which wants a newer torch."""
     return getattr(pytest.importorskip("comfy_kitchen.tensor"), layout)
+
+
+def newer(name: str) -> torch.dtype:
+    """A dtype; a test is skipped where torch lacks it, or safetensors its code."""
+    try:
+        save_bytes({"a": torch.zeros(1).to(getattr(torch, name))})
+    except (AttributeError, KeyError):
+        pytest.skip(f"this torch or safetensors writes no {name}")
+    return getattr(torch, name)
 
 
 def layer(name: str) -> str:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import pytest
 import torch
-from quantised_files import json_tensor
-from safetensors.torch import save as save_bytes
+from quantised_files import json_tensor, newer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -106,16 +104,6 @@ class Small(nn.Module):
 def exported(folder: Path) -> Path:
     torch.export.save(torch.export.export(nn.Linear(4, 4), (torch.ones(1, 4),)), folder / "other.pt2")
     return folder / "other.pt2"
-
-
-def newer(name: str) -> torch.dtype:
-    """A dtype; a test is skipped where torch lacks it, or safetensors its code."""
-    dtype = getattr(torch, name, None)
-    try:
-        save_bytes({"a": torch.zeros(1).to(dtype)})
-    except (KeyError, TypeError):
-        pytest.skip(f"this torch or safetensors writes no {name}")
-    return dtype
 
 
 def scripted(folder: Path) -> Path:

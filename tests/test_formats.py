@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 from loadable import FORMATS, chosen, draw, velocity
-from quantised_files import gguf_of, int8_convrot, json_tensor, kitchen, write_gguf
+from quantised_files import gguf_of, int8_convrot, json_tensor, kitchen, newer, write_gguf
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -65,7 +65,7 @@ def test_sizes_codes_and_numbers_are_those_of_torch_safetensors_and_gguf(form):
         assert gguf.GGML_QUANT_SIZES[kind] == (form.block, form.block_bytes)
         assert form.code or kind.name == form.name
     if form.code:
-        tensor = torch.zeros(3, dtype=getattr(torch, form.name))
+        tensor = torch.zeros(3, dtype=newer(form.name))
         assert tensor.element_size() == form.block_bytes and form.block == 1
         data = safetensors_bytes({"a": tensor})
         assert json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["a"]["dtype"] == form.code

@@ -158,7 +158,7 @@ def test_encoder_activations_are_those_of_a_picture_at_a_sixteenth_of_the_publis
     measured = peak(encoder.model, lambda: context.extend(encoder.encode(["a"], [Image.new("RGB", (512, 512))])))
     text_tokens = len(context[0]) + encoder.chat.prefix_length - 16 * 16
     estimate = budgets.encoder_activations(encoder.backbone.config, 512 * 512, text_tokens, 4)
-    assert measured <= estimate <= 1.9 * measured
+    assert measured <= estimate <= 2.1 * measured  # transformers 4.57 takes a tenth less
 
 
 def test_the_published_model_streams_in_8_gb():
