@@ -90,7 +90,7 @@ CALLS: dict[str, Callable[[Case], object]] = {
     "load vae": lambda case: load_vae(case.path),
     "load encoder": lambda case: load_encoder(case.path),
     "load model": lambda case: JoyImage.load(case.path, device="cpu"),
-    "plan": lambda case: plan_model(case.path, memory="1GB"),
+    "plan": lambda case: plan_model(case.path, memory="1000GB"),
     "lora": match_lora,
     "picture": lambda case: images.load(case.path),
 }
