@@ -243,6 +243,16 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_plan_is_of_the_weights_and_not_of_a_configuration_that_contradicts_them(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "model")
+    config = other / "text_encoder" / "config.json"
+    told = json.loads(config.read_text(encoding="utf-8"))
+    told["text_config"]["vocab_size"] = 2**60
+    config.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"text_encoder: does not fit .*embed_tokens.* instead of"):
+        plan_model(other, memory="1GB", device="cpu")
+
+
 def weight_files(folder: Path) -> dict[Path, int]:
     return {path.resolve(): 1 for path in folder.rglob("*.safetensors")}
 

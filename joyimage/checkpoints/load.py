@@ -23,9 +23,8 @@ from .configs import own_dtype
 from .empty import empty_encoder, empty_mmdit, empty_vae, fit_control_ids
 from .files import existing
 from .folders import Source, find_tokenizer, is_tokenizer, opened
-from .namings import COMPONENTS
 from .qwen import EMBEDDING, HEAD
-from .shapes import compare, expected_shapes, listed
+from .shapes import fitting_shapes, listed
 from .vae_keys import image_kernels
 
 if TYPE_CHECKING:
@@ -118,9 +117,7 @@ def check_fits(source: Source) -> Source:
 
     What the file has filled up is cut to the network's shapes. Raises `CheckpointError` that names what differs.
     """
-    expected = expected_shapes(source)
-    if text := str(compare(expected, source)):
-        raise CheckpointError(f"{source.path}: does not fit {COMPONENTS[source.component]} of its sizes: {text}")
+    expected = fitting_shapes(source)
     check_floating(source)
     return source.fitted(expected)
 

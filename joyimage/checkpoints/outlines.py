@@ -10,7 +10,7 @@ from ..quantisation.formats import FORMATS, stays_quantised
 from .configs import config_of, own_dtype
 from .folders import Source
 from .qwen import EMBEDDING
-from .shapes import SHAPES
+from .shapes import fitting_shapes
 from .weights import TensorInfo
 
 ALWAYS_FLOAT32 = "condition_embedder.time_embedder."  # whatever the rest of the MMDiT is
@@ -82,10 +82,11 @@ class Outline:
 def outline(source: Source, dtype: str | None = None) -> Outline:
     """The network that a source fills; `dtype` as for `load_mmdit`, by its name.
 
-    Weights that stay quantised have the bytes of the file. Raises `CheckpointError` where its sizes cannot be told.
+    Weights that stay quantised have the bytes of the file. Raises `CheckpointError` where its sizes cannot be told, or
+    the weights have others.
     """
     config, dtype = config_of(source), dtype or own_dtype(source)
-    expected = SHAPES[source.component](config)
+    expected = fitting_shapes(source)
     source, network = source.fitted(expected), Outline(config)
     for name, shape in expected.items():
         info = source.info.get(name)

@@ -9,8 +9,10 @@ from itertools import chain
 from typing import Any
 
 from ..config import TIME_CHANNELS, MMDiTConfig, Shapes, WanVAEConfig
+from ..errors import CheckpointError
 from .configs import config_of
 from .folders import Source
+from .namings import COMPONENTS
 from .qwen import EMBEDDING, HEAD, TEXT, VISION, EncoderConfig
 from .vae_keys import image_shapes
 
@@ -222,6 +224,14 @@ def compare(expected: Shapes, source: Source) -> Difference:
             if shapes[name] != expected[name]
         ),
     )
+
+
+def fitting_shapes(source: Source) -> Shapes:
+    """`expected_shapes`, which must be the source's own. Raises `CheckpointError` that names what differs."""
+    expected = expected_shapes(source)
+    if text := str(compare(expected, source)):
+        raise CheckpointError(f"{source.path}: does not fit {COMPONENTS[source.component]} of its sizes: {text}")
+    return expected
 
 
 def listed(names: Sequence[str]) -> str:
