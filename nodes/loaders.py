@@ -240,7 +240,11 @@ class LoadLora(Node):
 
     @classmethod
     def validate_inputs(cls, lora: str) -> bool | str:
-        return True if isinstance(lora, str) and folder_paths.get_full_path(LORAS, lora) else missing_lora(lora)
+        try:
+            lora_file(lora)
+        except MissingFileError as error:
+            return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, lora: str, **_: Any) -> Any:
@@ -250,13 +254,16 @@ class LoadLora(Node):
 
     @classmethod
     def execute(cls, model: Any, lora: str, strength: float = 1.0) -> io.NodeOutput:
-        file = folder_paths.get_full_path(LORAS, lora)
-        if file is None:
-            raise MissingFileError(missing_lora(lora))
         with caught_warnings() as problems:
-            patched = host.add_lora(model, Path(file), strength)
+            patched = host.add_lora(model, lora_file(lora), strength)
         return io.NodeOutput(patched, ui=told(cls.hidden.unique_id, "\n".join(problems)))
 
 
-def missing_lora(name: object) -> str:
-    return f"{name!s:.80}: not in models/{LORAS}. Put the file there and refresh the page, or choose another"
+def lora_file(name: object) -> Path:
+    """Raises `MissingFileError` for a name that is none of a file there; graphs from elsewhere may hold anything."""
+    file = folder_paths.get_full_path(LORAS, name) if isinstance(name, str) else None
+    if file is None:
+        raise MissingFileError(
+            f"{name!s:.80}: not in models/{LORAS}. Put the file there and refresh the page, or choose another"
+        )
+    return Path(file)

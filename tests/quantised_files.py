@@ -37,6 +37,27 @@ def newer(name: str) -> torch.dtype:
     return getattr(torch, name)
 
 
+def closed(writer: gguf.GGUFWriter, path: Path) -> Path:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_of_zeros(path: Path, state: State, chosen: Names, kind: str) -> Path:
+    """A GGUF whose chosen weights lie in blocks of a type that need not be one we read."""
+    code = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(path, "wan")
+    for name, tensor in state.items():
+        if name in chosen:
+            row = np.zeros((len(tensor), gguf.GGML_QUANT_SIZES[code][1]), np.uint8)
+            writer.add_tensor(name, row, raw_dtype=code)
+        else:
+            writer.add_tensor(name, tensor.numpy())
+    return closed(writer, path)
+
+
 def layer(name: str) -> str:
     return name.removesuffix(".weight")
 
@@ -250,11 +271,7 @@ def write_gguf(path: Path, state: State, chosen: Names, kind: str, architecture:
             array = array.reshape(-1, block)
         data = quantise_gguf(array, quantisation)
         writer.add_tensor(name, data, raw_dtype=quantisation)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return closed(writer, path)
 
 
 def quantise_gguf(array: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:

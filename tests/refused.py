@@ -11,7 +11,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from quantised_files import json_tensor, newer
+from quantised_files import gguf_of_zeros, json_tensor, newer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -78,17 +78,9 @@ def half_gguf(folder: Path) -> Path:
 
 def odd_gguf(folder: Path) -> Path:
     """Blocks that are not read."""
-    writer = gguf.GGUFWriter(folder / "other.gguf", "wan")
-    for name, tensor in small().items():
-        if name.endswith("img_attn_qkv.weight"):
-            writer.add_tensor(name, np.zeros((len(tensor), 18), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_NL)
-        else:
-            writer.add_tensor(name, tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return folder / "other.gguf"
+    state = small()
+    chosen = [name for name in state if name.endswith("img_attn_qkv.weight")]
+    return gguf_of_zeros(folder / "other.gguf", state, chosen, "IQ4_NL")
 
 
 def begins(content: bytes, name: str, folder: Path) -> Path:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 from loadable import FORMATS, chosen, draw, velocity
-from quantised_files import gguf_of, int8_convrot, json_tensor, kitchen, newer, write_gguf
+from quantised_files import gguf_of, gguf_of_zeros, int8_convrot, json_tensor, kitchen, newer, write_gguf
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -205,17 +205,8 @@ def test_scales_of_another_shape_are_refused(mmdit, tmp_path):
 
 @pytest.mark.parametrize("kind", ["IQ4_XS", "IQ2_XXS"])
 def test_other_gguf_types_are_named(mmdit, tmp_path, kind):
-    writer = gguf.GGUFWriter(tmp_path / "a", "wan")
-    for name, tensor in mmdit.state_dict().items():
-        if name in chosen("mmdit", mmdit.state_dict()):
-            data = np.zeros((len(tensor), STORED[kind].block_bytes), np.uint8)
-            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
-        else:
-            writer.add_tensor(name, tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    state = mmdit.state_dict()
+    gguf_of_zeros(tmp_path / "a", state, chosen("mmdit", state), kind)
     with pytest.raises(CheckpointError, match=f"stored as {kind}, which is not supported"):
         load_mmdit(tmp_path / "a")
 

@@ -121,6 +121,14 @@ def apply(network: MMDiT, *files, merge: bool = False) -> lora.Applied:
     return found.apply(torch.float32, merge)
 
 
+def velocity_with(network: MMDiT, path) -> Tensor:
+    """The velocity while a file's updates are applied, and not afterwards."""
+    work = apply(network, (path, 1.0))
+    changed = velocity(network)
+    work.remove()
+    return changed
+
+
 def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
@@ -144,10 +152,7 @@ def test_alpha_is_divided_by_the_rank_of_each_layer(network, tmp_path):
     path = save(tmp_path / "lora.safetensors", state(kohya, *ARROWS, alpha=3.0))
     scales = {name: 3.0 / len(down) for name, (down, _) in factors().items()}
     wanted = velocity(by_hand(network, scales))
-    work = apply(network, (path, 1.0))
-    changed = velocity(network)
-    work.remove()
-    assert difference(changed, wanted) < 1e-5
+    assert difference(velocity_with(network, path), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -207,10 +212,7 @@ def test_alpha_in_the_header_counts(network, tmp_path, name):
     path = save(tmp_path / "lora.safetensors", state(rename, *ends), {name: "3.0"})
     scales = {name: 3.0 / len(down) for name, (down, _) in factors().items()}
     wanted = velocity(by_hand(network, scales))
-    work = apply(network, (path, 1.0))
-    changed = velocity(network)
-    work.remove()
-    assert difference(changed, wanted) < 1e-5
+    assert difference(velocity_with(network, path), wanted) < 1e-5
     save(path, state(rename, *ends), {name: "many"})
     with pytest.raises(CheckpointError, match=f"the {name} in its header is 'many'"):
         lora.read(path)
@@ -220,10 +222,7 @@ def test_another_adapters_configuration_beside_a_file_does_not_count(network, tm
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 64, "lora_alpha": 16}))
     path = save(tmp_path / "pytorch_lora_weights.safetensors", state(*NAMINGS["diffusers"][:1], *DOTTED))
     wanted = velocity(by_hand(network, dict.fromkeys(factors(), 1.0)))
-    work = apply(network, (path, 1.0))
-    changed = velocity(network)
-    work.remove()
-    assert difference(changed, wanted) < 1e-5
+    assert difference(velocity_with(network, path), wanted) < 1e-5
 
 
 def test_a_configuration_of_another_rank_is_said(tmp_path):

@@ -357,6 +357,18 @@ def test_half_an_update_is_refused(network, tmp_path, family):
         lora.read(tmp_path / "lora.safetensors")
 
 
+@pytest.mark.parametrize("end", ["", ".weight", ".default", ".default.weight"])
+def test_the_norms_of_a_kernels_rows_come_in_every_spelling(network, tmp_path, end):
+    """PEFT has them as (1, out, 1, …), with the adapter's name while it trains."""
+    name, norms = "base_model.model.img_in", draw(32, seed=3).abs() + 0.5
+    pair = {"lora_A.weight": draw(2, 16, 1, 2, 2, seed=1), "lora_B.weight": draw(32, 2, 1, 1, 1, seed=2)}
+    tensors = {f"{name}.{key}": tensor for key, tensor in pair.items()}
+    tensors[f"{name}.lora_magnitude_vector{end}"] = norms.view(1, 32, 1, 1, 1)
+    found = changed_parameters(network, tmp_path, tensors)
+    after = network.img_in.weight + found["img_in.weight"]
+    torch.testing.assert_close(after.flatten(1).norm(dim=1), norms, atol=1e-5, rtol=0)
+
+
 WRONG = {
     "two families": ({**PAIR, f"{LAYER}.lokr_w1": torch.ones(2, 2)}, "are of two families"),
     "two adapters": (

@@ -25,6 +25,7 @@ const VIEWS = {
   JoyImageEncodePrompt: answerView,
   JoyImageExampleScene: sceneView,
   JoyImageLoadImage: loadView,
+  JoyImageLoadLora: answerView,
   JoyImageLocate: answerView,
   JoyImageOrbit: orbitView,
   JoyImageRewritePrompt: answerView,

@@ -75,7 +75,7 @@ def _tensor(weights: Weights, key: str, role: str) -> Tensor:
             f"{weights.files[0]}: {key} is stored as {info.format.name}; get the LoRA in bf16 or fp16"
         )
     tensor = dense(weights[key]).float()
-    if (key.endswith(".weight") and ".lora_magnitude_vector" in key) or key.endswith(".lora_magnitude_vector"):
+    if ".lora_magnitude_vector" in key:
         tensor = tensor.flatten()  # PEFT has the rows' norms of a kernel as (1, out, 1, …)
     return tensor
 
@@ -175,7 +175,7 @@ def _low_rank(roles: Roles, scale: float) -> LowRank:
         down = torch.einsum("mn...,ni->mi...", roles["mid"], down.flatten(1))
     if down.ndim < 2 or not len(down) or up.shape[1] != len(down):
         raise ValueError("ranks differ")
-    return LowRank(down, up, scale)
+    return LowRank(scale, down=down, up=up)
 
 
 def _hadamard(roles: Roles, scale: float) -> Hadamard:
@@ -244,9 +244,9 @@ FAMILIES = (
     Family("OFT", _roles("blocks"), (_roles("blocks"),), DORA | {"rescale"}, _no_rank, _rotated),
     Family(
         "difference", _roles("difference"), (_roles("difference"),), _roles(), _no_rank,
-        lambda roles, _: Difference(roles["difference"]),
+        lambda roles, _: Difference(value=roles["difference"]),
     ),
     Family(
-        "value", _roles("value"), (_roles("value"),), _roles(), _no_rank, lambda roles, _: Value(roles["value"])
+        "value", _roles("value"), (_roles("value"),), _roles(), _no_rank, lambda roles, _: Value(value=roles["value"])
     ),
 )  # fmt: skip

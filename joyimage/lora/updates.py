@@ -24,11 +24,13 @@ from torch import Tensor, nn
 class Update(nn.Module):
     """What becomes of one weight: `forward(weight, strength)` gives the new one, both of the same shape.
 
+    Its tensors go where it goes, and are no weights of the model. `scale` is alpha / rank.
     Raises `ValueError`, or torch's `RuntimeError`, for a weight of another shape than it is for.
     """
 
-    def keep(self, **tensors: Tensor | None) -> None:
-        """Hold tensors that go where the update goes, and are no weights of the model."""
+    def __init__(self, scale: float = 1.0, **tensors: Tensor | None):
+        super().__init__()
+        self.scale = scale
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor, persistent=False)
 
@@ -59,11 +61,6 @@ class LowRank(Added):
     down: Tensor
     up: Tensor
 
-    def __init__(self, down: Tensor, up: Tensor, scale: float):
-        super().__init__()
-        self.keep(down=down, up=up)
-        self.scale = scale
-
     def difference(self) -> Tensor:
         return self.up @ self.down.flatten(1) * self.scale
 
@@ -77,11 +74,6 @@ class Hadamard(Added):
     right_down: Tensor
     left_core: Tensor | None
     right_core: Tensor | None
-
-    def __init__(self, scale: float, **tensors: Tensor | None):
-        super().__init__()
-        self.keep(**tensors)
-        self.scale = scale
 
     def difference(self) -> Tensor:
         left = product(self.left_up, self.left_down, self.left_core)
@@ -100,11 +92,6 @@ class Kronecker(Added):
     inner_down: Tensor | None
     inner_core: Tensor | None
 
-    def __init__(self, scale: float, **tensors: Tensor | None):
-        super().__init__()
-        self.keep(**tensors)
-        self.scale = scale
-
     def difference(self) -> Tensor:
         outer = whole(self.outer, self.outer_up, self.outer_down)
         inner = whole(self.inner, self.inner_up, self.inner_down, self.inner_core)
@@ -116,10 +103,6 @@ class Difference(Added):
 
     value: Tensor
 
-    def __init__(self, value: Tensor):
-        super().__init__()
-        self.keep(value=value)
-
     def difference(self) -> Tensor:
         return self.value
 
@@ -128,10 +111,6 @@ class Value(Update):
     """Another weight in the place of the first."""
 
     value: Tensor
-
-    def __init__(self, value: Tensor):
-        super().__init__()
-        self.keep(value=value)
 
     def forward(self, weight: Tensor, strength: float) -> Tensor:
         return weight + strength * (shaped(self.value, weight) - weight)
@@ -144,13 +123,12 @@ class Generalised(Update):
     into_down: Tensor
 
     def __init__(self, into_up: Tensor, into_down: Tensor, added: LowRank):
-        super().__init__()
-        self.keep(into_up=into_up.flatten(1), into_down=into_down.flatten(1))
+        super().__init__(added.scale, into_up=into_up.flatten(1), into_down=into_down.flatten(1))
         self.added = added
 
     def forward(self, weight: Tensor, strength: float) -> Tensor:
         columns = torch.einsum("oi...,ir,rj->oj...", weight, self.into_up, self.into_down)
-        return weight + strength * (columns * self.added.scale + shaped(self.added.difference(), weight))
+        return weight + strength * (columns * self.scale + shaped(self.added.difference(), weight))
 
 
 class Decomposed(Update):
@@ -159,8 +137,7 @@ class Decomposed(Update):
     magnitude: Tensor
 
     def __init__(self, magnitude: Tensor, inner: Update):
-        super().__init__()
-        self.keep(magnitude=magnitude)
+        super().__init__(magnitude=magnitude)
         self.inner = inner
 
     def forward(self, weight: Tensor, strength: float) -> Tensor:
@@ -185,8 +162,7 @@ class Rotated(Update):
     rescale: Tensor | None
 
     def __init__(self, blocks: Tensor, rescale: Tensor | None, limit: float):
-        super().__init__()
-        self.keep(blocks=blocks, rescale=rescale)
+        super().__init__(blocks=blocks, rescale=rescale)
         self.limit = limit
 
     def forward(self, weight: Tensor, strength: float) -> Tensor:

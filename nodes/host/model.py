@@ -21,6 +21,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor
 
 from ...joyimage import checkpoints, tiny
+from ...joyimage.checkpoints.folders import open_component
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
 from ...joyimage.mmdit import MMDiT
@@ -186,14 +187,15 @@ def load_mmdit(
     is another than the file says.
     Raises `CheckpointError`, or `MissingFileError`, saying what the file is instead.
     """
-    config, state, packed = read_mmdit(path)
+    source = None if path is None else open_component(path, "mmdit")
+    config, state, packed = read_mmdit(source)
     config = config if theta is None else replace(config, theta=theta)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     settings = model_config(config, state, WEIGHT_DTYPES[weight_dtype], device)
-    if path is None:
+    if source is None:
         settings.latent_format = TinyLatent()
     else:
-        settings.sampling_settings = ModelConfig.sampling_settings | {"shift": checkpoints.own_shift(path)}
+        settings.sampling_settings = ModelConfig.sampling_settings | {"shift": checkpoints.own_shift(source)}
     model = JoyImageModel(settings)
     patchers = comfy.model_patcher
     patcher_class = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import comfy.model_patcher
 import comfy.ops
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ...joyimage import tiny
 from ...joyimage.checkpoints.configs import config_of
 from ...joyimage.checkpoints.empty import empty_mmdit
-from ...joyimage.checkpoints.folders import Source, open_component
+from ...joyimage.checkpoints.folders import Source
 from ...joyimage.checkpoints.load import check_fits, fill
 from ...joyimage.checkpoints.namings import detect
 from ...joyimage.checkpoints.weights import TensorInfo
@@ -32,13 +31,13 @@ SCALES_OF_HOST: dict[str, tuple[tuple[Scale, ...], ...]] = {
 }
 
 
-def read_mmdit(path: Path | None) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
+def read_mmdit(source: Source | None) -> tuple[MMDiTConfig, State, dict[str, QuantizedTensor]]:
     """The MMDiT's sizes, its weights under our names with what the host keeps beside quantised ones, and apart from
-    them the quantised ones that the host has no kernels for."""
-    if path is None:
+    them the quantised ones that the host has no kernels for. Without a source those of the bundled network."""
+    if source is None:
         network = tiny.mmdit()
         return network.config, network.state_dict(), {}
-    source = check_fits(open_component(path, "mmdit"))
+    source = check_fits(source)
     if any(info.quantised and not host_has(info) for info in source.info.values()):
         return load_packed(source)
     state = read_tensors(source)

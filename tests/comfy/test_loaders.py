@@ -224,11 +224,14 @@ def test_a_missing_file_is_named_with_its_source(client):
 
 @pytest.mark.parametrize("value", [5, None, {}, [], True, "x" * 300, "~nobody", "a\0b"], ids=repr)
 @pytest.mark.parametrize(
-    ("node", "field"), [("LoadMMDiT", "model"), ("LoadVAE", "vae"), ("LoadEncoder", "encoder")], ids=str
+    ("node", "field"),
+    [("LoadMMDiT", "model"), ("LoadVAE", "vae"), ("LoadEncoder", "encoder"), ("LoadLora", "lora")],
+    ids=str,
 )
 def test_what_is_no_file_is_refused_in_words(client, node, field, value):
     graph = Graph()
-    graph.add("PreviewAny", source=graph.add(f"JoyImage{node}", **{field: value}))
+    others = {"model": graph.add("JoyImageLoadMMDiT", model=TINY), "strength": 1.0} if node == "LoadLora" else {}
+    graph.add("PreviewAny", source=graph.add(f"JoyImage{node}", **others, **{field: value}))
     with pytest.raises(Rejected) as rejected:
         client.run(graph)
     message = rejected.value.errors[f"JoyImage{node}"]
