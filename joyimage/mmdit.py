@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +17,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from . import rope
+from .attention import Attention, attention
+from .caching import KeptReferences, StepCache
 from .config import TIME_CHANNELS, MMDiTConfig
 from .errors import JoyImageError
 from .operations import Operations
+from .rope import Rotary
 
-# (q, k, v), each (B, heads, tokens, head_dim) -> (B, query tokens, heads * head_dim)
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Streams = tuple[Tensor, Tensor]  # image tokens, text tokens
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of (B, heads, tokens, head_dim); returns (B, query tokens, heads * head_dim)."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+# In the place of `DoubleBlock.forward`, from the same inputs
+RunBlock = Callable[..., "tuple[Tensor, Tensor | None]"]
 
 
 class Modulation(nn.Module):
@@ -123,22 +122,27 @@ class JointAttention(nn.Module):
         self.txt_attn_k_norm = operations.RMSNorm(head, eps=1e-6, **factory)
         self.txt_attn_proj = operations.Linear(size, size, **factory)
 
-    def heads_of(self, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, 3D) -> normalised q, k and plain v, each (B, N, heads, head_dim)."""
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return q_norm(q), k_norm(k), v
+    def heads_of(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(…, N, 3D) -> q, k and v, each (…, N, heads, head_dim)."""
+        return qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
 
-    def forward(self, img: Tensor, txt: Tensor, packing: Packing, queries: int | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, img: Tensor, txt: Tensor, packing: Packing, queries: int | None, kept: KeptReferences | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend over [img, txt] of each sample; `queries` limits the output to the first image tokens."""
-        img_q, img_k, img_v = self.heads_of(self.img_attn_qkv(img), self.img_attn_q_norm, self.img_attn_k_norm)
-        txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt), self.txt_attn_q_norm, self.txt_attn_k_norm)
+        img_q, img_k, img_v = self.heads_of(self.img_attn_qkv(img))
+        txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt))
         if queries is not None:
             img_q, txt_q = img_q[:, :queries], txt_q[:, :0]
         # one after the other, so that only one is there in float32 as well
-        q = packing.sequences(rope.rotate(img_q, packing.freqs[:queries]), txt_q)
-        k = packing.sequences(rope.rotate(img_k, packing.freqs), txt_k)
+        img_q = packing.rotary(img_q, self.img_attn_q_norm, packing.angles[: img_q.shape[1]])
+        q = packing.sequences(img_q, self.txt_attn_q_norm(txt_q))
+        img_k = packing.rotary(img_k, self.img_attn_k_norm, packing.angles)
+        if kept is not None:
+            img_k, img_v = kept.complete(img_k, img_v)
+        k = packing.sequences(img_k, self.txt_attn_k_norm(txt_k))
         v = packing.sequences(img_v, txt_v)
-        img_out, txt_out = packing.attend(q, k, v, img_q.shape[1])
+        img_out, txt_out = packing.split(packing.attend(q, k, v), img_q.shape[1])
         return self.img_attn_proj(img_out), None if queries is not None else self.txt_attn_proj(txt_out)
 
 
@@ -153,17 +157,20 @@ class DoubleBlock(nn.Module):
         self.attn = JointAttention(config, operations=operations, **factory)
 
     def forward(
-        self, img: Tensor, txt: Tensor, time: Tensor, packing: Packing, queries: int | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, img: Tensor, txt: Tensor, time: Tensor, packing: Packing, queries: int | None = None,
+        kept: KeptReferences | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """One block over the image tokens (B, N, D) and the text tokens as `packing` arranges them.
 
         With `queries`, only the first `queries` image tokens are computed and returned, and no text. Keys and values
-        still come from every token.
+        still come from every token, and from those that are `kept`.
         """
+        if packing.run_block is not None:
+            return packing.run_block(self, img, txt, time, packing, queries, kept)
         shift1, factor1, gate1, shift2, factor2, gate2 = self.img_mod(time)[:, :, None].unbind(1)
         t_shift1, t_factor1, t_gate1, t_shift2, t_factor2, t_gate2 = packing.spread(self.txt_mod(time)).unbind(2)
         img_out, txt_out = self.attn(
-            modulate(img, shift1, factor1), modulate(txt, t_shift1, t_factor1), packing, queries
+            modulate(img, shift1, factor1), modulate(txt, t_shift1, t_factor1), packing, queries, kept
         )
         img = torch.addcmul(img[:, :queries], img_out, gate1)
         img = torch.addcmul(img, self.img_mlp(modulate(img, shift2, factor2)), gate2)
@@ -186,17 +193,30 @@ class Packing:
     depend on the batch it is in (with padding, latents of std 1.4 were 0.3 to 1.0 off).
     """
 
-    def __init__(self, lengths: Sequence[int], targets: int, freqs: Tensor, attention: Attention):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        targets: int,
+        freqs: Tensor,
+        attention: Attention,
+        rotary: Rotary,
+        run_block: RunBlock | None = None,
+    ):
         self.lengths = list(lengths)
         self.targets = targets  # how many image tokens are the target's; they come first, then the references'
         self.freqs = freqs  # (N, head_dim / 2, 2) float32
         self.attention = attention
+        self.rotary = rotary
+        self.angles = rotary.angles(freqs)
+        self.run_block = run_block
         self.packed = len(set(self.lengths)) > 1
-        self._samples = None  # of each packed text token: one copy to the device for all blocks
-        if self.packed:
-            counts = torch.tensor(self.lengths, device=freqs.device)
-            samples = torch.arange(len(self.lengths), device=freqs.device)
-            self._samples = samples.repeat_interleave(counts, output_size=sum(self.lengths))
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """The sample of each text token, all in a row: one copy to the device for all blocks."""
+        counts = torch.tensor(self.lengths, device=self.freqs.device)
+        samples = torch.arange(len(self.lengths), device=self.freqs.device)
+        return samples.repeat_interleave(counts, output_size=sum(self.lengths))
 
     def join(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
         """Prompts (L_i, D) -> text tokens."""
@@ -204,7 +224,7 @@ class Packing:
 
     def spread(self, vectors: Tensor) -> Tensor:
         """Vectors per sample (B, k, D) -> (B, 1, k, D), or (1, L, k, D) of packed text, for all of its tokens."""
-        return vectors[:, None] if self._samples is None else vectors[self._samples][None]
+        return vectors[self.samples][None] if self.packed else vectors[:, None]
 
     def sequences(self, img: Tensor, txt: Tensor) -> list[Tensor]:
         """Image and text tokens (B, N, heads, head_dim), joined for what attends together: all samples, or each.
@@ -216,12 +236,16 @@ class Packing:
         texts = txt.split(self.lengths if txt.shape[1] else [0] * len(self.lengths), dim=1)
         return [together(img[i : i + 1], text) for i, text in enumerate(texts)]
 
-    def attend(self, q: list[Tensor], k: list[Tensor], v: list[Tensor], images: int) -> Streams:
-        """Attention within each sample; of `sequences`, the first `images` tokens are the image's -> (B, N, D)."""
-        out = [self.attention(*(x.transpose(1, 2) for x in qkv)) for qkv in zip(q, k, v, strict=True)]
+    def attend(self, q: list[Tensor], k: list[Tensor], v: list[Tensor]) -> list[Tensor]:
+        """Attention within each of `sequences` -> (B or 1, tokens, D)."""
+        return [self.attention(*(x.transpose(1, 2) for x in qkv)) for qkv in zip(q, k, v, strict=True)]
+
+    def split(self, attended: list[Tensor], images: int) -> Streams:
+        """What `attend` gives, of which the first `images` tokens are the image's -> (B, N, D), and the text's."""
         if not self.packed:
-            return out[0][:, :images], out[0][:, images:]
-        return torch.cat([each[:, :images] for each in out]), torch.cat([each[:, images:] for each in out], dim=1)
+            return attended[0][:, :images], attended[0][:, images:]
+        images_out = torch.cat([each[:, :images] for each in attended])
+        return images_out, torch.cat([each[:, images:] for each in attended], dim=1)
 
 
 def together(img: Tensor, txt: Tensor) -> Tensor:
@@ -237,8 +261,10 @@ class MMDiT(nn.Module):
     """Predicts v = noise - x0 for the target latent, given the prompt and up to six reference latents.
 
     `operations` holds the layer classes (`torch.nn`, or a host's), `attention` the attention function. The network
-    computes in the dtype of `context`, and its time embedder always in float32.
+    computes in the dtype of `context`, and its time embedder always in float32. `run_block` may be set: it runs a block.
     """
+
+    run_block: RunBlock | None = None
 
     def __init__(
         self,
@@ -266,19 +292,27 @@ class MMDiT(nn.Module):
         t: Tensor,
         context: Tensor | Sequence[Tensor],
         references: Sequence[Tensor] = (),
+        cache: StepCache | None = None,
     ) -> Tensor:
         """The velocity of `latent` (B, 16, 1, h, w) at time `t` (B,) in [0, 1000], of the same shape and dtype.
 
         `context` is (B, L, text_dim), or a sequence of B prompts (L_i, text_dim) of any lengths: each sample gets
         what it would get alone. `references` are clean latents (B, 16, 1, h_i, w_i), each of its own size.
         Odd heights and widths are padded to the patch and the result cropped.
-        Raises `JoyImageError` when shapes do not fit.
+        `cache` keeps what is the same in all forwards of a run with these contexts and references, and what its options
+        say. Raises `JoyImageError` when shapes do not fit.
         """
-        img, txt, time, packing = self.embed(latent, t, context, references, self.attention)
-        for block in self.double_blocks[:-1]:
-            img, txt = block(img, txt, time, packing)
-        img, _ = self.double_blocks[-1](img, txt, time, packing, queries=packing.targets)
-        return self.project(img, latent)
+        cache = cache or StepCache()
+        self._check(latent, t, context, references)
+        references = cache.references(references)
+        img, txt, time, packing = self.embed(latent, t, context, references, self.attention, cache)
+        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references))
+        last = len(self.double_blocks) - 1
+
+        def run(i: int, img: Tensor, txt: Tensor) -> Streams:
+            return self.double_blocks[i](img, txt, time, packing, packing.targets if i == last else None, kept[i])
+
+        return self.project(cache.through(last + 1, run, img, txt, packing.targets), latent)
 
     def embed(
         self,
@@ -287,20 +321,27 @@ class MMDiT(nn.Module):
         context: Tensor | Sequence[Tensor],
         references: Sequence[Tensor],
         attention: Attention,
+        cache: StepCache | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Packing]:
         """What the blocks take: image tokens (B, N, D), text tokens, modulation (B, 6, D), and their packing.
 
         `embed`, the blocks and `project` are `forward`; a host that does something between blocks calls them itself.
         """
-        self._check(latent, t, context, references)
-        dtype = context[0].dtype
-        images = [self.patchify(image.to(dtype)) for image in (latent, *references)]  # (B, D, 1, rows, columns)
+        dtype, cache = context[0].dtype, cache or StepCache()
+        kept = cache.once("references", lambda: [self.patchify(image.to(dtype)) for image in references])
+        # none where their keys and values are kept
+        images = [self.patchify(latent.to(dtype)), *kept[: len(references)]]  # (B, D, 1, rows, columns)
         grids = [(image.shape[3], image.shape[4]) for image in images]
         freqs = rope.frequencies(grids, self.config.rope_dims, self.config.theta, latent.device)
-        packing = Packing([len(prompt) for prompt in context], math.prod(grids[0]), freqs, attention)
+        rotary = self.rotary_for(latent.device)
+        packing = Packing(list(map(len, context)), math.prod(grids[0]), freqs, attention, rotary, self.run_block)
         img = torch.cat([rearrange(image, "b d 1 r c -> b (r c) d") for image in images], dim=1)
-        txt = self.condition_embedder.text_embedder(packing.join(context))
+        txt = cache.once("text", lambda: self.condition_embedder.text_embedder(packing.join(context)))
         return img, txt, self.condition_embedder.time(t, dtype), packing
+
+    def rotary_for(self, device: torch.device) -> Rotary:
+        """What normalises and rotates queries and keys on a device; a host may have its own."""
+        return rope.rotary_for(device)
 
     def project(self, img: Tensor, latent: Tensor) -> Tensor:
         """The target's tokens (B, rows * columns, D) -> the velocity, in the shape and dtype of `latent`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def frequencies(
@@ -47,14 +50,68 @@ def _angles(t, grid, rope_dims, theta, device) -> Tensor:
 
 
 def rotate(x: Tensor, freqs: Tensor) -> Tensor:
-    """Rotate interleaved channel pairs (x0, x1) of `x` (B, N, heads, head_dim) by `freqs`; gives float32.
+    """Rotate interleaved channel pairs (x0, x1) of `x` (…, N, heads, head_dim) by `freqs`; gives float32.
 
     One complex product: half the time of separate sines and cosines, and no temporaries of twice the size. A compiler
     fuses the separate ones, and has nothing for complex numbers.
     """
-    pairs = x.float().unflatten(-1, (-1, 2))  # (B, N, heads, head_dim / 2, 2)
+    pairs = x.float().unflatten(-1, (-1, 2))  # (…, N, heads, head_dim / 2, 2)
     freqs = freqs[:, None]
     if torch.compiler.is_compiling():
         (a, b), (cos, sin) = pairs.unbind(-1), freqs.unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(freqs)).flatten(-2)
+
+
+class Rotary(Protocol):
+    """The norm of queries or keys and their rotation, as one operation that a host or a package may bring."""
+
+    def angles(self, freqs: Tensor) -> Tensor:
+        """What `frequencies` gives, (N, head_dim / 2, 2), in the form that is wanted; tokens come first."""
+        ...
+
+    def __call__(self, x: Tensor, norm: nn.Module, angles: Tensor) -> Tensor:
+        """x (B, N, heads, head_dim), normalised by `norm` and rotated; in the dtype of `x` or in float32."""
+        ...
+
+
+class TorchRotary:
+    """Two steps of torch's own."""
+
+    def angles(self, freqs: Tensor) -> Tensor:
+        return freqs
+
+    def __call__(self, x: Tensor, norm: nn.Module, angles: Tensor) -> Tensor:
+        return rotate(norm(x), angles)
+
+
+class KitchenRotary:
+    """One kernel of comfy-kitchen, which reads and writes each number once."""
+
+    def angles(self, freqs: Tensor) -> Tensor:
+        """Matrices (N, head_dim / 2, 2, 2)."""
+        cos, sin = freqs.unbind(-1)
+        return torch.stack([torch.stack([cos, -sin], dim=-1), torch.stack([sin, cos], dim=-1)], dim=-2)
+
+    def __call__(self, x: Tensor, norm: nn.Module, angles: Tensor) -> Tensor:
+        with self.scale(norm, x) as scale:
+            return torch.ops.comfy_kitchen.rms_rope1(x, angles[None, :, None], scale, norm.eps)
+
+    @contextmanager
+    def scale(self, norm: nn.Module, x: Tensor) -> Iterator[Tensor]:
+        """The norm's weight (head_dim,), where and in the dtype that `x` is."""
+        yield norm.weight.to(x)
+
+
+def rotary_for(device: torch.device, kitchen: Callable[[], Rotary] = KitchenRotary) -> Rotary:
+    """comfy-kitchen's on a CUDA device where it is installed, else torch's."""
+    return kitchen() if device.type == "cuda" and has_kitchen() else TorchRotary()
+
+
+@functools.cache
+def has_kitchen() -> bool:
+    try:
+        importlib.import_module("comfy_kitchen")
+    except ImportError:  # not there, or built for another torch
+        return False
+    return hasattr(torch.ops.comfy_kitchen, "rms_rope1")

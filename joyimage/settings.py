@@ -19,6 +19,7 @@ from .errors import JoyImageError
 SOLVERS = ("euler", "heun", "dpmpp_2m", "unipc")
 SCHEDULES = ("original", "diffusers")
 OUTPUTS = ("pil", "pt", "np", "latent")
+ATTENTIONS = ("auto", "cudnn", "flash", "efficient", "math", "flash3", "sage")
 DTYPES = ("float32", "bfloat16", "float16")
 VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear right", "rear left")
 ZOOMS = ("in", "out", "unchanged")
@@ -258,6 +259,12 @@ def check_seed(seed: int) -> None:
     """Raise `JoyImageError` for a seed that is not a whole number in [0, 2^64)."""
     if not whole(seed) or not 0 <= seed < SEEDS:
         raise JoyImageError(f"seed is {seed!r}; give a whole number from 0 to 2^64 - 1")
+
+
+def check_attention(name: str) -> None:
+    """Raise `JoyImageError` for an attention that does not exist."""
+    if name not in ATTENTIONS:
+        raise JoyImageError(f"unknown attention {name!r}; choose one of {', '.join(ATTENTIONS)}")
 
 
 def check_theta(theta: float) -> None:

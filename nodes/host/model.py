@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,22 +13,30 @@ import comfy.conds
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
 from comfy.latent_formats import LatentFormat, Wan21
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...joyimage import checkpoints, tiny
+from ...joyimage.attention import Attention, attention
+from ...joyimage.caching import RunCaches, StepCache
 from ...joyimage.checkpoints.folders import open_component
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
 from ...joyimage.mmdit import MMDiT
 from ...joyimage.operations import Operations
+from ...joyimage.rope import KitchenRotary, Rotary, rotary_for
 from ...joyimage.settings import NATIVE_SHIFT
 from .weights import State, keep_packed, packed_tensors, read_mmdit, unpacked_when_saved
+
+# Transformer options that nodes set: the run's caches, the attention, and what runs a block in place of itself.
+CACHES, ATTENTION, RUN_BLOCK = "joyimage_caches", "joyimage_attention", "joyimage_run_block"
+CUDNN_FIRST = (9, 10)  # major compute capabilities: H100, H200, B200
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -71,19 +80,60 @@ class HostMMDiT(MMDiT):
         return executor.execute(x, timestep, context, ref_latents, options)
 
     def _forward(self, x: Tensor, timestep: Tensor, context: Tensor, ref_latents, options: dict[str, Any]) -> Tensor:
-        attention = partial(host_attention, transformer_options=options)
-        img, txt, time, packing = self.embed(x, timestep, context, ref_latents or (), attention)
+        references = ref_latents or ()
+        self._check(x, timestep, context, references)
+        cache = cache_of(options, x)
+        references = cache.references(references)
+        # without the cache: the host may change the embedders' weights within a run
+        img, txt, time, packing = self.embed(x, timestep, context, references, attention_of(options, x.device))
+        packing.run_block = options.get(RUN_BLOCK)
+        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references))
         replacements = options.get("patches_replace", {}).get("dit", {})
         options |= {"total_blocks": len(self.double_blocks), "block_type": "double"}
         last = len(self.double_blocks) - 1
-        for i, block in enumerate(self.double_blocks):
-            options["block_index"] = i
+
+        def run(i: int, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor | None]:
+            options["block_index"], block = i, self.double_blocks[i]
             replace = replacements.get(("double_block", i))
             if replace is not None:
-                img, txt = replaced(replace, block, img, txt, time, packing, options)
-            else:
-                img, txt = block(img, txt, time, packing, queries=packing.targets if i == last else None)
-        return self.project(img[:, : packing.targets], x)
+                return replaced(replace, partial(block, packing=packing, kept=kept[i]), img, txt, time, packing, options)
+            return block(img, txt, time, packing, packing.targets if i == last else None, kept[i])
+
+        return self.project(cache.through(last + 1, run, img, txt, packing.targets), x)
+
+    def rotary_for(self, device: torch.device) -> Rotary:
+        return rotary_for(device, HostRotary)
+
+
+class HostRotary(KitchenRotary):
+    """comfy-kitchen's kernel, with the norm's weight as the host keeps and patches it."""
+
+    @contextmanager
+    def scale(self, norm: nn.Module, x: Tensor) -> Iterator[Tensor]:
+        scale, bias, stream = comfy.ops.cast_bias_weight(norm, x, offloadable=True)
+        yield scale
+        comfy.ops.uncast_bias_weight(norm, scale, bias, stream)
+
+
+def cache_of(options: Mapping[str, Any], x: Tensor) -> StepCache:
+    """What the forwards of these prompts keep over a run; nothing where no node has asked for it."""
+    caches: RunCaches | None = options.get(CACHES)
+    return StepCache() if caches is None else caches.of((tuple(options.get("uuids", ())), x.shape))
+
+
+def attention_of(options: dict[str, Any], device: torch.device) -> Attention:
+    """The attention that a node has chosen, or the host's with what nodes put in its place.
+
+    On Hopper and Blackwell cards torch's own choice stands for the host's call of torch, which puts flash before the
+    faster cuDNN.
+    """
+    chosen: Attention | None = options.get(ATTENTION)
+    if chosen is not None:
+        return chosen
+    plain = optimized_attention is attention_pytorch and "optimized_attention_override" not in options
+    if plain and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in CUDNN_FIRST:
+        return attention
+    return partial(host_attention, transformer_options=options)
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
@@ -95,7 +145,7 @@ def replaced(replace, block, img: Tensor, txt: Tensor, time: Tensor, packing, op
     """A block with a node's patch in its place, in the host's convention. It sees all tokens, in the last block too."""
 
     def original(args: dict[str, Any]) -> dict[str, Tensor]:
-        img, txt = block(args["img"], args["txt"], args["vec"], packing)
+        img, txt = block(args["img"], args["txt"], args["vec"])
         return {"img": img, "txt": txt}
 
     args = {"img": img, "txt": txt, "vec": time, "pe": packing.freqs, "transformer_options": options}

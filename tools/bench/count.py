@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from joyimage.config import MMDiTConfig
+from joyimage.errors import JoyImageError
 from joyimage.mmdit import MMDiT
+from joyimage.rope import KitchenRotary, Rotary, TorchRotary, has_kitchen
 
 from .budgets import TEXT_TOKENS
 
@@ -61,11 +63,7 @@ class Counter(TorchDispatchMode):
         name = function._overloadpacket._qualified_op_name.removeprefix("aten::")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if (
-            not made
-            or function.is_view
-            or name in ("empty", "new_empty", "empty_like", "detach", "_unsafe_view", "view_as_complex")
-        ):
+        if not made or function.is_view or name in NO_LAUNCH:
             return result
         self.count.launches[name] += 1
         if function._overloadpacket in flop_registry:
@@ -94,12 +92,24 @@ class Counter(TorchDispatchMode):
         return SimpleNamespace(**{name: getattr(nn, name) for name in ("Linear", "Conv3d")}, RMSNorm=RMSNorm)
 
 
-def forward(references: int = 1, prompts: Sequence[int] = TEXT_TOKENS[:1], config: MMDiTConfig | None = None) -> Count:
-    """Count one forward with so many references of the target's size, for prompts of so many tokens each."""
+def forward(
+    references: int = 1,
+    prompts: Sequence[int] = TEXT_TOKENS[:1],
+    config: MMDiTConfig | None = None,
+    rotary: Rotary | None = None,
+) -> Count:
+    """Count one forward with so many references of the target's size, for prompts of so many tokens each.
+
+    `rotary` is what normalises and rotates queries and keys: by default comfy-kitchen's kernel, as inside ComfyUI and
+    wherever it is installed beside a GPU. Raises `JoyImageError` where it is not installed here.
+    """
+    if rotary is None and not has_kitchen():
+        raise JoyImageError("comfy-kitchen is not installed: `pip install comfy-kitchen`, or count torch's own rotation")
     batch, counter = len(prompts), Counter()
     with torch.no_grad():  # in inference mode an operator that is made of others comes whole
         options = {"dtype": DTYPE, "device": DEVICE, "operations": counter.operations()}
         network = MMDiT(config, attention=counter.attention, **options)
+        network.rotary_for = lambda device: rotary or KitchenRotary()
 
         def latent() -> Tensor:
             return torch.empty(batch, network.config.in_channels, 1, LATENT, LATENT, device=DEVICE)
@@ -115,10 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.count", description=__doc__)
     parser.add_argument("--references", type=int, nargs="+", default=[1], help="how many, each counted (1)")
     parser.add_argument("--text", type=int, nargs="+", default=TEXT_TOKENS, help="tokens of the prompts (%(default)s)")
+    parser.add_argument("--torch", action="store_true", help="norm and rotation by torch, not by comfy-kitchen")
     options = parser.parse_args()
+    rotary = TorchRotary() if options.torch else None
     for references in options.references:
-        print(f"one forward, {references} references\n{forward(references, options.text[:1])}\n")
-        print(f"all prompts, packed, {references} references\n{forward(references, options.text)}\n")
+        for name, prompts in (("one forward", options.text[:1]), ("all prompts, packed", options.text)):
+            print(f"{name}, {references} references\n{forward(references, prompts, rotary=rotary)}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,106 @@
+"""What the forwards of one run keep from step to step.
+
+The text's embedding and the references' patches are the same in every step and are made once. On request more is
+kept, at a loss: the references' keys and values for some steps (`reference_every`), and what all blocks after the
+first add, as long as the first one's output hardly changes (`block_cache`; the first-block cache of ParaAttention, an
+adaptive form of TeaCache, arXiv 2411.19108).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+
+T = TypeVar("T")
+# Runs block i on image and text tokens
+RunBlock = Callable[[int, Tensor, Tensor], "tuple[Tensor, Tensor]"]
+
+
+class KeptReferences:
+    """The keys and values of the references' tokens in one block, each (B, tokens, heads, head_dim)."""
+
+    def __init__(self, targets: int):
+        self.targets = targets
+        self._tokens: tuple[Tensor, Tensor] | None = None
+
+    def complete(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all image tokens: kept where they are all given, else added to the target's."""
+        if k.shape[1] > self.targets:
+            # copies of their own: what is a part of a larger tensor would keep the whole
+            self._tokens = k[:, self.targets :].to(v.dtype, copy=True), v[:, self.targets :].clone()
+            return k, v
+        if self._tokens is None:
+            return k, v
+        keys, values = self._tokens
+        return torch.cat([k.to(v.dtype), keys], dim=1), torch.cat([v, values], dim=1)
+
+
+class StepCache:
+    """What the forwards of the same prompts and references keep during one run."""
+
+    def __init__(self, reference_every: int = 1, block_cache: float = 0.0):
+        self.reference_every = reference_every
+        self.block_cache = block_cache
+        self._made: dict[str, object] = {}
+        self._kept: list[KeptReferences] = []
+        self._next: list[KeptReferences] = []  # of the forward at work
+        self._forwards = 0  # since the references ran along, that one included
+        self._first = torch.empty(0)  # what the first block added when the others last ran
+        self._rest: Tensor | None = None  # what they added
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made the first time."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]  # pyright: ignore[reportReturnType] - each name has one type
+
+    def references(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The references that run along in this forward: all, or none where their keys and values are kept."""
+        return () if self._kept and self._forwards < self.reference_every else given
+
+    def keeping(self, blocks: int, targets: int, references: int) -> Sequence[KeptReferences | None]:
+        """Where each block keeps the references' keys and values. `references` is how many run along."""
+        self._forwards += 1
+        if self.reference_every > 1 and references:
+            self._next = [KeptReferences(targets) for _ in range(blocks)]
+            return self._next
+        return self._kept or [None] * blocks
+
+    def through(self, blocks: int, run: RunBlock, img: Tensor, txt: Tensor, targets: int) -> Tensor:
+        """The target's tokens (B, targets, D) after all blocks, or after the first and what the others last added."""
+        before = img[:, :targets]
+        img, txt = run(0, img, txt)
+        after_first = img[:, :targets]
+        added = after_first - before if self.block_cache and blocks > 1 else None
+        if added is not None and self._rest is not None and similar(added, self._first, self.block_cache):
+            return after_first + self._rest
+        for i in range(1, blocks):
+            img, txt = run(i, img, txt)
+        out = img[:, :targets]
+        if added is not None:
+            self._first, self._rest = added, out - after_first
+        if self._next:  # kept only now: where the first block was enough the others have none
+            self._kept, self._next, self._forwards = self._next, [], 1
+        return out
+
+
+def similar(new: Tensor, old: Tensor, threshold: float) -> bool:
+    """Whether each sample (B, N, D) has moved by less than `threshold` of its mean magnitude."""
+    moved = (new - old).abs().mean(dim=(1, 2), dtype=torch.float32)
+    return bool((moved < threshold * old.abs().mean(dim=(1, 2), dtype=torch.float32)).all())
+
+
+class RunCaches:
+    """One `StepCache` for each set of prompts that share a forward, over one run."""
+
+    def __init__(self, reference_every: int = 1, block_cache: float = 0.0):
+        self.reference_every = reference_every
+        self.block_cache = block_cache
+        self._caches: dict[Hashable, StepCache] = {}
+
+    def of(self, key: Hashable) -> StepCache:
+        return self._caches.setdefault(key, StepCache(self.reference_every, self.block_cache))
