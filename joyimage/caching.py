@@ -9,15 +9,14 @@ adaptive form of TeaCache, arXiv 2411.19108).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-
 T = TypeVar("T")
-# Runs block i on image and text tokens
-RunBlock = Callable[[int, Tensor, Tensor], "tuple[Tensor, Tensor]"]
+# Runs block i on image and text tokens; the last one gives no text
+RunBlock = Callable[[int, Tensor, Any], "tuple[Tensor, Tensor | None]"]
 
 
 class KeptReferences:
@@ -70,22 +69,29 @@ class StepCache:
             return self._next
         return self._kept or [None] * blocks
 
-    def through(self, blocks: int, run: RunBlock, img: Tensor, txt: Tensor, targets: int) -> Tensor:
+    def through(self, blocks: int, run: RunBlock, img: Tensor, txt: Tensor | None, targets: int) -> Tensor:
         """The target's tokens (B, targets, D) after all blocks, or after the first and what the others last added."""
+        if not self.block_cache or blocks == 1:  # apart, since what is below holds two tensors more
+            for i in range(blocks):
+                img, txt = run(i, img, txt)
+            self._keep_references()
+            return img[:, :targets]
         before = img[:, :targets]
         img, txt = run(0, img, txt)
-        after_first = img[:, :targets]
-        added = after_first - before if self.block_cache and blocks > 1 else None
-        if added is not None and self._rest is not None and similar(added, self._first, self.block_cache):
-            return after_first + self._rest
+        first = img[:, :targets]
+        added = first - before
+        if self._rest is not None and similar(added, self._first, self.block_cache):
+            return first + self._rest
         for i in range(1, blocks):
             img, txt = run(i, img, txt)
-        out = img[:, :targets]
-        if added is not None:
-            self._first, self._rest = added, out - after_first
-        if self._next:  # kept only now: where the first block was enough the others have none
+        self._first, self._rest = added, img[:, :targets] - first
+        self._keep_references()
+        return img[:, :targets]
+
+    def _keep_references(self) -> None:
+        """Only after all blocks: where the first was enough, the others have kept nothing."""
+        if self._next:
             self._kept, self._next, self._forwards = self._next, [], 1
-        return out
 
 
 def similar(new: Tensor, old: Tensor, threshold: float) -> bool:

@@ -25,6 +25,7 @@ from .rope import rotate
 
 INDUCTOR = "inductor"
 LEAST_TORCH = (2, 6)  # before it, torch compiles each block anew
+COMPILER_MODULES = ("torch._dynamo", "torch._inductor")  # where its errors are defined
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ def before_attention(
 def after_attention(
     block: DoubleBlock, img: Tensor, txt: Tensor, out: Tensor, time: Tensor, img_samples: Tensor, txt_samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Image (M, D) and text tokens (T, D) after projection, gates and MLPs; `out` (M + T, D) is what was attended to."""
+    """Image (M, D) and text tokens (T, D) after projection, gates and MLPs; `out` (M + T, D) is the attention's."""
     img_out, txt_out = out[: len(img)], block.attn.txt_attn_proj(out[len(img) :])
     img = after_attention_of_image(block, img, img_out, time, img_samples)
     return img, _gated(txt, txt_out, block.txt_mlp, block.txt_mod(time)[txt_samples])
@@ -142,7 +143,9 @@ def compiled(part: Callable[..., T], block: DoubleBlock, *inputs: Tensor) -> T:
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     try:
         return part(block, *inputs)
-    except torch._dynamo.exc.TorchDynamoException as error:
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(COMPILER_MODULES):
+            raise
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise JoyImageError(f"torch.compile failed: {first:.300}; leave compile off") from error
 
@@ -150,16 +153,16 @@ def compiled(part: Callable[..., T], block: DoubleBlock, *inputs: Tensor) -> T:
 @functools.cache
 def compiled_blocks(backend: str | Callable = INDUCTOR) -> CompiledBlocks:
     """The parts, compiled by a backend of torch: one set for all networks, which share its graphs."""
-    parts = before_attention, after_attention, after_attention_of_image
-    return CompiledBlocks(*(torch.compile(part, backend=backend) for part in parts))
+    compile = functools.partial(torch.compile, backend=backend)
+    return CompiledBlocks(compile(before_attention), compile(after_attention), compile(after_attention_of_image))
 
 
-def compile_blocks(network: MMDiT, backend: str | Callable = INDUCTOR) -> None:
-    """Let a network run its blocks compiled, when they run next.
+def compile_blocks(network: MMDiT, device: torch.device, backend: str | Callable = INDUCTOR) -> None:
+    """Let a network run its blocks compiled on a device, when they run next.
 
     Raises `JoyImageError` for a torch before 2.6, and where the backend's own compiler is missing.
     """
-    check_compiler(network.proj_out.weight.device, backend)
+    check_compiler(device, backend)
     network.run_block = compiled_blocks(backend)
 
 
@@ -171,6 +174,8 @@ def check_compiler(device: torch.device, backend: str | Callable = INDUCTOR) -> 
     if backend != INDUCTOR:
         return
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise JoyImageError("compile needs triton on a CUDA device: install it (on Windows triton-windows), or leave it off")
+        raise JoyImageError(
+            "compile needs triton on a CUDA device: install it (on Windows triton-windows), or leave it off"
+        )
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
         raise JoyImageError("compile needs a C++ compiler on a CPU, and none is in PATH: install g++, or leave it off")

@@ -124,7 +124,8 @@ class JointAttention(nn.Module):
 
     def heads_of(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(…, N, 3D) -> q, k and v, each (…, N, heads, head_dim)."""
-        return qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return q, k, v
 
     def forward(
         self, img: Tensor, txt: Tensor, packing: Packing, queries: int | None, kept: KeptReferences | None
@@ -261,7 +262,8 @@ class MMDiT(nn.Module):
     """Predicts v = noise - x0 for the target latent, given the prompt and up to six reference latents.
 
     `operations` holds the layer classes (`torch.nn`, or a host's), `attention` the attention function. The network
-    computes in the dtype of `context`, and its time embedder always in float32. `run_block` may be set: it runs a block.
+    computes in the dtype of `context`, and its time embedder always in float32. `run_block`, where it is set, runs the
+    blocks.
     """
 
     run_block: RunBlock | None = None

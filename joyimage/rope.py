@@ -100,7 +100,9 @@ class KitchenRotary:
     @contextmanager
     def scale(self, norm: nn.Module, x: Tensor) -> Iterator[Tensor]:
         """The norm's weight (head_dim,), where and in the dtype that `x` is."""
-        yield norm.weight.to(x)
+        weight = norm.weight
+        assert isinstance(weight, Tensor)
+        yield weight.to(x)
 
 
 def rotary_for(device: torch.device, kitchen: Callable[[], Rotary] = KitchenRotary) -> Rotary:

@@ -96,7 +96,9 @@ class HostMMDiT(MMDiT):
             options["block_index"], block = i, self.double_blocks[i]
             replace = replacements.get(("double_block", i))
             if replace is not None:
-                return replaced(replace, partial(block, packing=packing, kept=kept[i]), img, txt, time, packing, options)
+                return replaced(
+                    replace, partial(block, packing=packing, kept=kept[i]), img, txt, time, packing, options
+                )
             return block(img, txt, time, packing, packing.targets if i == last else None, kept[i])
 
         return self.project(cache.through(last + 1, run, img, txt, packing.targets), x)

@@ -104,7 +104,7 @@ def forward(
     wherever it is installed beside a GPU. Raises `JoyImageError` where it is not installed here.
     """
     if rotary is None and not has_kitchen():
-        raise JoyImageError("comfy-kitchen is not installed: `pip install comfy-kitchen`, or count torch's own rotation")
+        raise JoyImageError("comfy-kitchen is not installed: install it, or count torch's own rotation")
     batch, counter = len(prompts), Counter()
     with torch.no_grad():  # in inference mode an operator that is made of others comes whole
         options = {"dtype": DTYPE, "device": DEVICE, "operations": counter.operations()}
