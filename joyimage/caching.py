@@ -19,23 +19,30 @@ T = TypeVar("T")
 RunBlock = Callable[[int, Tensor, Any], "tuple[Tensor, Tensor | None]"]
 
 
+class KeptTokens:
+    """Keys or values of the references' tokens in one block, (B, tokens, heads, head_dim) in `dtype`."""
+
+    def __init__(self, targets: int, dtype: torch.dtype):
+        self.targets = targets  # tokens of the target, which come before
+        self.dtype = dtype
+        self._tokens: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Those of all image tokens: of the target's alone, those kept are added; else what is more is kept."""
+        if x.shape[1] > self.targets:
+            # a copy of its own, since a part would keep all of it
+            self._tokens = x[:, self.targets :].to(self.dtype, copy=True)
+        elif self._tokens is not None:
+            return torch.cat([x.to(self.dtype), self._tokens], dim=1)
+        return x
+
+
 class KeptReferences:
-    """The keys and values of the references' tokens in one block, each (B, tokens, heads, head_dim)."""
+    """What one block keeps of the references."""
 
-    def __init__(self, targets: int):
-        self.targets = targets
-        self._tokens: tuple[Tensor, Tensor] | None = None
-
-    def complete(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all image tokens: kept where they are all given, else added to the target's."""
-        if k.shape[1] > self.targets:
-            # copies of their own: what is a part of a larger tensor would keep the whole
-            self._tokens = k[:, self.targets :].to(v.dtype, copy=True), v[:, self.targets :].clone()
-            return k, v
-        if self._tokens is None:
-            return k, v
-        keys, values = self._tokens
-        return torch.cat([k.to(v.dtype), keys], dim=1), torch.cat([v, values], dim=1)
+    def __init__(self, targets: int, dtype: torch.dtype):
+        self.keys = KeptTokens(targets, dtype)
+        self.values = KeptTokens(targets, dtype)
 
 
 class StepCache:
@@ -61,11 +68,13 @@ class StepCache:
         """The references that run along in this forward: all, or none where their keys and values are kept."""
         return () if self._kept and self._forwards < self.reference_every else given
 
-    def keeping(self, blocks: int, targets: int, references: int) -> Sequence[KeptReferences | None]:
-        """Where each block keeps the references' keys and values. `references` is how many run along."""
+    def keeping(
+        self, blocks: int, targets: int, references: int, dtype: torch.dtype
+    ) -> Sequence[KeptReferences | None]:
+        """Where each block keeps the references' keys and values, in `dtype`. `references` is how many run along."""
         self._forwards += 1
         if self.reference_every > 1 and references:
-            self._next = [KeptReferences(targets) for _ in range(blocks)]
+            self._next = [KeptReferences(targets, dtype) for _ in range(blocks)]
             return self._next
         return self._kept or [None] * blocks
 

@@ -126,7 +126,7 @@ class CompiledBlocks:
         )
         if queries is not None:
             img_q, txt_q = img_q[:, :queries], txt_q[:, :0]
-        all_k, all_v = (img_k, img_v) if kept is None else kept.complete(img_k, img_v)
+        all_k, all_v = (img_k, img_v) if kept is None else (kept.keys(img_k), kept.values(img_v))
         if len(img) == 1 and all_k is img_k:  # they lie as attention wants them
             q, k, v = joint
             return [[q[None]] if queries is None else [img_q], [k[None]], [v[None]]]

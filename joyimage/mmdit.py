@@ -135,15 +135,13 @@ class JointAttention(nn.Module):
         txt_q, txt_k, txt_v = self.heads_of(self.txt_attn_qkv(txt))
         if queries is not None:
             img_q, txt_q = img_q[:, :queries], txt_q[:, :0]
-        # one after the other, so that only one is there in float32 as well
-        img_q = packing.rotary(img_q, self.img_attn_q_norm, packing.angles[: img_q.shape[1]])
-        q = packing.sequences(img_q, self.txt_attn_q_norm(txt_q))
-        img_k = packing.rotary(img_k, self.img_attn_k_norm, packing.angles)
-        if kept is not None:
-            img_k, img_v = kept.complete(img_k, img_v)
-        k = packing.sequences(img_k, self.txt_attn_k_norm(txt_k))
-        v = packing.sequences(img_v, txt_v)
-        img_out, txt_out = packing.split(packing.attend(q, k, v), img_q.shape[1])
+        images, rotary, angles = img_q.shape[1], packing.rotary, packing.angles
+        keys, values = (as_is, as_is) if kept is None else (kept.keys, kept.values)
+        # one after the other and without a name, so that only one is there in float32 as well
+        q = packing.sequences(rotary(img_q, self.img_attn_q_norm, angles[:images]), self.txt_attn_q_norm(txt_q))
+        k = packing.sequences(keys(rotary(img_k, self.img_attn_k_norm, angles)), self.txt_attn_k_norm(txt_k))
+        v = packing.sequences(values(img_v), txt_v)
+        img_out, txt_out = packing.split(packing.attend(q, k, v), images)
         return self.img_attn_proj(img_out), None if queries is not None else self.txt_attn_proj(txt_out)
 
 
@@ -179,6 +177,10 @@ class DoubleBlock(nn.Module):
             return img, None
         txt = torch.addcmul(txt, txt_out, t_gate1)
         return img, torch.addcmul(txt, self.txt_mlp(modulate(txt, t_shift2, t_factor2)), t_gate2)
+
+
+def as_is(x: Tensor) -> Tensor:
+    return x
 
 
 def modulate(x: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
@@ -308,7 +310,7 @@ class MMDiT(nn.Module):
         self._check(latent, t, context, references)
         references = cache.references(references)
         img, txt, time, packing = self.embed(latent, t, context, references, self.attention, cache)
-        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references))
+        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references), img.dtype)
         last = len(self.double_blocks) - 1
 
         def run(i: int, img: Tensor, txt: Tensor) -> Streams:

@@ -58,4 +58,4 @@ def scaled_after(weight: QuantizedTensor, dtype: torch.dtype) -> bool:
     In float16 it can't: sums of codes, up to 448 each, may pass its largest number, 65,504.
     """
     kinds = weight.format.scales
-    return weight.format.name in CODES and dtype != torch.float16 and (not kinds or kinds in ((WHOLE,), (ROWS,)))
+    return weight.format.name in CODES and dtype != torch.float16 and kinds in ((), (WHOLE,), (ROWS,))

@@ -87,7 +87,7 @@ class HostMMDiT(MMDiT):
         # without the cache: the host may change the embedders' weights within a run
         img, txt, time, packing = self.embed(x, timestep, context, references, attention_of(options, x.device))
         packing.run_block = options.get(RUN_BLOCK)
-        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references))
+        kept = cache.keeping(len(self.double_blocks), packing.targets, len(references), img.dtype)
         replacements = options.get("patches_replace", {}).get("dit", {})
         options |= {"total_blocks": len(self.double_blocks), "block_type": "double"}
         last = len(self.double_blocks) - 1
