@@ -24,6 +24,7 @@ from .mmdit import DoubleBlock, MMDiT, Packing, modulate
 from .rope import rotate
 
 INDUCTOR = "inductor"
+COMPILERS = ("g++", "clang++", "cl")  # that torch looks for, where CXX names no other
 LEAST_TORCH = (2, 6)  # before it, torch compiles each block anew
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor")  # where its errors are defined
 T = TypeVar("T")
@@ -177,5 +178,5 @@ def check_compiler(device: torch.device, backend: str | Callable = INDUCTOR) -> 
         raise JoyImageError(
             "compile needs triton on a CUDA device: install it (on Windows triton-windows), or leave it off"
         )
-    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
         raise JoyImageError("compile needs a C++ compiler on a CPU, and none is in PATH: install g++, or leave it off")

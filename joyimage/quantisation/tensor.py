@@ -179,7 +179,9 @@ def swizzled(scales: Tensor, shape: tuple[int, ...]) -> Tensor:
 def rotate(x: Tensor, group: int) -> Tensor:
     """Multiply groups of `group` channels of x (…, C) by the Hadamard matrix; twice gives x again."""
     groups = x.unflatten(-1, (-1, group))  # (…, C / group, group)
-    return (groups @ hadamard(group, x.dtype, x.device)).flatten(-2)
+    # a compiler traces what makes the matrix, and warns of a cache
+    matrix = hadamard.__wrapped__ if torch.compiler.is_compiling() else hadamard
+    return (groups @ matrix(group, x.dtype, x.device)).flatten(-2)
 
 
 @functools.lru_cache(maxsize=8)  # a model has one or two sizes, on one device
@@ -206,7 +208,7 @@ def elements(dtype: torch.dtype) -> Unpack:
 
 def numbers(data: Tensor, stored: torch.dtype, dtype: torch.dtype) -> Tensor:
     """Bytes as the numbers of an 8-bit dtype that they are, in another one, which holds each exactly."""
-    if data.device.type != "cpu" or stored == torch.int8:
+    if data.device.type != "cpu" or stored == torch.int8 or torch.compiler.is_compiling():
         return data.view(stored).to(dtype)
     # torch's own conversion of float8 takes 3.4 times as long on a processor
     return table(stored, dtype).index_select(0, data.flatten().int()).view(data.shape)
