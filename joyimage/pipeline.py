@@ -127,7 +127,10 @@ class JoyImage:
         shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
         solver: str = Sampling.solver, strength: float = Sampling.strength,
-        latent: Tensor | None = None, seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
+        forecast: int = Sampling.forecast, guidance_every: int = Sampling.guidance_every,
+        reference_every: int = Sampling.reference_every, block_cache: float = Sampling.block_cache,
+        preset: str = Sampling.preset, latent: Tensor | None = None,
+        seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
         output: str = "pil", callback: Callback | None = None, progress: bool = False,
     ) -> Pictures:  # fmt: skip
         """Edit pictures by instruction.
@@ -139,14 +142,16 @@ class JoyImage:
         or "auto" for the model's own), and every picture is scaled and cropped to its own. With `base_size=None`
         pictures keep their sizes, rounded to multiples of 16. `size` (height, width) is taken as it is; a single
         picture is fitted to it.
-        The settings from `steps` to `strength` are those of `joyimage.settings.Sampling`, the rest as in `render`.
+        The settings from `steps` to `preset` are those of `joyimage.settings.Sampling`, the rest as in `render`.
         Raises `JoyImageError` for what cannot be used, before any work.
         """
         settings = Sampling(
-            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
-        )
+            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength,
+            forecast=forecast, guidance_every=guidance_every, reference_every=reference_every,
+            block_cache=block_cache, preset=preset,
+        )  # fmt: skip
         run = Run(seed, count, batch_size, output, latent, callback, progress)
-        return self._make(*pair(images, instruction), negative_prompt, size, base_size, settings, run)
+        return _make(self, *pair(images, instruction), negative_prompt, size, base_size, settings, run)
 
     def generate(
         self, prompt: str | Sequence[str], *,
@@ -157,24 +162,22 @@ class JoyImage:
         shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
         solver: str = Sampling.solver, strength: float = Sampling.strength,
-        latent: Tensor | None = None, seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
+        forecast: int = Sampling.forecast, guidance_every: int = Sampling.guidance_every,
+        reference_every: int = Sampling.reference_every, block_cache: float = Sampling.block_cache,
+        preset: str = Sampling.preset, latent: Tensor | None = None,
+        seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
         output: str = "pil", callback: Callback | None = None, progress: bool = False,
     ) -> Pictures:  # fmt: skip
         """Make pictures from text: `edit` without pictures. `size` is (base_size, base_size) by default."""
         settings = Sampling(
-            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength
-        )
+            steps, guidance_scale, rescale, guidance_interval, shift, schedule, sigmas, timesteps, solver, strength,
+            forecast=forecast, guidance_every=guidance_every, reference_every=reference_every,
+            block_cache=block_cache, preset=preset,
+        )  # fmt: skip
         run = Run(seed, count, batch_size, output, latent, callback, progress)
         prompts = listed(prompt, str, "the prompt")
         pairs = pair([[]] * len(prompts), prompts, empty=True)
-        return self._make(*pairs, negative_prompt, size, base_size, settings, run)
-
-    def _make(self, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:
-        """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
-        run.seeds(len(prompts))
-        groups = _groups(self, edits, prompts, negative_prompt, size, base_size)
-        self._renderer.check_start(groups, settings, run)
-        return self._renderer.render(_conditioned(self, groups), settings, run)
+        return _make(self, *pairs, negative_prompt, size, base_size, settings, run)
 
     def ask(
         self, images: Picture | Sequence[Picture], question: str | None = None, *,
@@ -279,6 +282,15 @@ def _networks(
         checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
     )
     return networks, base_size, shift
+
+
+def _make(model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:
+    """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
+    run.seeds(len(prompts))
+    groups = _groups(model, edits, prompts, negative_prompt, size, base_size)
+    renderer = model._renderer
+    renderer.check_start(groups, settings, run)
+    return renderer.render(_conditioned(model, groups), settings, run)
 
 
 def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_size) -> list[Group]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -101,7 +101,7 @@ class Renderer:
                 rows = None if latent is None else latent[members]
                 start, own_levels = self._start(batch, [seeds[i] for i in members], levels, rows, settings.strength)
                 bar.total -= len(levels) - len(own_levels)
-                velocity = self._velocity(batch, settings)
+                velocity = self._velocity(batch, settings, own_levels[-2].item())
                 latents = sampling.sample(velocity, start, own_levels, solver=settings.solver, callback=on_step)
                 for i, sample in zip(members, latents.split(1), strict=True):
                     results[i] = sample
@@ -149,23 +149,40 @@ class Renderer:
             latent = torch.cat([c.references[-1] for c in batch])
         return sampling.start(noise, levels, latent, strength)
 
-    def _velocity(self, batch: list[Conditioning], settings: Sampling) -> sampling.Velocity:
-        """A batch's velocity under guidance. Each prompt's is one pass over all samples; small passes run packed."""
-        references = [torch.cat(reference) for reference in zip(*(c.references for c in batch), strict=True)]
+    def _velocity(self, batch: list[Conditioning], settings: Sampling, last: float) -> sampling.Velocity:
+        """A batch's velocity under guidance, for one run whose last step begins at sigma `last`.
 
-        def forward(x: Tensor, sigma: float, prompts: list[Tensor], times: int = 1) -> Tensor:
-            t = torch.full((len(prompts),), 1000 * sigma, device=x.device)
-            x, *repeated = (tensor.repeat(times, 1, 1, 1, 1) if times > 1 else tensor for tensor in (x, *references))
-            return self.mmdit(x, t, prompts, repeated)
+        Each prompt's is one pass over all samples; small passes run packed.
+        """
+        dtype = batch[0].positive.dtype
+        references = [torch.cat(reference).to(dtype) for reference in zip(*(c.references for c in batch), strict=True)]
+
+        @cache
+        def repeated(times: int) -> list[Tensor]:
+            return [reference.repeat(times, 1, 1, 1, 1) for reference in references] if times > 1 else references
+
+        def forward(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Tensor:
+            times, texts = len(prompts), list(chain(*prompts))
+            t = torch.full((len(texts),), 1000 * sigma, device=x.device)
+            x = x.repeat(times, 1, 1, 1, 1) if times > 1 else x
+            return self.mmdit(x, t, texts, repeated(times))
 
         def model(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Sequence[Tensor]:
-            if not packed(len(prompts), batch, self.tokens):
-                return [forward(x, sigma, one) for one in prompts]
-            return forward(x, sigma, list(chain(*prompts)), len(prompts)).chunk(len(prompts))
+            if packed(len(prompts), batch, self.tokens):
+                return forward(x, sigma, prompts).chunk(len(prompts))
+            return [forward(x, sigma, [one]) for one in prompts]
 
         positive, negative = [c.positive for c in batch], [c.negative for c in batch]
         return sampling.guided(
-            model, positive, negative, settings.guidance_scale, settings.rescale, settings.guidance_interval
+            model,
+            positive,
+            negative,
+            settings.guidance_scale,
+            settings.rescale,
+            settings.guidance_interval,
+            forecast=settings.forecast,
+            every=settings.guidance_every,
+            last=last,
         )
 
     @torch.inference_mode()

@@ -11,7 +11,9 @@ the latents after 40 steps are then 0.024 away from a float32 run, against 0.161
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .errors import JoyImageError
+from .readback import read_later, steps_behind
 from .settings import (
     NATIVE_SHIFT,
     TRAINING_STEPS,
@@ -28,9 +31,11 @@ from .settings import (
     check_levels,
     check_schedule,
     check_seed,
+    check_shortcuts,
     check_solver,
     check_strength,
 )
+from .shortcuts import Forecast, GuidanceReuse
 
 # velocity(x, sigma) -> v, shaped like x
 Velocity = Callable[[Tensor, float], Tensor]
@@ -137,6 +142,10 @@ def guided(
     scale: float = Sampling.guidance_scale,
     rescale: float = Sampling.rescale,
     interval: tuple[float, float] = Sampling.guidance_interval,
+    *,
+    forecast: int = Sampling.forecast,
+    every: int = Sampling.guidance_every,
+    last: float = 0.0,
 ) -> Velocity:
     """The guided velocity of a model that takes conditions.
 
@@ -145,17 +154,27 @@ def guided(
     outside `interval` = (low, high), both included (limited-interval guidance, arXiv 2404.07724). Conditions are
     passed through untouched.
 
-    Raises `JoyImageError` for a scale that is not finite, a rescale outside [0, 1], or an interval that is not
-    0 <= low <= high <= 1.
+    With `forecast` or `every` above 1 not every velocity is computed, see `Forecast` and `GuidanceReuse`; `last` is
+    the sigma of the last step. What is returned then keeps what it needs, so take another for each run. Where guidance
+    begins or ends by the interval, both begin to count anew.
+
+    Raises `JoyImageError` for a scale that is not finite, a rescale outside [0, 1], an interval that is not
+    0 <= low <= high <= 1, and a `forecast` or `every` that is not whole or below 1.
     """
     check_guidance(scale, rescale, interval)
+    check_shortcuts(forecast=forecast, guidance_every=every)
     low, high = interval
+    forecasts, differences = Forecast(forecast, last), GuidanceReuse(every)
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
-        if scale <= 1 or not low <= sigma <= high:
+        acts = scale > 1 and low <= sigma <= high
+        return forecasts.velocity(sigma, partial(computed, x, sigma, acts), regime=acts)
+
+    def computed(x: Tensor, sigma: float, acts: bool) -> Tensor:
+        if not acts:
             (v,) = model(x, sigma, [cond])
             return v
-        v_cond, v_uncond = model(x, sigma, [cond, uncond])
+        v_cond, v_uncond = differences.passes(lambda both: model(x, sigma, [cond, uncond] if both else [cond]))
         return guide(v_cond, v_uncond, scale, rescale)
 
     return velocity
@@ -294,7 +313,8 @@ def sample(
     estimate is returned; its exceptions pass through unchanged.
 
     Raises `JoyImageError` for sigmas that do not fall within [0, 1], an unknown solver, a latent that holds NaN
-    or infinity, and for a model that produces such values, naming the step.
+    or infinity, and for a model that produces such values, naming the step: on a device that works while this goes on,
+    once the next step is queued there.
     """
     levels = _falling(sigmas).tolist()
     check_solver(solver)
@@ -304,15 +324,26 @@ def sample(
         return velocity(x, sigma).float()
 
     steps = SOLVERS[solver](velocity_float32, x.float(), levels)
+    pending: deque[Callable[[], None]] = deque()
     for step, (x, denoised) in enumerate(steps):
-        if not x.isfinite().all():  # one synchronisation per step; catches every velocity of the step
-            raise JoyImageError(
-                f"the model produced NaN or infinity in step {step + 1} of {len(levels) - 1} "
-                f"(sigma {levels[step]:.4g}); check the weights and the precision they run in"
-            )
+        # x has every velocity of the step in it
+        pending.append(partial(_check_step, read_later(x.isfinite().all()), step, levels))
+        while len(pending) > steps_behind(x.device):
+            pending.popleft()()
         if callback is not None and callback(step, levels[step], denoised) is False:
-            return denoised
+            x = denoised
+            break
+    for check in pending:
+        check()
     return x
+
+
+def _check_step(finite: Callable[[], bool], step: int, levels: list[float]) -> None:
+    if not finite():
+        raise JoyImageError(
+            f"the model produced NaN or infinity in step {step + 1} of {len(levels) - 1} "
+            f"(sigma {levels[step]:.4g}); check the weights and the precision they run in"
+        )
 
 
 # Where a run starts

@@ -30,6 +30,8 @@ MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for
 SEEDS = 2**64
 TRAINING_STEPS = 1000  # timesteps in a sigma of 1
+# What saves forwards, by preset; docs/performance.md has the table that "fast" is chosen by.
+PRESETS: dict[str, dict[str, float]] = {"exact": {}, "fast": {"forecast": 3, "guidance_every": 2}}
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,42 @@ class Settings:
         return cls(**options)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shortcuts(Settings):
+    """What saves forwards of the network, each off by default: then results are equal to the bit.
+
+    Evaluations are the solver's calls for a velocity: one per step, two with heun. `preset` fills what is left off,
+    and what is not off goes before it: the fields say what holds. See `joyimage.shortcuts` and `joyimage.caching`.
+    Raises `JoyImageError` for a value that cannot be used, naming it.
+    """
+
+    forecast: int = number(1, 1, 10, help="compute the velocity at every n-th evaluation, forecast it in between")
+    guidance_every: int = number(1, 1, 10, help="run the unconditional pass at every n-th computed evaluation only")
+    reference_every: int = number(1, 1, 40, help="compute keys and values of the references at every n-th forward only")
+    block_cache: float = number(0.0, 0.0, 1.0, 0.01, help="change of the first block below which the others are reused")
+    preset: str = choice("exact", tuple(PRESETS), help=f"{' or '.join(PRESETS)}: what saves forwards")
+
+    def __post_init__(self):
+        check_shortcuts(self.forecast, self.guidance_every, self.reference_every, self.block_cache)
+        check_preset(self.preset)
+        for name, value in PRESETS[self.preset].items():
+            if name not in self.shortcuts:
+                object.__setattr__(self, name, value)  # frozen for all others
+
+    @property
+    def shortcuts(self) -> dict[str, float]:
+        """Those that are not off, by name."""
+        values = {name: getattr(self, name) for name in SHORTCUTS}
+        return {name: value for name, value in values.items() if value != getattr(Shortcuts, name)}
+
+
+SHORTCUTS = tuple(name for name in Shortcuts.names() if name != "preset")
+
+
 @dataclass(frozen=True)
-class Sampling(Settings):
+class Sampling(Shortcuts):
     """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`; a `shift` of None
-    is the model's own.
+    is the model's own. `Shortcuts` are among its options.
 
     Raises `JoyImageError` for a value that cannot be used, naming it.
     """
@@ -124,6 +158,7 @@ class Sampling(Settings):
     strength: float = number(1.0, 0.01, 1.0, 0.01, help="below 1, start from the picture itself")
 
     def __post_init__(self):
+        super().__post_init__()
         check_schedule(self.steps, NATIVE_SHIFT if self.shift is None else self.shift, self.schedule)
         check_guidance(self.guidance_scale, self.rescale, self.guidance_interval)
         if self.sigmas is not None or self.timesteps is not None:
@@ -207,6 +242,24 @@ def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) 
         good = False
     if not good:
         raise JoyImageError(f"guidance interval is {interval}; it needs 0 <= low <= high <= 1, in sigmas")
+
+
+def check_shortcuts(forecast: int, guidance_every: int, reference_every: int = 1, block_cache: float = 0.0) -> None:
+    """Raise `JoyImageError` for a shortcut that cannot be used: a number n that is not whole or below 1, or a threshold
+    below 0.
+    """
+    counts = {"forecast": forecast, "guidance_every": guidance_every, "reference_every": reference_every}
+    for name, count in counts.items():
+        if not whole(count) or count < 1:
+            raise JoyImageError(f"{name} is {count!r}; give a whole number of at least 1 (1 turns it off)")
+    if not finite(block_cache) or block_cache < 0:
+        raise JoyImageError(f"block_cache is {block_cache!r}; give a number of at least 0 (0 turns it off)")
+
+
+def check_preset(preset: str) -> None:
+    """Raise `JoyImageError` for a preset that does not exist."""
+    if preset not in PRESETS:
+        raise JoyImageError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
 
 
 def check_levels(sigmas: Sequence[float] | None, timesteps: Sequence[float] | None) -> list[float]:

@@ -27,6 +27,11 @@ WRONG = {
     "timesteps": ([2000], "timesteps: 2000"),
     "solver": ("magic", "solver 'magic'"),
     "strength": (0, "strength is 0"),
+    "forecast": (0, "forecast is 0"),
+    "guidance_every": (2.0, "guidance_every is 2.0"),
+    "reference_every": (True, "reference_every is True"),
+    "block_cache": (-0.1, "block_cache is -0.1"),
+    "preset": ("turbo", "preset 'turbo'.*exact, fast"),
 }
 ANSWERS = {"max_new_tokens": 0, "temperature": -1, "top_p": 0, "top_k": -1, "seed": -1}
 

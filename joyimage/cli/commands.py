@@ -11,13 +11,22 @@ from pathlib import Path
 
 from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError, one_line
-from ..settings import Answering, Sampling, check_base_size, check_batch_size, check_output, check_seed, check_text
+from ..settings import (
+    SHORTCUTS,
+    Answering,
+    Sampling,
+    check_base_size,
+    check_batch_size,
+    check_output,
+    check_seed,
+    check_text,
+)
 from .outputs import Names, is_file, save
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
     "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
-    "timesteps", "solver", "seed", "count", "batch_size", "strength",
+    "timesteps", "solver", "seed", "count", "batch_size", "strength", "preset", *SHORTCUTS,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..download import FORMAT_WORDS, MODELS
-from ..settings import AUTO, BASE_SIZES, DTYPES, VIEWS, Answering, Sampling, Settings
+from ..settings import AUTO, BASE_SIZES, DTYPES, SHORTCUTS, VIEWS, Answering, Sampling, Settings
 from .commands import (
     run_ask,
     run_convert,
@@ -117,6 +117,7 @@ def _sampling_options() -> argparse.ArgumentParser:
     options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help=Sampling.purpose("sigmas"))
     options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help=Sampling.purpose("timesteps"))
     _add_setting(options, Sampling, "solver")
+    _add_shortcuts(options)
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
     options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
     options.add_argument(
@@ -129,7 +130,15 @@ def _sampling_options() -> argparse.ArgumentParser:
     return options
 
 
-def _add_setting(parser: argparse.ArgumentParser, settings: type[Settings], name: str, *short: str) -> None:
+def _add_shortcuts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fewer forwards, which changes results a little")
+    _add_setting(group, Sampling, "preset")
+    group.add_argument("--fast", action="store_const", const="fast", dest="preset", help="the same as --preset fast")
+    for name in SHORTCUTS:
+        _add_setting(group, Sampling, name)
+
+
+def _add_setting(parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str) -> None:
     """An option for a setting: its name, default and help."""
     default = getattr(settings, name)
     kind = float if default is None else type(default)

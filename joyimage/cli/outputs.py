@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..atomic import check_name
 from ..errors import JoyImageError
+from ..settings import Shortcuts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,7 @@ def save(
     for i, picture in enumerate(results):
         edit, k = divmod(i, options.count)
         details = {
-            **parameters,
+            **_told(parameters),
             "prompt": prompts[edit % len(prompts)],
             "images": images[edit % len(images)],
             "seed": options.seed + k,
@@ -103,3 +104,11 @@ def save(
             print(path)
     if options.json:
         print(json.dumps({"pictures": pictures, "seconds": round(seconds, 3)}, indent=2))
+
+
+def _told(parameters: dict) -> dict:
+    """What a picture tells of its parameters: of the shortcuts those that were taken, by a preset or without."""
+    taken = Shortcuts(**{name: parameters[name] for name in Shortcuts.names()})
+    told = {name: value for name, value in parameters.items() if name not in Shortcuts.names()}
+    preset = {} if taken.preset == Shortcuts.preset else {"preset": taken.preset}
+    return told | preset | taken.shortcuts
