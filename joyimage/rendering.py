@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from . import sampling
 from .batching import batches, largest_forward, packed
+from .caching import RunCaches
 from .conditioning import Conditioning, Group
 from .errors import JoyImageError
 from .images import Size, to_pil
@@ -157,6 +158,8 @@ class Renderer:
         dtype = batch[0].positive.dtype
         references = [torch.cat(reference).to(dtype) for reference in zip(*(c.references for c in batch), strict=True)]
 
+        caches = RunCaches(settings.reference_every, settings.block_cache)
+
         @cache
         def repeated(times: int) -> list[Tensor]:
             return [reference.repeat(times, 1, 1, 1, 1) for reference in references] if times > 1 else references
@@ -165,7 +168,7 @@ class Renderer:
             times, texts = len(prompts), list(chain(*prompts))
             t = torch.full((len(texts),), 1000 * sigma, device=x.device)
             x = x.repeat(times, 1, 1, 1, 1) if times > 1 else x
-            return self.mmdit(x, t, texts, repeated(times))
+            return self.mmdit(x, t, texts, repeated(times), caches.of(tuple(map(id, prompts))))
 
         def model(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Sequence[Tensor]:
             if packed(len(prompts), batch, self.tokens):
