@@ -31,9 +31,8 @@ from .folders import BASE_SIZE_KEY, SHIFT_KEY, Source, open_component, open_foun
 from .qwen import released_config
 from .shapes import compare, expected_shapes
 from .vae_keys import original_to_diffusers
+from .weights import RELEASE_BYTES
 from .write import Entry, Writer, check_room
-
-RELEASE_BYTES = 2**25  # of the source that may stay mapped, and so count as memory, when the next tensor is read
 
 # Where the parts of a model lie in a folder of each layout: what ComfyUI's `models` folder and Diffusers expect.
 PLACES: dict[str, dict[str, str]] = {

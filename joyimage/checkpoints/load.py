@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..encoder import Encoder
 from ..errors import CheckpointError, MissingFileError
 from ..mmdit import MMDiT
 from ..precision import HALVES, WHOLE, compute_dtype
@@ -26,11 +27,10 @@ from .folders import Source, find_tokenizer, is_tokenizer, opened
 from .qwen import EMBEDDING, HEAD
 from .shapes import fitting_shapes, listed
 from .vae_keys import image_kernels
+from .weights import RELEASE_BYTES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ..encoder import Encoder
 
 Device = torch.device | str | None
 State = dict[str, Tensor]
@@ -98,8 +98,6 @@ def load_encoder(
     head is missing and not tied to the embedding, the encoder conditions but cannot answer.
     Options and errors as for `load_mmdit`; errors also for a folder without tokenizer files, or those of another model.
     """
-    from ..encoder import Encoder  # transformers takes seconds to import, and only the encoder needs it
-
     source = check_fits(opened(path, "encoder"))
     compute, keep = computing(source, dtype, compute_device or device)
     model = empty_encoder(source, compute)
@@ -144,7 +142,7 @@ def fill(model: Network, source: Source, device: Device, keep: bool = False) -> 
 
     `source` is what `check_fits` gave. With `keep`, matrices of layers that can cast them keep that of the file.
     """
-    transform = TENSOR_TRANSFORMS.get(source.component, dict)
+    transform, copied = TENSOR_TRANSFORMS.get(source.component, dict), 0
     for ours in source.match.names:
         stored = source.read(ours)
         if isinstance(stored, QuantizedTensor) and (layer := _keeper(model, source, ours, stored)):
@@ -155,7 +153,12 @@ def fill(model: Network, source: Source, device: Device, keep: bool = False) -> 
                 _assign(model, name, tensor, device, keep) for name, tensor in transform({ours: dense(stored)}).items()
             ]
         if any(weight.data_ptr() != stored.data.data_ptr() for weight in placed):
+            copied += source.info[ours].nbytes
+        if copied > RELEASE_BYTES:
             source.weights.release()
+            copied = 0
+    if copied:
+        source.weights.release()
     if hasattr(model, "lm_head") and HEAD not in source.match.names:
         _tie(model)
     return model.to(device).eval().requires_grad_(False)  # what is left to move are the encoder's rotary frequencies

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ..quantisation.tensor import QuantizedTensor
 
+# Of a file that may stay mapped, and so count as memory, when the next tensor is read: half a millisecond maps it anew.
+RELEASE_BYTES = 2**25
+
 
 @dataclass(frozen=True)
 class TensorInfo:

@@ -8,6 +8,9 @@
 | `answers.py` | from ids to text, token by token |
 | `encoder.py` | `Encoder`, which puts these together |
 | `limits.py` | the longest context, the smallest image |
+
+transformers takes longer to import than all the rest of the library: it is imported where its classes are used, which
+is when an encoder is made.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ __all__ = ["MAX_PIXELS", "MIN_PIXELS", "PACK_LIMIT", "Encoder"]
 
 
 def __getattr__(name: str):
-    """Load transformers, which takes seconds, when the encoder is first named: the limits do not need it."""
+    """Load torch when the encoder is first named: the limits do not need it."""
     if name == "Encoder":
         from .encoder import Encoder
 

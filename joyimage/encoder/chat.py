@@ -11,16 +11,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import CheckpointError
 from ..prompts import CONDITIONING_SYSTEM
 from .limits import CHARACTERS, IMAGE_LIMIT, PACK_LIMIT, QUESTION_LIMIT, TEXT_ALWAYS_KEPT, TEXT_LIMIT
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 Grid = tuple[int, int]  # an image's rows and columns of tokens
 
@@ -187,6 +189,9 @@ def literal_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
     Raises `CheckpointError` for a slow tokenizer, one in plain Python.
     """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError("wrong tokenizer: a fast one is needed (tokenizer.json, or vocab.json and merges.txt)")
     backend = tokenizer.backend_tokenizer

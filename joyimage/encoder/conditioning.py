@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen3VLModel
 
 from .chat import Chat, packed_mask, packs
 from .vision import NOTHING, VisionInputs
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, Qwen3VLModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class Reader:
         the prompts then run packed over the KV cache of that prefix. A positive and a negative prompt take about
         half the time of two passes this way, and differ from them by 5e-6.
         """
+        from transformers import DynamicCache
+
         shared_ids, prefix = self.chat.shared_ids(vision.grids), self.chat.prefix_length
         rows = [self.chat.prompt_ids(prompt, shared_ids) for prompt in prompts]
         if not shared_ids or len(rows) == 1:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
 from ..errors import CheckpointError, JoyImageError
 from ..prompts import CHAT_SYSTEM, rewriting_system
 from ..settings import Answering, check_text
-from . import answers
 from .chat import Chat
 from .conditioning import Reader
 from .vision import Vision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration, Qwen3VLModel
+
+    from .answers import OnText
 
 
 class Encoder:
@@ -28,6 +32,8 @@ class Encoder:
     """
 
     def __init__(self, model: Qwen3VLForConditionalGeneration | Qwen3VLModel, tokenizer: PreTrainedTokenizerBase):
+        from transformers import Qwen3VLModel
+
         self.model = model
         self.tokenizer = tokenizer
         self.backbone: Qwen3VLModel = model if isinstance(model, Qwen3VLModel) else model.model
@@ -77,7 +83,7 @@ class Encoder:
         top_p: float = Answering.top_p,
         top_k: int = Answering.top_k,
         seed: int = Answering.seed,
-        on_text: answers.OnText | None = None,
+        on_text: OnText | None = None,
     ) -> str:
         """The model's answer to `question`, with `images` before it; the defaults are the original's.
 
@@ -89,6 +95,8 @@ class Encoder:
         Raises `JoyImageError` for a model without its language head, for parameters out of range, and where there is
         neither a question nor an image.
         """
+        from . import answers  # here: its classes are transformers', which only those wait for who have an encoder
+
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         model = answers.with_head(self.model)
         question = answers.usable_question(question, images)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 
@@ -59,6 +58,8 @@ class Vision:
 
 def image_processor(config: Any):
     """transformers' Qwen2-VL preprocessing in the variant that uses Pillow and needs no torchvision."""
+    import transformers
+
     in_5 = hasattr(transformers, "Qwen2VLImageProcessorPil")
     name = "Qwen2VLImageProcessorPil" if in_5 else "Qwen2VLImageProcessor"
     return getattr(transformers, name)(
