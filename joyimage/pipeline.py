@@ -21,15 +21,18 @@ from .images import check_size, to_tensor
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
+from .quantisation.layers import use_products
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
 from .settings import (
     AUTO,
+    EXACT,
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     Answering,
     Sampling,
     check_base_size,
+    check_products,
     check_shift,
     check_text,
     check_theta,
@@ -70,7 +73,7 @@ class JoyImage:
         mmdit: str | Path | None = None, vae: str | Path | None = None,
         encoder: str | Path | None = None, tokenizer: str | Path | None = None,
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,
-        memory: str | int | None = None, theta: float | None = None,
+        memory: str | int | None = None, theta: float | None = None, products: str = EXACT,
     ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -79,7 +82,8 @@ class JoyImage:
         there is one; `dtype` is that of the files, or float32 on a CPU that has no instructions for it: their weights
         then stay as they are and are cast layer by layer. The VAE, 1.5 % of the weights, runs in float32: in bf16 it
         moves pixels by a level or two. `theta` is the base of the rotary embedding where the files do not say it:
-        SpatialEdit's weights need 256.
+        SpatialEdit's weights need 256. `products="8bit"` lets quantised matrices multiply by products that round
+        what comes in to 8 bits, where the device has fast ones for their format, and warns of formats that run exact.
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
         result is the same. Left out, everything is on the device all the time.
@@ -88,10 +92,13 @@ class JoyImage:
         """
         if theta is not None:
             check_theta(theta)
+        check_products(products)
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
         networks, base_size, shift = _networks(path, given, dtype, theta, home, device)
+        if products != EXACT:
+            use_products((networks[0], networks[2].model), products, device)
         return cls(*networks, _memory(*networks, device, budget), base_size, shift)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:

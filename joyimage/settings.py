@@ -21,6 +21,8 @@ SCHEDULES = ("original", "diffusers")
 OUTPUTS = ("pil", "pt", "np", "latent")
 ATTENTIONS = ("auto", "cudnn", "flash", "efficient", "math", "flash3", "sage")
 DTYPES = ("float32", "bfloat16", "float16")
+EXACT = "exact"  # products with quantised weights that round no activations
+PRODUCTS = (EXACT, "8bit")
 VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear right", "rear left")
 ZOOMS = ("in", "out", "unchanged")
 BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
@@ -318,6 +320,12 @@ def check_attention(name: str) -> None:
     """Raise `JoyImageError` for an attention that does not exist."""
     if name not in ATTENTIONS:
         raise JoyImageError(f"unknown attention {name!r}; choose one of {', '.join(ATTENTIONS)}")
+
+
+def check_products(kind: str) -> None:
+    """Raise `JoyImageError` for a kind of products that does not exist."""
+    if kind not in PRODUCTS:
+        raise JoyImageError(f"unknown products {kind!r}; choose one of {', '.join(PRODUCTS)}")
 
 
 def check_theta(theta: float) -> None:

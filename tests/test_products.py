@@ -89,6 +89,83 @@ def test_gradients_pass_through_a_quantised_product(name):
     assert error(x.grad, upstream @ weight.dense(torch.float32)) < 2e-6
 
 
+def test_gradients_pass_through_a_rotation_that_an_inference_has_made():
+    with torch.inference_mode():
+        rotate(draw(3, 64, seed=3).double(), 64)
+    x = draw(3, 64, seed=3).double().requires_grad_()
+    rotate(x, 64).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
+def test_a_compiler_takes_the_matrix_of_a_rotation_as_it_is():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append([str(node.target) for node in graph.graph.nodes if node.op.startswith("call")])
+        return graph.forward
+
+    x = draw(3, 256, seed=3)
+    turned = torch.compile(lambda x: rotate(x, 256), backend=backend, fullgraph=True)(x)
+    torch.testing.assert_close(turned, rotate(x, 256))
+    assert len(graphs) == 1 and len(graphs[0]) == 3  # groups, the product, and back
+
+
+# -- in parts ---------------------------------------------------------------------------------------------------------
+
+QUANTISED = sorted(name for name, form in FORMATS.items() if form.kind == "quantised")
+
+
+def any_weight(name: str) -> QuantizedTensor:
+    """Bytes of any format whose numbers are finite, with scales where it has them."""
+    form = CODES.get(name, FORMATS[name])
+    form = replace(form, scales=(SQUARES,)) if name == "float8_e4m3fn" else form
+    form = replace(form, scales=(ROWS,)) if name in CODES and not form.scales else form
+    count = form.nbytes((OUT, IN)) // OUT
+    data = (torch.arange(OUT * count) * 7 % 61).to(torch.uint8).view(OUT, count)  # halves of any two stay finite
+    scales = [(draw(*kind.shape((OUT, IN)), seed=2).abs() + 0.1) for kind in form.scales]
+    stored = [
+        s if kind.dtype == "float32" else (s * 8).to(torch.uint8) for s, kind in zip(scales, form.scales, strict=True)
+    ]
+    return QuantizedTensor(data, tuple(stored), form, (OUT, IN))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", QUANTISED)
+def test_a_processor_works_in_parts_that_its_cache_holds(name, dtype, monkeypatch):
+    weight, x, bias = any_weight(name), draw(3, IN, seed=3).to(dtype), draw(OUT, seed=4).to(dtype)
+    whole = products._product(rotate(x, weight.format.rotation) if weight.format.rotation else x, weight, bias, False)
+    monkeypatch.setattr(products, "PART_FOR_FEW", 10 * IN)
+    monkeypatch.setattr(products, "READ_AS_BYTES", 0)
+    parts = list(weight.parts(products.PART_FOR_FEW))
+    assert len(parts) > 1 or SQUARES in weight.format.scales
+    torch.testing.assert_close(
+        products.exact(x, weight, bias), whole, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-4
+    )
+
+
+def test_parts_end_where_scales_of_squares_do():
+    weight = replace(any_weight("float8_e4m3fn"), shape=(300, IN), data=torch.zeros(300, IN, dtype=torch.uint8))
+    weight = replace(weight, scales=(draw(3, 4, seed=2),))
+    parts = list(weight.parts(10 * IN))
+    assert [(rows.start, rows.stop) for rows in parts] == [(0, 128), (128, 256), (256, 384)]
+    assert [weight.part(rows).shape for rows in parts] == [(128, IN), (128, IN), (44, IN)]
+    assert torch.equal(weight.part(parts[2]).scales[0], weight.scales[0][2:])
+
+
+@pytest.mark.parametrize("tokens", [1, products.READ_AS_BYTES])
+@pytest.mark.parametrize("name", ["int8", "int8_convrot"])
+def test_a_few_tokens_in_bf16_read_int8_as_it_is_and_stay_exact(name, tokens, monkeypatch):
+    weight, x, bias = quantised(name, "rows"), draw(tokens, IN, seed=3).bfloat16(), draw(OUT, seed=4).bfloat16()
+    wanted = F.linear(x.float(), weight.dense(torch.float32), bias.float())
+    called = []
+    original = torch._weight_int8pack_mm
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda *given: (called.append(1), original(*given))[1])
+    read = error(products.exact(x, weight, bias), wanted)
+    monkeypatch.setattr(products, "READ_AS_BYTES", 0)
+    assert read < 1.2 * error(products.exact(x, weight, bias), wanted)
+    assert called == [1]
+
+
 @pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_bytes_become_the_numbers_that_torch_makes_of_them(stored, dtype):

@@ -288,6 +288,7 @@ def _load(options):
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         memory=options.memory,
         theta=options.theta,
+        products=options.products,
     )
     if options.lora:
         model.set_loras(*options.lora)

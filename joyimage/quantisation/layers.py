@@ -6,7 +6,8 @@ here has no weights worth keeping so and is torch's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Conv3d, LayerNorm, RMSNorm
 
+from ..settings import EXACT, check_products
 from . import products
 from .formats import Format
+from .kernels import Kernel, kernel_for
+from .rounded import hardware
 from .tensor import QuantizedTensor
 
-__all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "put", "replace_layers"]
+__all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "put", "replace_layers", "use_products"]
 
 
 class Quantisable(nn.Module):
@@ -54,10 +58,14 @@ class Quantisable(nn.Module):
 
 
 class Linear(Quantisable, nn.Linear):
+    """With a `kernel` its product rounds activations; training takes the exact one all the same."""
+
+    kernel: Kernel | None = None
+
     def forward(self, input: Tensor) -> Tensor:
         if (packed := self.packed) is None:
             return F.linear(input, self.weight.to(input.dtype), self.bias)
-        return products.linear(input, packed, self.bias)
+        return products.linear(input, packed, self.bias, None if self.training else self.kernel)
 
 
 class Embedding(Quantisable, nn.Embedding):
@@ -72,6 +80,24 @@ class Embedding(Quantisable, nn.Embedding):
             return super().forward(input).to(self.dtype)
         rows = packed.rows(input.flatten())  # only what is looked up becomes floating point
         return rows.to(self.dtype).unflatten(0, input.shape)
+
+
+def use_products(networks: Iterable[nn.Module], kind: str, device: torch.device | str) -> None:
+    """Let quantised layers multiply by products of this kind, one of `settings.PRODUCTS`, on the device they run on.
+
+    Warns of what runs exact although rounded products were asked for. Raises `JoyImageError` for an unknown kind.
+    """
+    check_products(kind)
+    found, exact = hardware(torch.device(device)), set()
+    linears = [module for network in networks for module in network.modules() if isinstance(module, Linear)]
+    for layer, packed in ((layer, layer.packed) for layer in linears):
+        layer.kernel = kernel_for(packed.format, packed.shape, found) if packed and kind != EXACT else None
+        if packed and layer.kernel is None:
+            exact.add(packed.format.name)
+    if kind != EXACT and (exact or not any(layer.kernel for layer in linears)):
+        what = f"{', '.join(sorted(exact))} runs" if exact else "no weights are quantised, so all run"
+        hint = "; `joyimage inspect` says which products a file has" if exact else ""
+        warnings.warn(f"products={kind!r}: on {found.type} {what} exact{hint}", stacklevel=3)
 
 
 # By class name: what builds the layer that takes the place of `m`, without its weights.

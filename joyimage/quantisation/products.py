@@ -1,13 +1,13 @@
-"""Products with quantised weights: which format is multiplied how.
+"""Products with quantised weights, exact ones and on request those of `rounded`.
 
-| format | product |
+| format | exact product |
 | --- | --- |
 | float8, int8, a scale for all or for each row | codes as they are in the input's dtype, exact there; the scale after |
 | int8_convrot | the same; of input and weight, what has fewer rows is rotated |
 | everything else: blocks with scales of their own | the weight made floating point first |
 
 The scale after the product costs a multiplication for each output and none for each weight, and rounds the output once
-where the weight would have been rounded.
+where the weight would have been rounded. A processor does this in parts of the weight that stay in its cache.
 """
 
 from __future__ import annotations
@@ -16,27 +16,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .formats import ROWS, WHOLE
+from . import rounded
+from .kernels import FEWEST_TOKENS, INT8, SCALED_AFTER, SINGLE, Kernel
 from .tensor import QuantizedTensor, numbers, rotate
 
-CODES = {  # what the codes of a format are, one to a byte
-    "float8_e4m3fn": torch.float8_e4m3fn,
-    "float8_e5m2": torch.float8_e5m2,
-    "int8": torch.int8,
-    "int8_convrot": torch.int8,
-}
+CODES = {name: getattr(torch, name.removesuffix("_convrot")) for name in SCALED_AFTER}  # what the bytes are
+FEW = 64  # tokens, so that most of the time goes into making numbers of a weight
+PART, PART_FOR_FEW = (
+    2**20,
+    2**18,
+)  # weights made floating point at a time on a processor: a token in 1/3 to 1/7 the time
+READ_AS_BYTES = 8  # tokens up to which torch's product of bf16 and int8 is the fastest on a processor
 
 
-def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
-    """`x` (…, in) times a quantised weight (out, in), plus `bias` (out,), in the dtype of `x`."""
+def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, kernel: Kernel | None = None) -> Tensor:
+    """`x` (…, in) times a quantised weight (out, in), plus `bias` (out,), in the dtype of `x`.
+
+    It is exact without a `kernel`; with one where a gradient is needed, and for so few tokens that it would gain
+    nothing.
+    """
+    flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
+    if kernel is None or len(flat) < FEWEST_TOKENS or kernel.device != x.device.type or needs_gradient(x, bias):
+        product = exact(flat, weight, bias)
+    else:
+        product = rounded.PRODUCTS[kernel.name](flat, weight, bias)
+    return product.view(*x.shape[:-1], weight.shape[0])
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def exact(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
+    """The product of `x` (tokens, in) as it is."""
     group = weight.format.rotation
-    turn_weight = group and x.numel() > weight.shape[0] * x.shape[-1]  # what has fewer rows is turned
+    turn_weight = bool(group) and len(x) > weight.shape[0]  # what has fewer rows is turned
     if group and not turn_weight:
         x = rotate(x, group)
+    if x.device.type != "cpu" or needs_gradient(x, bias) or torch.compiler.is_compiling():
+        return _product(x, weight, bias, turn_weight)
+    if reads_bytes(x, weight) and not turn_weight:
+        multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage] - torch has no public name for it
+        product = multiply(x, weight.data.view(torch.int8), x.new_ones(len(weight.data)))
+        return times_scale(product, weight.scales[0].flatten(), bias)
+    result = x.new_empty(len(x), weight.shape[0])
+    for rows in weight.parts(PART_FOR_FEW if len(x) <= FEW else PART):
+        result[:, rows] = _product(x, weight.part(rows), None if bias is None else bias[rows], turn_weight)
+    return result
+
+
+def reads_bytes(x: Tensor, weight: QuantizedTensor) -> bool:
+    """Whether torch multiplies a few tokens in bf16 by int8 as it is, on a processor, without making bf16 of it."""
+    return x.dtype == torch.bfloat16 and weight.format.name in INT8 and 0 < len(x) <= READ_AS_BYTES
+
+
+def _product(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, turn_weight: bool) -> Tensor:
+    """`exact` of a weight, or some rows of one, in one piece; where it is rotated and `x` not, `turn_weight`."""
     if not scaled_after(weight, x.dtype):
         return F.linear(x, weight.dense(x.dtype) if turn_weight else weight.dense_rotated(x.dtype), bias)
     codes = numbers(weight.data, CODES[weight.format.name], x.dtype)
-    product = F.linear(x, rotate(codes, group) if turn_weight else codes)
+    product = F.linear(x, rotate(codes, weight.format.rotation) if turn_weight else codes)
     if not weight.scales:
         return product if bias is None else product + bias
     return times_scale(product, weight.scales[0].flatten(), bias)
@@ -44,7 +83,7 @@ def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
 
 def times_scale(product: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """`product` (…, out) times `scale` (1,) or (out,) float32, plus `bias`; in float32, rounded once."""
-    if product.requires_grad or torch.compiler.is_compiling():  # a compiler makes one pass of it by itself
+    if needs_gradient(product, bias) or torch.compiler.is_compiling():  # a compiler makes one pass of it by itself
         scaled = product * scale if bias is None else torch.addcmul(bias.float(), product.float(), scale)
         return scaled.to(product.dtype)
     if bias is None:
@@ -57,5 +96,4 @@ def scaled_after(weight: QuantizedTensor, dtype: torch.dtype) -> bool:
 
     In float16 it can't: sums of codes, up to 448 each, may pass its largest number, 65,504.
     """
-    kinds = weight.format.scales
-    return weight.format.name in CODES and dtype != torch.float16 and kinds in ((), (WHOLE,), (ROWS,))
+    return weight.format.name in CODES and dtype != torch.float16 and weight.format.scales in SINGLE

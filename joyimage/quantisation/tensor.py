@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +53,19 @@ class QuantizedTensor:
     def rows(self, index: Tensor) -> Tensor:
         """The rows at `index` (n,) of the weight (rows, columns), float32."""
         return self._turned_back(self._unpack(index).float())
+
+    def parts(self, count: int) -> Iterator[slice]:
+        """Slices of rows with about so many weights each, for `part`."""
+        whole = max((scale.rows for scale in self.format.scales), default=0) or 1  # rows that share a scale
+        rows = max(1, count // max(1, self.shape[1]) // whole) * whole
+        return (slice(start, start + rows) for start in range(0, self.shape[0], rows))
+
+    def part(self, rows: slice) -> QuantizedTensor:
+        """Some rows of a weight (rows, columns), as `parts` gives them; what it holds are views."""
+        data = self.data[rows]
+        kinds = zip(self.scales, self.format.scales, strict=True)
+        scales = (s[rows.start // k.rows : -(-rows.stop // k.rows)] if k.rows else s for s, k in kinds)
+        return replace(self, data=data, scales=tuple(scales), shape=(len(data), self.shape[1]))
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The weight; computed in float32 and rounded once."""
@@ -173,6 +186,21 @@ def swizzled(scales: Tensor, shape: tuple[int, ...]) -> Tensor:
     return parts.permute(0, 3, 2, 1, 4).reshape(shape)
 
 
+def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep the tensors of a function by its arguments: a model has one or two, on one device.
+
+    A compiler takes them as they are and traces none of their making. They are made outside of inference mode, since a
+    gradient may need them later.
+    """
+
+    @functools.lru_cache(maxsize=8)
+    def kept(*arguments) -> Tensor:
+        with torch.inference_mode(False):
+            return make(*arguments)
+
+    return torch.compiler.assume_constant_result(lambda *arguments: kept(*arguments))
+
+
 # -- rotations --------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +212,7 @@ def rotate(x: Tensor, group: int) -> Tensor:
     return (groups @ matrix(group, x.dtype, x.device)).flatten(-2)
 
 
-@functools.lru_cache(maxsize=8)  # a model has one or two sizes, on one device
+@constant
 def hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The normalised regular Hadamard matrix of ConvRot, symmetric and its own inverse; `size` is a power of 4.
 
@@ -214,7 +242,7 @@ def numbers(data: Tensor, stored: torch.dtype, dtype: torch.dtype) -> Tensor:
     return table(stored, dtype).index_select(0, data.flatten().int()).view(data.shape)
 
 
-@functools.lru_cache(maxsize=8)
+@constant
 def table(stored: torch.dtype, dtype: torch.dtype) -> Tensor:
     """The numbers of all 256 bytes."""
     return torch.arange(256, dtype=torch.uint8).view(stored).to(dtype)
