@@ -36,11 +36,16 @@ def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, kernel: Kern
     nothing.
     """
     flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-    if kernel is None or len(flat) < FEWEST_TOKENS or kernel.device != x.device.type or needs_gradient(x, bias):
+    if kernel is None or kernel.device != x.device.type or needs_gradient(x, bias) or few(flat):
         product = exact(flat, weight, bias)
     else:
         product = rounded.PRODUCTS[kernel.name](flat, weight, bias)
     return product.view(*x.shape[:-1], weight.shape[0])
+
+
+def few(x: Tensor) -> bool:
+    """Whether products of so few tokens gain nothing by rounding them."""
+    return len(x) < FEWEST_TOKENS
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
@@ -50,10 +55,11 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 def exact(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
     """The product of `x` (tokens, in) as it is."""
     group = weight.format.rotation
-    turn_weight = bool(group) and len(x) > weight.shape[0]  # what has fewer rows is turned
+    compiling = torch.compiler.is_compiling()  # then the number of tokens decides nothing: each way would be a graph
+    turn_weight = bool(group) and not compiling and len(x) > weight.shape[0]  # what has fewer rows is turned
     if group and not turn_weight:
         x = rotate(x, group)
-    if x.device.type != "cpu" or needs_gradient(x, bias) or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or needs_gradient(x, bias) or compiling:
         return _product(x, weight, bias, turn_weight)
     if reads_bytes(x, weight) and not turn_weight:
         multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage] - torch has no public name for it

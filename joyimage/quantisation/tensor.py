@@ -207,9 +207,7 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def rotate(x: Tensor, group: int) -> Tensor:
     """Multiply groups of `group` channels of x (…, C) by the Hadamard matrix; twice gives x again."""
     groups = x.unflatten(-1, (-1, group))  # (…, C / group, group)
-    # a compiler traces what makes the matrix, and warns of a cache
-    matrix = hadamard.__wrapped__ if torch.compiler.is_compiling() else hadamard
-    return (groups @ matrix(group, x.dtype, x.device)).flatten(-2)
+    return (groups @ hadamard(group, x.dtype, x.device)).flatten(-2)
 
 
 @constant
