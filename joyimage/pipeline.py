@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from . import checkpoints, lora, rewriting
+from .attention import Attention, attention_by_name
+from .compiling import check_compiler, compile_blocks
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
 from .errors import JoyImageError
@@ -74,6 +76,7 @@ class JoyImage:
         encoder: str | Path | None = None, tokenizer: str | Path | None = None,
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,
         memory: str | int | None = None, theta: float | None = None, products: str = EXACT,
+        attention: str = AUTO, compile: bool = False,
     ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -84,21 +87,23 @@ class JoyImage:
         moves pixels by a level or two. `theta` is the base of the rotary embedding where the files do not say it:
         SpatialEdit's weights need 256. `products="8bit"` lets quantised matrices multiply by products that round
         what comes in to 8 bits, where the device has fast ones for their format, and warns of formats that run exact.
+        `attention` names what computes the MMDiT's, see `joyimage.attention`; with `compile` its blocks run through
+        `torch.compile`, which takes a minute when they first run, see `joyimage.compiling`.
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
-        the device only while it works, and blocks that do not fit stream through it: see `joyimage.memory`. The
-        result is the same. Left out, everything is on the device all the time.
+        the device only while it works, and blocks that do not fit stream through it, with the same result; without,
+        everything is on the device all the time.
         Raises `JoyImageError` for a memory that is too small, naming the least that works; `CheckpointError`, or
         `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
-        if theta is not None:
-            check_theta(theta)
         check_products(products)
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
+        attend = attention_by_name(attention, device)
+        if compile:
+            check_compiler(device)
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
         networks, base_size, shift = _networks(path, given, dtype, theta, home, device)
-        if products != EXACT:
-            use_products((networks[0], networks[2].model), products, device)
+        _speed_up(networks, device, attend, products, compile)
         return cls(*networks, _memory(*networks, device, budget), base_size, shift)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
@@ -196,7 +201,7 @@ class JoyImage:
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         check_text("the question", question or "")
         pictures = load_all(images)
-        with self._answering(pictures, question or "", max_new_tokens):
+        with _answering(self, pictures, question or "", max_new_tokens):
             return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
 
     def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
@@ -208,11 +213,8 @@ class JoyImage:
         pictures = load_all(images)
         if rewriting.has_server():
             return rewriting.rewrite(None, prompt, pictures)
-        with self._answering(pictures, prompt, REWRITE_TOKENS):
+        with _answering(self, pictures, prompt, REWRITE_TOKENS):
             return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
-
-    def _answering(self, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
-        return self.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)
 
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
@@ -272,6 +274,8 @@ def _networks(
     device: torch.device,
 ) -> tuple[tuple[MMDiT, WanVAE, Encoder], int, float]:
     """The networks with their weights at `home`, to work on `device`, and the base size and shift that are theirs."""
+    if theta is not None:
+        check_theta(theta)
     if str(path) == "tiny":
         from . import tiny  # here: nobody else needs it
 
@@ -300,6 +304,14 @@ def _make(model: JoyImage, edits, prompts, negative_prompt, size, base_size, set
     return renderer.render(_conditioned(model, groups), settings, run)
 
 
+def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool) -> None:
+    mmdit, _, encoder = networks
+    mmdit.attention = attention
+    use_products((mmdit, encoder.model), products, device)
+    if compile:
+        compile_blocks(mmdit, device)
+
+
 def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_size) -> list[Group]:
     """The edits that `condition` is given, checked, and with their pictures fitted: prompts share one edit's."""
     check_base_size(base_size)
@@ -312,6 +324,10 @@ def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_si
     pairs = list(zip(prompts, negatives, strict=True))
     members = [pairs] if len(edits) < len(pairs) else [[each] for each in pairs]
     return [Group(*fit(load_all(edit), size, base), tuple(own)) for edit, own in zip(edits, members, strict=True)]
+
+
+def _answering(model: JoyImage, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
+    return model.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)
 
 
 @torch.inference_mode()

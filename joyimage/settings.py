@@ -19,7 +19,6 @@ from .errors import JoyImageError
 SOLVERS = ("euler", "heun", "dpmpp_2m", "unipc")
 SCHEDULES = ("original", "diffusers")
 OUTPUTS = ("pil", "pt", "np", "latent")
-ATTENTIONS = ("auto", "cudnn", "flash", "efficient", "math", "flash3", "sage")
 DTYPES = ("float32", "bfloat16", "float16")
 EXACT = "exact"  # products with quantised weights that round no activations
 PRODUCTS = (EXACT, "8bit")
@@ -29,7 +28,8 @@ BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
 NATIVE_BASE_SIZE = 1024  # of the published models
 NATIVE_SHIFT = 1.5  # theirs too, where their files do not say otherwise
 MAX_REFERENCES = 6  # pictures that an edit can have
-AUTO = "auto"  # the base size that the model at hand was made for
+AUTO = "auto"  # the base size that the model at hand was made for, or the attention that the device is best at
+ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
 SEEDS = 2**64
 TRAINING_STEPS = 1000  # timesteps in a sigma of 1
 # What saves forwards, by preset; docs/performance.md has the table that "fast" is chosen by.

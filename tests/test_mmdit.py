@@ -223,3 +223,31 @@ def test_a_compiler_gets_the_rotation_in_real_numbers_and_computes_the_same():
     x, freqs = draw(2, 12, 3, 16), rope.frequencies([(2, 3), (3, 2)], (4, 6, 6), 10000.0)
     compiled = torch.compile(rope.rotate, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, freqs), rope.rotate(x, freqs), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [16, 128])
+def test_one_kernel_for_norm_and_rotation_computes_what_torch_does(size):
+    pytest.importorskip("comfy_kitchen")
+    x, freqs = draw(2, 12, 3, size), rope.frequencies([(2, 3), (3, 2)], default_rope_dims(size), 10000.0)
+    norm = torch.nn.RMSNorm(size, eps=1e-6)
+    torch.nn.init.normal_(norm.weight)
+    torch_rotary, kitchen = rope.TorchRotary(), rope.KitchenRotary()
+    with torch.no_grad():
+        expected = torch_rotary(x, norm, torch_rotary.angles(freqs))
+        torch.testing.assert_close(kitchen(x, norm, kitchen.angles(freqs)), expected, atol=1e-5, rtol=0)
+
+
+def test_a_network_takes_another_norm_and_rotation(model, monkeypatch):
+    pytest.importorskip("comfy_kitchen")
+    case = draw(2, 16, 1, 8, 6), T, [draw(5, 48), draw(9, 48, seed=1)], [draw(2, 16, 1, 4, 6)]
+    expected = model(*case)
+    monkeypatch.setattr(model, "rotary_for", lambda _device: rope.KitchenRotary())
+    torch.testing.assert_close(model(*case), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "device, installed, kind", [("cuda", True, "Kitchen"), ("cuda", False, "Torch"), ("cpu", True, "Torch")]
+)
+def test_the_kernel_is_used_where_it_is(monkeypatch, device, installed, kind):
+    monkeypatch.setattr(rope, "has_kitchen", lambda: installed)
+    assert type(rope.rotary_for(torch.device(device))).__name__ == f"{kind}Rotary"

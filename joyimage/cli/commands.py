@@ -289,6 +289,7 @@ def _load(options):
         memory=options.memory,
         theta=options.theta,
         products=options.products,
+        **{name: value for name, value in vars(options).items() if name in ("compile", "attention")},
     )
     if options.lora:
         model.set_loras(*options.lora)

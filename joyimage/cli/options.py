@@ -8,7 +8,19 @@ from pathlib import Path
 
 from .. import __version__
 from ..download import FORMAT_WORDS, MODELS
-from ..settings import AUTO, BASE_SIZES, DTYPES, EXACT, PRODUCTS, SHORTCUTS, VIEWS, Answering, Sampling, Settings
+from ..settings import (
+    ATTENTIONS,
+    AUTO,
+    BASE_SIZES,
+    DTYPES,
+    EXACT,
+    PRODUCTS,
+    SHORTCUTS,
+    VIEWS,
+    Answering,
+    Sampling,
+    Settings,
+)
 from .commands import (
     run_ask,
     run_convert,
@@ -35,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     weights = _weight_options()
     threads = _thread_options()
     networks = [common, weights, _lora_options(), threads]
-    _add_edit(commands, [*networks, _sampling_options()])
-    _add_generate(commands, [*networks, _sampling_options()])
+    _add_edit(commands, [*networks, _speed_options(), _sampling_options()])
+    _add_generate(commands, [*networks, _speed_options(), _sampling_options()])
     _add_ask(commands, networks)
     _add_rewrite(commands, networks)
     inspect = commands.add_parser(
@@ -86,6 +98,14 @@ def _weight_options() -> argparse.ArgumentParser:
     )
     group.add_argument("--theta", type=float, help="base of the rotary embedding; SpatialEdit's weights need 256")
     group.add_argument("--memory", help="what to take of the device, such as 12GB (default: all it needs)")
+    return options
+
+
+def _speed_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("speed")
+    group.add_argument("--compile", action="store_true", help="compile the MMDiT's blocks, which takes a minute")
+    group.add_argument("--attention", choices=ATTENTIONS, default=AUTO, help=f"what computes attention ({AUTO})")
     return options
 
 

@@ -97,7 +97,7 @@ def use_products(networks: Iterable[nn.Module], kind: str, device: torch.device 
     if kind != EXACT and (exact or not any(layer.kernel for layer in linears)):
         what = f"{', '.join(sorted(exact))} runs" if exact else "no weights are quantised, so all run"
         hint = "; `joyimage inspect` says which products a file has" if exact else ""
-        warnings.warn(f"products={kind!r}: on {found.type} {what} exact{hint}", stacklevel=3)
+        warnings.warn(f"products={kind!r}: on {found.type} {what} exact{hint}", stacklevel=4)
 
 
 # By class name: what builds the layer that takes the place of `m`, without its weights.
