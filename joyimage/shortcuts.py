@@ -20,8 +20,8 @@ class Forecast:
     not reach: while it goes through fewer than two sigmas (two evaluations at one sigma, as in `heun`, give one point),
     and farther than `every` times as far as its two points lie apart, as where own sigmas fall slowly and then fast.
 
-    A `regime` says what a velocity consists of, as whether guidance acts. Where it changes, what was computed before
-    is forgotten and the count begins at 0 again.
+    A `regime` says what a velocity consists of, as whether guidance acts. Where it changes, and where sigma rises, what
+    was computed before is forgotten and the count begins at 0 again.
     """
 
     def __init__(self, every: int, last: float = 0.0):
@@ -35,7 +35,7 @@ class Forecast:
         """The velocity at `sigma`: computed in its own dtype, or forecast in float32."""
         if self.every == 1:
             return compute()
-        if regime != self._regime:
+        if regime != self._regime or (self._points and sigma > self._points[-1][0]):
             self._regime, self._count, self._points = regime, 0, []
         count, self._count = self._count, self._count + 1
         if count > 1 and count % self.every and sigma > self.last and self._reaches(sigma):

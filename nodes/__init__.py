@@ -12,6 +12,7 @@ from .example import ExampleScene, LoadImage
 from .loaders import LoadEncoder, LoadLora, LoadMMDiT, LoadVAE
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, DrawBoxes, MoveObject, Orbit, RotateObject
+from .speed import Speed
 from .understanding import Ask, Locate, RewritePrompt
 
 NODES = [
@@ -34,6 +35,7 @@ NODES = [
     Locate,
     Guider,
     Schedule,
+    Speed,
     Compare,
 ]
 

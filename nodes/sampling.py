@@ -6,10 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..joyimage.settings import NATIVE_SHIFT, SEEDS, Sampling
+from ..joyimage.settings import NATIVE_SHIFT, SEEDS, Sampling, Shortcuts, check_guidance
 from . import host
-from .inputs import setting_input
+from .inputs import blame, check, setting_input
 from .node import Node
+from .speed import shortcut_inputs
 
 
 def condition_inputs() -> list[io.Input]:
@@ -40,6 +41,35 @@ def rescale_input() -> io.Input:
         "with a guidance of its own, as by CFGNorm, ignores this."
     )
     return setting_input(Sampling, "rescale", tooltip, **ADVANCED)
+
+
+def interval_inputs() -> list[io.Input]:
+    """Where guidance acts: the setting's two ends as numbers of their own."""
+    words = {"guidance_low": "At sigmas below this guidance is off", "guidance_high": "At sigmas above this it is off"}
+    return [
+        io.Float.Input(
+            name,
+            default=default,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip=f"{text}, and a step takes half the time. Sigma goes from 1 to 0 in a run.",
+            **ADVANCED,
+        )
+        for (name, text), default in zip(words.items(), Sampling.guidance_interval, strict=True)
+    ]
+
+
+LOW, HIGH = Sampling.guidance_interval
+
+
+def check_interval(low: float | None, high: float | None) -> bool | str:
+    """For `validate_inputs`: whether guidance can act between two sigmas."""
+
+    def between(low: float, high: float) -> None:
+        check_guidance(Sampling.guidance_scale, Sampling.rescale, (low, high))
+
+    return blame("guidance_low", check(between, low, high))
 
 
 def seed_input() -> io.Int.Input:
@@ -101,9 +131,15 @@ class Sampler(Node):
                 *schedule_inputs(),
                 solver_input(),
                 strength_input(),
+                *interval_inputs(),
+                *shortcut_inputs(**ADVANCED),
             ],
             outputs=[io.Latent.Output(tooltip="For VAE Decode.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, guidance_low=LOW, guidance_high=HIGH) -> bool | str:
+        return check_interval(guidance_low, guidance_high)
 
     @classmethod
     def execute(
@@ -120,8 +156,12 @@ class Sampler(Node):
         schedule=Sampling.schedule,
         solver=Sampling.solver,
         strength=Sampling.strength,
+        guidance_low=LOW,
+        guidance_high=HIGH,
+        **shortcuts,
     ) -> io.NodeOutput:
-        guider = host.guider(model, positive, negative, guidance, rescale)
+        interval = guidance_low, guidance_high
+        guider = host.guider(model, positive, negative, guidance, rescale, interval, Shortcuts(**shortcuts))
         sigmas = host.schedule(steps, host.own_shift(model) if shift is None else shift, schedule, strength)
         return io.NodeOutput(host.sample(guider, solver, sigmas, latent, seed))
 
@@ -135,13 +175,19 @@ class Guider(Node):
             category="JoyImage/sampling",
             description="The guidance of the Sampler (JoyImage), for SamplerCustomAdvanced.",
             search_aliases=["joyai", "cfg guider"],
-            inputs=[*condition_inputs(), guidance_input(), rescale_input()],
+            inputs=[*condition_inputs(), guidance_input(), rescale_input(), *interval_inputs()],
             outputs=[io.Guider.Output()],
         )
 
     @classmethod
-    def execute(cls, model, positive, guidance, negative=None, rescale=Sampling.rescale) -> io.NodeOutput:
-        return io.NodeOutput(host.guider(model, positive, negative, guidance, rescale))
+    def validate_inputs(cls, guidance_low=LOW, guidance_high=HIGH) -> bool | str:
+        return check_interval(guidance_low, guidance_high)
+
+    @classmethod
+    def execute(
+        cls, model, positive, guidance, negative=None, rescale=Sampling.rescale, guidance_low=LOW, guidance_high=HIGH
+    ) -> io.NodeOutput:
+        return io.NodeOutput(host.guider(model, positive, negative, guidance, rescale, (guidance_low, guidance_high)))
 
 
 class Schedule(Node):

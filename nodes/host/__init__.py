@@ -7,6 +7,7 @@ from .encoder import ENCODER, load_encoder
 from .lora import add_lora
 from .model import WEIGHT_DTYPES, load_mmdit, own_shift
 from .sampling import guider, sample, schedule
+from .speed import with_shortcuts
 from .vae import load_vae
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "own_shift",
     "sample",
     "schedule",
+    "with_shortcuts",
 ]

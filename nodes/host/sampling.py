@@ -17,21 +17,40 @@ from torch import Tensor
 
 from ...joyimage import sampling
 from ...joyimage.errors import JoyImageError
+from ...joyimage.settings import Sampling, Shortcuts, check_guidance
 from .model import check_latent
+from .speed import shortcuts_of, with_shortcuts
+
+EXACT = Shortcuts()
 
 
 class Guider(comfy.samplers.CFGGuider):
     """Guidance by the norm of the conditional velocity. A model patched with a guidance of its own keeps that."""
 
-    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, rescale: float):
+    def __init__(
+        self,
+        model: comfy.model_patcher.ModelPatcher,
+        guidance: float,
+        rescale: float,
+        interval: tuple[float, float] = Sampling.guidance_interval,
+    ):
         if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
             raise JoyImageError("this MODEL is no rectified-flow model: connect Load MMDiT (JoyImage)")
         super().__init__(model)
         self.set_cfg(max(guidance, 1.0))  # at 1 the host runs the positive prompt alone
         self.rescale = rescale
+        self.interval = interval
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
+        if not self.acts(timestep):
+            cond = self.conds["positive"]
+            return comfy.samplers.sampling_function(self.inner_model, x, timestep, None, cond, 1.0, model_options, seed)
         return super().predict_noise(x, timestep, {"sampler_cfg_function": self.guide, **model_options}, seed)
+
+    def acts(self, timestep: Tensor) -> bool:
+        """Whether guidance acts at these sigmas, which are one."""
+        low, high = self.interval
+        return (low, high) == Sampling.guidance_interval or low <= timestep.flatten()[0].item() <= high
 
     def guide(self, args: Mapping[str, Any]) -> Tensor:
         """The host's `cond` and `uncond` are sigma times the velocities; guidance keeps that factor."""
@@ -40,13 +59,27 @@ class Guider(comfy.samplers.CFGGuider):
         return sampling.guide(args["cond"], args["uncond"], args["cond_scale"], self.rescale)
 
 
-def guider(model, positive, negative, guidance: float, rescale: float) -> Guider:
-    """A GUIDER. Raises `JoyImageError` if a negative prompt is needed and missing."""
+def guider(
+    model,
+    positive,
+    negative,
+    guidance: float,
+    rescale: float,
+    interval: tuple[float, float] = Sampling.guidance_interval,
+    shortcuts: Shortcuts = EXACT,
+) -> Guider:
+    """A GUIDER, with shortcuts before those that the MODEL carries.
+
+    Raises `JoyImageError` if a negative prompt is needed and missing, and for shortcuts that the MODEL cannot do.
+    """
+    check_guidance(guidance, rescale, interval)
     if negative is None and guidance > 1:
         raise JoyImageError(
             f"guidance is {guidance:g} but negative is not connected: connect it, or set guidance to 1 to do without"
         )
-    result = Guider(model, guidance, rescale)
+    if shortcuts.shortcuts:
+        model = with_shortcuts(model, {**shortcuts_of(model), **shortcuts.shortcuts})
+    result = Guider(model, guidance, rescale, interval)
     result.inner_set_conds({"positive": positive} | ({"negative": negative} if negative is not None else {}))
     return result
 

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from edits import SIZE
 from PIL import Image
 from unrun import NO_COMFYUI
 
@@ -53,6 +55,14 @@ def client(serve, base_directory):
 @pytest.fixture(scope="session")
 def library() -> JoyImage:
     return JoyImage.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def photo(base_directory):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    picture.save(base_directory / "input" / "photo.png")
+    return picture
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 PACK = "/custom_nodes/joyimage_under_test"  # ComfyUI names a pack's module by its path
@@ -53,15 +54,14 @@ def inputs(batch: int = 1):
     return draw(batch, 16, 1, 8, 6), torch.full((batch,), 731.25), draw(batch, 11, 128, seed=1), references
 
 
-def forward(host) -> dict[str, float]:
-    """Our MODEL's network against the library's, and against the host's own class on the same weights."""
+def core_network(network):
+    """The host's own class on the weights of a network of ours."""
     from dataclasses import asdict
 
     import comfy.ldm.joyimage.model
     import comfy.ops
     import torch
 
-    network, _, _ = library("tiny").build()
     sizes = asdict(network.config)
     core = comfy.ldm.joyimage.model.JoyImageTransformer3DModel(
         hidden_size=sizes["hidden_size"],
@@ -75,6 +75,13 @@ def forward(host) -> dict[str, float]:
         operations=comfy.ops.disable_weight_init,
     )
     core.load_state_dict(network.state_dict())
+    return core
+
+
+def forward(host) -> dict[str, float]:
+    """Our MODEL's network against the library's, and against the host's own class on the same weights."""
+    network, _, _ = library("tiny").build()
+    core = core_network(network)
     x, t, context, references = inputs(batch=2)
     ours = host.load_mmdit(None).model.diffusion_model(x, t, context, references, transformer_options={})
     return {
@@ -232,7 +239,61 @@ def older_comfyui(host) -> str | None:
     return None
 
 
+def shortcuts(host) -> dict[str, Any]:
+    """Prompts in each forward of the host's KSampler with shortcuts, and what another network makes of them."""
+    import comfy.sample
+
+    model, steps, latent = host.load_mmdit(None), 12, draw(1, 16, 1, 8, 8)
+    network, passes = model.model.diffusion_model, []
+    conds = [[[draw(1, length, 128, seed=length), dict(options)]] for length, options in ((11, {}), (7, {}))]
+
+    def counting(forward):
+        def count(x, timestep, context, **others):
+            if passes and passes[-1][0] == timestep[0]:
+                passes[-1] = timestep[0], passes[-1][1] + len(x)
+            else:
+                passes.append((timestep[0], len(x)))
+            return forward(x, timestep, context=context, **others)
+
+        return count
+
+    def run(values, positive=conds[0], negative=conds[1], network=network):
+        passes.clear()
+        with mock.patch.object(network, "forward", counting(network.forward)):
+            patched = host.with_shortcuts(model, values)
+            return comfy.sample.sample(
+                patched, latent, steps, 4.0, "euler", "simple", positive, negative, 0 * latent, seed=3
+            )
+
+    def counts(values, **prompts) -> list[int]:
+        run(values, **prompts)
+        return [number for _, number in passes]
+
+    halves = [
+        [text, {"start_percent": start, "end_percent": end}]
+        for text, start, end in ((conds[0][0][0], 0.0, 0.5), (draw(1, 5, 128, seed=5), 0.5, 1.0))
+    ]
+    fast = {"forecast": 3, "guidance_every": 2}
+    result: dict[str, Any] = {
+        "exact": counts({}),
+        "forecast": counts({"forecast": 3}),
+        "guidance": counts({"guidance_every": 2}),
+        "both": counts(fast),
+        "ranges": counts({"forecast": 4}, positive=halves),
+        "sigmas": [timestep.item() / 1000 for timestep, _ in passes],
+    }
+    ours, other = run(fast), core_network(network)
+    with mock.patch.object(model.model, "diffusion_model", other):
+        result["other network"] = difference(run(fast, network=other), ours)
+        try:
+            host.with_shortcuts(model, {"reference_every": 2, "block_cache": 0.1})
+        except library("errors").JoyImageError as error:
+            result["refused"] = str(error)
+    return result
+
+
 PROBES = (
+    shortcuts,
     forward,
     offloading,
     block_patches,
