@@ -16,7 +16,7 @@ from .errors import JoyImageError
 from .images import check_size
 from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, readable
 from .quantisation.formats import format_name
-from .settings import MAX_REFERENCES
+from .settings import MAX_REFERENCES, Shortcuts
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +105,11 @@ def plan(
     size: tuple[int, int] = (1024, 1024),
     references: int = 1,
     text_tokens: int = 300,
+    reference_every: int = 1,
 ) -> Plan:
     """Plan an edit with references of the target's size and two prompts of `text_tokens`.
+
+    With `reference_every` above 1 the keys and values of the references are kept.
 
     Raises `JoyImageError` when the budget is too small, naming the least that works.
     """
@@ -118,7 +121,10 @@ def plan(
     tile = needs.tile(pixels, budget - reserve)
     activations = {
         "encoder": needs.encoder(references * max(pixels, MIN_PIXELS), 2 * text_tokens),
-        "mmdit": needs.mmdit((1 + references) * pixels // per_token + context),
+        "mmdit": needs.mmdit(
+            (1 + references) * pixels // per_token + context,
+            kept=references * pixels // per_token if reference_every > 1 else 0,
+        ),
         "vae": needs.vae(pixels, tile),
     }
     placements = place_all(needs, activations, budget, reserve)
@@ -136,6 +142,7 @@ def plan_model(
     dtype: torch.dtype | str | None = None,
     size: tuple[int, int] = (1024, 1024),
     references: int = 1,
+    reference_every: int = 1,
 ) -> Plan:
     """What `JoyImage.load` with these arguments would put where for an edit of this size; reads headers only.
 
@@ -144,6 +151,7 @@ def plan_model(
     """
     if not 0 <= references <= MAX_REFERENCES:
         raise JoyImageError(f"{references} references; the model takes 0 to {MAX_REFERENCES}")
+    shortcuts = Shortcuts(reference_every=reference_every)
     budget, size = parse_size(memory), check_size(size)
     kind = re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(device))
     if not kind:
@@ -159,4 +167,6 @@ def plan_model(
         mmdit=outline(sources["mmdit"], chosen),
         vae=outline(sources["vae"], "float32"),
     )
-    return plan(needs, budget, device=kind[1], size=size, references=references)
+    return plan(
+        needs, budget, device=kind[1], size=size, references=references, reference_every=shortcuts.reference_every
+    )

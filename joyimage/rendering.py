@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -90,8 +91,10 @@ class Renderer:
         together = batches(conditionings, run.batch_size)
         results: list[Tensor] = [torch.empty(0)] * len(conditionings)
         largest = max(largest_forward([conditionings[i] for i in members], self.tokens) for members in together)
+        kept = max(sum(self.reference_tokens(conditionings[i]) for i in members) for members in together)
+        kept = kept if settings.reference_every > 1 else 0
         steps = len(together) * (len(levels) - 1)
-        with self.memory.denoising(largest), tqdm(total=steps, disable=not run.progress, unit="step") as bar:
+        with self.memory.denoising(largest, kept), tqdm(total=steps, disable=not run.progress, unit="step") as bar:
 
             def on_step(step: int, sigma: float, denoised: Tensor) -> object:
                 bar.update()
@@ -110,9 +113,13 @@ class Renderer:
 
     def tokens(self, conditioning: Conditioning) -> int:
         """Image tokens of one sample's forward: those of the target and of all references."""
-        patch = self.mmdit.config.patch_size[1] * self.mmdit.config.patch_size[2]
         pixels = conditioning.size[0] * conditioning.size[1] // self.vae.config.spatial_factor**2
-        return (pixels + sum(r.shape[3] * r.shape[4] for r in conditioning.references)) // patch
+        return pixels // math.prod(self.mmdit.config.patch_size) + self.reference_tokens(conditioning)
+
+    def reference_tokens(self, conditioning: Conditioning) -> int:
+        """Image tokens of all references of one sample."""
+        pixels = sum(reference.shape[3] * reference.shape[4] for reference in conditioning.references)
+        return pixels // math.prod(self.mmdit.config.patch_size)
 
     def check_start(self, groups: Sequence[Group], settings: Sampling, run: Run) -> None:
         """Raise `JoyImageError`, before anything is encoded, where a run could not start from what it is given."""

@@ -12,6 +12,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from joyimage import JoyImageError, tiny
 from joyimage.batching import as_tokens
+from joyimage.caching import RunCaches
 from joyimage.config import MMDiTConfig, WanVAEConfig
 from joyimage.encoder import Encoder
 from joyimage.memory import budget as budgets
@@ -120,6 +121,28 @@ def test_mmdit_activations_are_those_of_the_published_size(lengths, references, 
         measured = peak(network, lambda: network(latents[0], torch.empty(batch), prompts, latents[1:]))
     tokens = batch * (1 + references) * (side // 2) ** 2 + as_tokens(sum(lengths), batch)
     assert measured <= budgets.mmdit_activations(network.config, tokens, dtype.itemsize) <= 1.25 * measured
+
+
+@pytest.mark.parametrize(("references", "batch"), [(1, 1), (6, 1), (1, 2)])
+def test_kept_references_are_counted(references, batch):
+    """Two prompts for five steps, with the references' keys and values kept for two."""
+    with torch.device("meta"):
+        network = MMDiT(MMDiTConfig(num_layers=8), dtype=torch.bfloat16)
+        latents = [torch.empty(batch, 16, 1, 64, 64) for _ in range(1 + references)]
+        prompts = [[torch.empty(300, 4096, dtype=torch.bfloat16)] * batch for _ in range(2)]
+
+        def run():
+            caches = RunCaches(reference_every=2)
+            for _ in range(5):
+                for i, texts in enumerate(prompts):
+                    network(latents[0], torch.empty(batch), texts, latents[1:], caches.of(i))
+
+        measured = peak(network, run)
+    kept = batch * references * 1024
+    activations = budgets.mmdit_activations(network.config, batch * (1024 + 300) + kept, 2)
+    assert kept * 2 * 4096 * 8 * 2 < measured  # of one prompt alone
+    estimate = activations + budgets.kept_references(network.config, kept, 2)
+    assert measured <= estimate <= 1.25 * measured
 
 
 @pytest.mark.parametrize("tile", [None, 512, 256])

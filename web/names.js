@@ -6,13 +6,14 @@ import { t } from "./text.js";
 /** @typedef {{name: string, label?: string}} Socket */
 /** @typedef {GraphNode & {onConfigure?: Function, onConnectionsChange?: Function}} Node */
 
-/** @type {Record<string, Record<string, string>>} beyond those of the widgets, which are in text.js */
+/** @type {Record<string, Record<string, string>>} beyond those of the widgets, which are in text.js; a word that says
+ * something else in one input has that input's name before it */
 const WORDS = {
-  zh: { auto: "自动", exact: "原尺寸", original: "原版", default: "默认" },
-  ja: { auto: "自動", exact: "元のサイズ", original: "オリジナル", default: "既定" },
-  ko: { auto: "자동", exact: "원본 크기", original: "원본", default: "기본값" },
+  zh: { auto: "自动", exact: "原尺寸", original: "原版", default: "默认", fast: "快速", "preset exact": "精确" },
+  ja: { auto: "自動", exact: "元のサイズ", original: "オリジナル", default: "既定", fast: "高速", "preset exact": "厳密" },
+  ko: { auto: "자동", exact: "원본 크기", original: "원본", default: "기본값", fast: "빠름", "preset exact": "정확" },
 };
-const CHOICES = ["base_size", "schedule", "view", "weight_dtype", "zoom"]; // inputs whose values are words
+const CHOICES = ["base_size", "preset", "schedule", "view", "weight_dtype", "zoom"]; // inputs whose values are words
 
 /** Show the values of a node's choices in the user's language; what is saved and queued stays English.
  * @param {GraphNode} node */
@@ -21,7 +22,8 @@ export function nameChoices(node) {
   if (!words) return;
   for (const { name, options } of node.widgets ?? [])
     if (CHOICES.includes(name))
-      options.getOptionLabel = (/** @type {string | null} */ value) => words[value ?? ""] ?? t(value ?? "") ?? value ?? "";
+      options.getOptionLabel = (/** @type {string | null} */ value) =>
+        words[`${name} ${value}`] ?? words[value ?? ""] ?? t(value ?? "") ?? value ?? "";
 }
 
 /**

@@ -152,6 +152,7 @@ def run_plan(options) -> None:
         dtype=options.dtype,
         size=options.size,
         references=options.references,
+        reference_every=options.reference_every,
     )
     print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
 

@@ -229,6 +229,7 @@ def _add_plan(commands, parents) -> None:
     plan = commands.add_parser("plan", parents=parents, help="say what will be where within a --memory")
     plan.add_argument("--size", type=_size, default=(1024, 1024), metavar="HxW", help="of the picture (1024x1024)")
     plan.add_argument("--references", type=int, default=1, help="pictures that go in (1)")
+    _add_setting(plan, Sampling, "reference_every")
     plan.set_defaults(run=run_plan)
 
 

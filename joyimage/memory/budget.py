@@ -45,6 +45,7 @@ VAE_VECTORS = 6  # of the VAE's first width per pixel: 4.1 to encode, 3.6 to dec
 VAE_COARSE_VECTORS = 0.75  # of the layers that never run in tiles: 0.53
 VAE_KEPT_VECTORS = 0.1  # of what comes out of them and of the whole picture, beside a tile: 0.094
 UNPACKING_COPIES = 4  # of the float32 chunk in which a quantised weight becomes floating point
+KEPT_COPIES = 3  # of the references' keys and values: for two prompts, and for one while it gets new ones
 VAE_HALO = 56  # pixels that a tile reads beyond its own on each side, when decoding
 TILES = (None, 1024, 512, 256)  # pixels; from the fastest to the smallest
 
@@ -203,6 +204,11 @@ def mmdit_activations(config: MMDiTConfig, tokens: int, itemsize: int) -> int:
     return MMDIT_VECTORS * config.hidden_size * tokens * itemsize
 
 
+def kept_references(config: MMDiTConfig, tokens: int, itemsize: int) -> int:
+    """Bytes of the keys and values of so many tokens of references that a run keeps from step to step."""
+    return KEPT_COPIES * 2 * config.hidden_size * config.num_layers * tokens * itemsize
+
+
 def encoder_activations(config: Any, pixels: int, text_tokens: int, itemsize: int) -> int:
     """Bytes to condition or answer; `config` is transformers', `pixels` those of all pictures together.
 
@@ -282,9 +288,10 @@ class Needs:
         network, item = self.networks["encoder"], self.itemsize["encoder"]
         return encoder_activations(self.configs.encoder, pixels, text_tokens, item) + unpacking(network, item)
 
-    def mmdit(self, tokens: int) -> int:
-        network, item = self.networks["mmdit"], self.itemsize["mmdit"]
-        return mmdit_activations(self.configs.mmdit, tokens, item) + unpacking(network, item)
+    def mmdit(self, tokens: int, kept: int = 0) -> int:
+        """Of a forward over so many image and text tokens, and of so many tokens of references that are `kept`."""
+        network, item, config = self.networks["mmdit"], self.itemsize["mmdit"], self.configs.mmdit
+        return mmdit_activations(config, tokens, item) + kept_references(config, kept, item) + unpacking(network, item)
 
     def vae(self, pixels: int, tile: int | None) -> int:
         return vae_activations(self.configs.vae, pixels, self.itemsize["vae"], tile)

@@ -84,9 +84,11 @@ class Memory:
         """Context in which the encoder can answer."""
         return self.at_work("encoder", self.needs.encoder(pixels, text_tokens))
 
-    def denoising(self, tokens: int):
-        """Context in which the MMDiT can run forwards over so many image and text tokens."""
-        return self.at_work("mmdit", self.needs.mmdit(tokens))
+    def denoising(self, tokens: int, kept: int = 0):
+        """Context in which the MMDiT can run forwards over so many image and text tokens, and keep the keys and values
+        of so many tokens of references.
+        """
+        return self.at_work("mmdit", self.needs.mmdit(tokens, kept))
 
     @contextmanager
     def vae(self, pixels: int) -> Iterator[Callable[[Callable[[int | None], Result]], Result]]:

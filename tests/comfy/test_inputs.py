@@ -7,7 +7,7 @@ import json
 import pytest
 from pieces import BOX, encode, load_image
 
-from joyimage.settings import NATIVE_SHIFT, Answering, Sampling
+from joyimage.settings import NATIVE_SHIFT, Answering, Sampling, Shortcuts
 from tools.client import Graph, Rejected, output
 
 
@@ -44,8 +44,9 @@ SETTINGS = {
     "JoyImageSchedule": (
         Sampling,
         {},
-        {"guidance_scale", "rescale", "guidance_interval", "sigmas", "timesteps", "solver"},
+        {"guidance_scale", "rescale", "guidance_interval", "sigmas", "timesteps", "solver", *Shortcuts.names()},
     ),
+    "JoyImageSpeed": (Shortcuts, {}, set()),
     "JoyImageAsk": (Answering, {}, set()),
 }
 
