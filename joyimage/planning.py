@@ -16,7 +16,8 @@ from .errors import JoyImageError
 from .images import check_size
 from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, readable
 from .quantisation.formats import format_name
-from .settings import MAX_REFERENCES, Shortcuts
+from .quantisation.kernels import described
+from .settings import EXACT, MAX_REFERENCES, Shortcuts, check_products
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Plan:
     references: int
     tile: int | None
     placements: tuple[Placement, ...]
+    products: dict[str, str] = dataclasses.field(default_factory=dict)  # what multiplies quantised weights, by format
 
     @property
     def together(self) -> bool:
@@ -64,7 +66,8 @@ class Plan:
             }
             for placement in self.placements
         ]
-        own = {name: getattr(self, name) for name in ("budget", "reserve", "weights", "size", "references", "tile")}
+        names = ("budget", "reserve", "weights", "size", "references", "tile", "products")
+        own = {name: getattr(self, name) for name in names}
         return {**own, "together": self.together, "peak": self.peak, "parts": parts}
 
     def __str__(self) -> str:
@@ -84,6 +87,7 @@ class Plan:
             f"{'reserve':<9}{readable(self.reserve):>43}",
             f"expected peak {readable(self.peak)}; "
             + ("all parts stay on the device" if self.together else "each part is on the device while it works"),
+            *(f"products of {name}: {how}" for name, how in self.products.items()),
         ]
         return "\n".join(line.rstrip() for line in lines)
 
@@ -143,6 +147,7 @@ def plan_model(
     size: tuple[int, int] = (1024, 1024),
     references: int = 1,
     reference_every: int = 1,
+    products: str = EXACT,
 ) -> Plan:
     """What `JoyImage.load` with these arguments would put where for an edit of this size; reads headers only.
 
@@ -153,6 +158,7 @@ def plan_model(
         raise JoyImageError(f"{references} references; the model takes 0 to {MAX_REFERENCES}")
     shortcuts = Shortcuts(reference_every=reference_every)
     budget, size = parse_size(memory), check_size(size)
+    check_products(products)
     kind = re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(device))
     if not kind:
         raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …")
@@ -167,6 +173,9 @@ def plan_model(
         mmdit=outline(sources["mmdit"], chosen),
         vae=outline(sources["vae"], "float32"),
     )
-    return plan(
+    made = plan(
         needs, budget, device=kind[1], size=size, references=references, reference_every=shortcuts.reference_every
     )
+    packed = sources["mmdit"].packed | sources["encoder"].packed
+    how = {name: described(form, products, kind[1]) for name, form in sorted(packed.items())}
+    return dataclasses.replace(made, products=how)

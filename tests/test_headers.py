@@ -20,7 +20,7 @@ from test_checkpoints import RELEASED, write_sparse
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from joyimage import JoyImage, JoyImageError, tiny
-from joyimage.checkpoints import base_size, files, load_encoder, load_mmdit, open_model
+from joyimage.checkpoints import base_size, convert, files, load_encoder, load_mmdit, open_model
 from joyimage.checkpoints.folders import open_component
 from joyimage.checkpoints.outlines import outline
 from joyimage.checkpoints.qwen import EncoderConfig
@@ -297,3 +297,24 @@ def test_open_sources_load_and_tell_their_base_size(folder, read):
 def test_parts_that_nobody_gives_are_named():
     with pytest.raises(JoyImageError, match="no mmdit and no encoder given"):
         open_model(vae="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("device", "by"),
+    [("cpu", "torch._int_mm on CPU with AVX512-VNNI; else exact"), ("cuda", "torch._int_mm on CUDA"), ("mps", "exact")],
+)
+def test_inspect_and_plan_say_what_multiplies_quantised_weights(device, by, tmp_path):
+    paths = {name: tmp_path / f"{name}.safetensors" for name in tiny.FILES}
+    for name, path in tiny.FILES.items():
+        convert(path, paths[name], format="int8")
+    (report,) = json.loads(run("inspect", "--json", paths["mmdit"]))
+    products = report["parts"][0]["products"]["int8_convrot"]
+    assert products["exact"] == "codes as they are, the scale after" and "torch._int_mm" in products["8bit"]
+    assert "products of int8_convrot, exact: codes as they are" in run("inspect", paths["mmdit"])
+    (report,) = json.loads(run("inspect", "--json", paths["vae"]))
+    assert not report["parts"][0]["products"]
+    parts = [text for name, path in paths.items() for text in (f"--{name}", path)]
+    text = run("plan", "--memory", "1GB", "--size", "64x64", "--device", device, *parts, "--products", "8bit")
+    assert by in next(line for line in text.splitlines() if line.startswith("products of int8_convrot: "))
+    exact = json.loads(run("plan", "--memory", "1GB", "--size", "64x64", "--device", device, "--json", *parts))
+    assert exact["products"] == {"int8_convrot": "codes as they are, the scale after"}

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from joyimage import JoyImage, tiny
+from joyimage.checkpoints import convert
+from joyimage.cli import main
 from joyimage.errors import JoyImageError
 from joyimage.quantisation import layers, products, recipes, rounded
 from joyimage.quantisation.formats import FORMATS, ROWS, SQUARES, WHOLE, Format
 from joyimage.quantisation.kernels import FEWEST_TOKENS, KERNELS, Hardware, kernel_for
 from joyimage.quantisation.tensor import QuantizedTensor, stored_tensor
+from joyimage.settings import PRODUCTS
 
 IN, OUT, TOKENS = 512, 96, 64
 EXACT_SUMS = torch._int_mm
@@ -134,11 +141,11 @@ def test_int8_is_what_rounded_activations_times_the_weight_are(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scales", [(), (WHOLE,), (ROWS,)])
-@pytest.mark.parametrize("name", ["int8", "float8_e4m3fn"])
+@pytest.mark.parametrize(
+    ("name", "scales"),
+    [("int8", (WHOLE,)), ("int8", (ROWS,)), *(("float8_e4m3fn", kinds) for kinds in ((), (WHOLE,), (ROWS,)))],
+)
 def test_every_scale_and_dtype(name, scales, dtype):
-    if name == "int8" and not scales:
-        pytest.skip("int8 without scales is refused")
     weight, x, bias = quantised(name, scales=scales), draw(2, 40, IN, seed=3).to(dtype), draw(OUT, seed=5).to(dtype)
     kernel = next(row for row in KERNELS if row.takes(weight.format, weight.shape) and KITCHEN not in row.name)
     result = products.linear(x, weight, bias, replace(kernel, device="cpu"))
@@ -297,6 +304,13 @@ def test_the_table_says_what_runs(name, found, kernel, monkeypatch, calls):
     assert [name in str(each.message) for each in told] == ([] if kernel else [True])
 
 
+def test_the_page_on_weights_has_the_table():
+    page = (Path(__file__).parents[1] / "docs/weights.md").read_text(encoding="utf-8")
+    head = "| weights | activations rounded to | product | where |"
+    rows = page.split(head)[1].split("\n\n")[0].splitlines()[2:]
+    assert rows == [f"| {', '.join(row.formats)} | {row.activations} | {row.name} | {row.where} |" for row in KERNELS]
+
+
 def test_scales_of_squares_and_odd_shapes_have_no_such_product():
     e4m3, int8 = quantised("float8_e4m3fn").format, quantised("int8").format
     assert kernel_for(replace(e4m3, scales=(SQUARES,)), (OUT, IN), H100) is None
@@ -331,3 +345,42 @@ def test_a_compiled_layer_has_one_graph_and_follows_the_choice(name, monkeypatch
         torch.testing.assert_close(compiled(x), made(x), rtol=1e-4, atol=1e-5)
         use(monkeypatch, made, CPU_VNNI, "exact")
         torch.testing.assert_close(compiled(x), made(x), rtol=1e-4, atol=1e-5)
+
+
+# -- in a model -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def int8_files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("int8")
+    for name in ("mmdit", "encoder"):
+        convert(tiny.FILES[name], folder / f"{name}.safetensors", format="int8")
+    quantised = {name: folder / f"{name}.safetensors" for name in ("mmdit", "encoder")}
+    return {**quantised, "vae": tiny.FILES["vae"], "tokenizer": tiny.TOKENIZER}
+
+
+def test_a_model_edits_with_them_under_a_memory_and_a_lora(int8_files, monkeypatch, tmp_path):
+    monkeypatch.setattr(layers, "hardware", lambda device: CPU_VNNI)
+    ran = []
+    original = rounded.int8_product
+    monkeypatch.setitem(rounded.PRODUCTS, "torch._int_mm", lambda *given: (ran.append(1), original(*given))[1])
+    up, down = 0.05 * draw(480, 4, seed=6), draw(4, 160, seed=7)
+    name = "double_blocks.0.img_attn_qkv"
+    save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, tmp_path / "lora.safetensors")
+    latents = {}
+    for kind in PRODUCTS:
+        model = JoyImage.load(**int8_files, dtype=torch.float32, products=kind, memory="40MB", device="cpu")
+        model.set_loras(tmp_path / "lora.safetensors")
+        picture = Image.new("RGB", (64, 64), "red")
+        options = {"steps": 2, "base_size": 64, "output": "latent"}
+        latents[kind] = model.edit(picture, "Make the cube blue.", **options)
+        assert bool(ran) == (kind == "8bit")
+    assert 25 < decibels(latents["8bit"], latents["exact"].double()) < 80
+
+
+def test_the_command_line_asks_for_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a red cube", "--steps", "1", "--products", "8bit", "--device", "cpu", "--quiet"]) == 0
+    assert capsys.readouterr().err.count("products='8bit': on cpu no weights are quantised, so all run exact") == 1
+    with pytest.raises(JoyImageError, match="choose one of exact, 8bit"):
+        JoyImage.load("tiny", products="fast")

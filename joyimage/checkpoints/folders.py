@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
+from ..quantisation.formats import Format, stays_quantised
 from ..settings import BASE_SIZES, NATIVE_BASE_SIZE, NATIVE_SHIFT, check_shift
 from .files import existing, open_weights, read_json, refusing, weight_units
 from .namings import COMPONENTS, SOURCES, Match, describe, detect
@@ -67,6 +68,15 @@ class Source:
 
         stored, shape = self.weights[self.match.names[name]], self.info[name].shape
         return stored.fit(shape) if isinstance(stored, QuantizedTensor) else stored.reshape(shape)
+
+    @property
+    def packed(self) -> dict[str, Format]:
+        """The formats of the weights that stay quantised in memory, by their names."""
+        return {
+            info.format.name: info.format
+            for name, info in self.info.items()
+            if info.quantised and stays_quantised(self.component, name, info.shape, info.format)
+        }
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..quantisation.kernels import described
+from ..settings import PRODUCTS
 from .configs import config_of, own_dtype
 from .files import Weights, existing, open_weights
 from .folders import Source, all_units, find_tokenizer, is_tokenizer, own_shift, sources
@@ -85,6 +87,8 @@ class PartReport:
     prefix: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)  # the same for each kind of layer
+    # of formats that stay quantised in memory: what multiplies them, by each of `settings.PRODUCTS`
+    products: dict[str, dict[str, str]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
@@ -100,6 +104,11 @@ class PartReport:
             f"  {first}{more}",
             f"  {naming}{_size(self.bytes)}, {self.tensors} tensors ({_counts(self.dtypes)})",
             f"  {kinds}" if len(self.dtypes) > 1 else "",
+            *(
+                f"  products of {form}, {kind}: {how}"
+                for form, kinds in self.products.items()
+                for kind, how in kinds.items()
+            ),
             "  " + ", ".join(f"{name} {value}" for name, value in self.config.items()),
             f"  problem: {self.problem}" if self.problem else "",
         )
@@ -168,6 +177,9 @@ def _part(source: Source) -> PartReport:
         prefix=match.prefix,
         config=sizes,
         kinds=_kinds(source),
+        products={
+            name: {kind: described(form, kind) for kind in PRODUCTS} for name, form in sorted(source.packed.items())
+        },
         problem=problem,
         **_totals(source.weights, match.names.values()),
         **dataclasses.asdict(difference),

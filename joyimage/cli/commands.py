@@ -153,6 +153,7 @@ def run_plan(options) -> None:
         size=options.size,
         references=options.references,
         reference_every=options.reference_every,
+        products=options.products,
     )
     print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..settings import EXACT
 from .formats import ROWS, WHOLE, Format, Scale, Shape, as_matrix
 
 SINGLE = ((), (WHOLE,), (ROWS,))  # no scale, one for all, one for each row: those that can wait until after a product
@@ -105,7 +106,11 @@ def exact_product(form: Format) -> str:
     return "weight made floating point part by part"
 
 
-def products_of(form: Format, device: str | None = None) -> tuple[str, ...]:
-    """The kernels of the table for a quantised format, and where each runs; of one type of device or of all."""
-    rows = [row for row in KERNELS if form.name in row.formats and (row.scales is None or form.scales in row.scales)]
-    return tuple(f"{row.name} on {row.where}" for row in rows if device in (None, row.device))
+def described(form: Format, kind: str, device: str | None = None) -> str:
+    """How weights of a quantised format are multiplied, by one of `settings.PRODUCTS`, in words: on one type of device,
+    or on all."""
+    known = (row for row in KERNELS if form.name in row.formats and (row.scales is None or form.scales in row.scales))
+    rows = [f"{row.name} on {row.where}" for row in known if device in (None, row.device)]
+    if kind == EXACT:
+        return exact_product(form)
+    return f"{', '.join(rows)}; else exact" if rows else "exact"
