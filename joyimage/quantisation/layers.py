@@ -82,22 +82,33 @@ class Embedding(Quantisable, nn.Embedding):
         return rows.to(self.dtype).unflatten(0, input.shape)
 
 
+def kernels_of(networks: Iterable[nn.Module], device: torch.device) -> dict[Linear, Kernel | None]:
+    """The fastest product with rounded activations of each quantised layer on a device, None where there is none."""
+    linears = (module for network in networks for module in network.modules() if isinstance(module, Linear))
+    packed = ((layer, layer.packed) for layer in linears)
+    return {layer: kernel_for(w.format, w.shape, hardware(device)) for layer, w in packed if w is not None}
+
+
 def use_products(networks: Iterable[nn.Module], kind: str, device: torch.device | str) -> None:
     """Let quantised layers multiply by products of this kind, one of `settings.PRODUCTS`, on the device they run on.
 
     Warns of what runs exact although rounded products were asked for. Raises `JoyImageError` for an unknown kind.
     """
     check_products(kind)
-    found, exact = hardware(torch.device(device)), set()
-    linears = [module for network in networks for module in network.modules() if isinstance(module, Linear)]
-    for layer, packed in ((layer, layer.packed) for layer in linears):
-        layer.kernel = kernel_for(packed.format, packed.shape, found) if packed and kind != EXACT else None
-        if packed and layer.kernel is None:
-            exact.add(packed.format.name)
-    if kind != EXACT and (exact or not any(layer.kernel for layer in linears)):
-        what = f"{', '.join(sorted(exact))} runs" if exact else "no weights are quantised, so all run"
-        hint = "; `joyimage inspect` says which products a file has" if exact else ""
-        warnings.warn(f"products={kind!r}: on {found.type} {what} exact{hint}", stacklevel=4)
+    found = kernels_of(networks, torch.device(device))
+    for layer, kernel in found.items():
+        layer.kernel = None if kind == EXACT else kernel
+    if kind != EXACT and (note := what_runs_exact(found)):
+        warnings.warn(f"products={kind!r}: on {torch.device(device).type} {note}", stacklevel=4)
+
+
+def what_runs_exact(found: Mapping[Linear, Kernel | None]) -> str:
+    """A line on layers that have no product with rounded activations; empty where all have one."""
+    if not found:
+        return "no weights are quantised, so all run exact"
+    packed = (layer.packed for layer, kernel in found.items() if kernel is None)
+    names = sorted({weight.format.name for weight in packed if weight is not None})
+    return f"{', '.join(names)} runs exact; `joyimage inspect` says which products a file has" if names else ""
 
 
 # By class name: what builds the layer that takes the place of `m`, without its weights.

@@ -102,7 +102,7 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
         for patch in self.bias_function if bias is not None else ():
             bias = patch(bias)
         if packed is not None and not self.weight_function:
-            return products.linear(input, packed, bias)
+            return products.linear(input, packed, bias, self.kernel)
         weight = self.weight.to(input) if packed is None else packed.dense(input.dtype)
         for patch in self.weight_function:
             weight = patch(weight)

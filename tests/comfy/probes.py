@@ -158,6 +158,77 @@ def compiled(host) -> dict[str, float]:
     }
 
 
+def chosen_products(host) -> dict[str, dict]:
+    """A choice of products for one of two MODELs on the same int8 weights, run by layers of ours and by the host's.
+
+    For each choice how far its velocity is from that of exact products, and how many products summed int8: in the MODEL
+    that has the choice, and in the other one. "note" is what is said of what runs exact.
+    """
+    import torch
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from safetensors.torch import save_file
+
+    products = importlib.import_module(".products", host.__name__)
+    x, t, context, references = inputs()
+    result, sums = {}, []
+
+    def exact_sums(a, b):  # what processors with VNNI give
+        sums.append(1)
+        return (a.double() @ b.double()).to(torch.int32)
+
+    def velocity(patcher) -> tuple[torch.Tensor, int]:
+        sums.clear()
+        conds = {"c_crossattn": context, "ref_latents": references}
+        options = {"wrappers": patcher.wrappers}
+        return patcher.model.apply_model(x, t / 1000, transformer_options=options, **conds), len(sums)
+
+    def error(value: torch.Tensor, wanted: torch.Tensor) -> float:
+        return ((value - wanted).norm() / wanted.norm()).item()
+
+    vnni = library("quantisation.kernels").Hardware("cpu", vnni=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(torch, "_int_mm", exact_sums),
+        mock.patch.object(library("quantisation.layers"), "hardware", lambda device: vnni),
+    ):
+        for name, noted, stored in (("ours", 0, "int8"), ("host", 1, "int8"), ("fp8", 0, "float8_e4m3fn")):
+            file = Path(folder) / f"{name}.safetensors"
+            save_file(rows_state(getattr(torch, stored), noted), file)
+            model = host.load_mmdit(file)
+            branch = model.clone()
+            notes = {kind: products.use_products(branch, kind) for kind in ("8bit", "exact")}
+            wanted, _ = velocity(branch)
+            result[name] = {"note": notes}
+            for kind in products.CHOICES:
+                products.use_products(branch, kind)
+                runs = [velocity(patcher) for patcher in (branch, model)]
+                result[name][kind] = [(error(value, wanted), count) for value, count in runs]
+            if name == "ours":
+                set_torch_compile_wrapper(model=branch, backend="eager")
+                result[name]["compiled"] = {}
+                for kind in ("8bit", "exact"):
+                    products.use_products(branch, kind)
+                    result[name]["compiled"][kind] = error(velocity(branch)[0], wanted)
+    return result
+
+
+def rows_state(stored, noted: bool) -> dict:
+    """The bundled MMDiT's weights with the blocks' matrices in 8 bits with a scale for each row; int8 with the host's
+    note of each, or none."""
+    import torch
+
+    state = {}
+    for name, tensor in library("tiny").mmdit().state_dict().items():
+        state[name] = tensor
+        if "double_blocks" in name and name.endswith("weight") and tensor.ndim == 2:
+            scale = tensor.abs().amax(1, keepdim=True) / 127
+            state |= {name: (tensor / scale).round().to(stored), f"{name}_scale": scale}
+            if noted:
+                note = torch.tensor([*b'{"format": "int8_tensorwise"}'], dtype=torch.uint8)
+                state[f"{name.removesuffix('weight')}comfy_quant"] = note
+    return state
+
+
 def single_file_encoder(host) -> float:
     """An encoder of the released vocabulary in one file without a configuration, against the same one as built."""
     from safetensors.torch import save_model
@@ -298,6 +369,7 @@ PROBES = (
     offloading,
     block_patches,
     compiled,
+    chosen_products,
     single_file_encoder,
     plain_processor,
     saved_vae,

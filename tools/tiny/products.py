@@ -8,7 +8,7 @@ the processor here, whichever device it is for. Prints a table in Markdown.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,17 +18,17 @@ from torch import Tensor
 from joyimage import JoyImage
 from joyimage.conditioning import Conditioning
 from joyimage.mmdit import MMDiT
-from joyimage.quantisation import layers, products, recipes
-from joyimage.quantisation.formats import FORMATS, ROWS, WHOLE, why_kept
+from joyimage.quantisation import layers, products
 from joyimage.quantisation.kernels import FEWEST_TOKENS, KERNELS
 from joyimage.quantisation.rounded import hardware
-from joyimage.quantisation.tensor import QuantizedTensor, stored_tensor
+from tools.quantise import matrices, pack
 
 from . import judge
 from .evaluate import condition, markdown, outputs, test_pairs
 from .tasks import Pairs
 
 COUNT = 25  # scenes of each task
+FORMATS = ("int8", "int8_convrot", "float8_e4m3fn")
 JUDGED = {
     "move": "object in the box",
     "recolour": "recoloured",
@@ -37,40 +37,6 @@ JUDGED = {
 }
 
 Pictures = dict[str, np.ndarray]
-
-
-def int8(weight: Tensor) -> QuantizedTensor:
-    """With a scale for each row and no rotation."""
-    scale = weight.abs().amax(1, keepdim=True) / 127
-    form = replace(FORMATS["int8"], scales=(ROWS,))
-    return stored_tensor((weight / scale).round().to(torch.int8), [scale], form, tuple(weight.shape))
-
-
-def int8_convrot(weight: Tensor) -> QuantizedTensor:
-    recipe = recipes.int8(tuple(weight.shape))
-    group = (recipe.settings or {})["convrot_groupsize"]
-    form = replace(FORMATS["int8_convrot"], scales=(ROWS,), rotation=group)
-    codes, scale = recipe.encode(weight)
-    return stored_tensor(codes, [scale], form, tuple(weight.shape))
-
-
-def fp8(weight: Tensor) -> QuantizedTensor:
-    codes, scale = recipes.fp8(tuple(weight.shape)).encode(weight)
-    return stored_tensor(codes, [scale], replace(FORMATS["float8_e4m3fn"], scales=(WHOLE,)), tuple(weight.shape))
-
-
-QUANTISERS: dict[str, Callable[[Tensor], QuantizedTensor]] = {
-    "int8": int8,
-    "int8_convrot": int8_convrot,
-    "float8_e4m3fn": fp8,
-}
-
-
-def quantise(network: MMDiT, weights: dict[str, Tensor], quantiser: Callable[[Tensor], QuantizedTensor]) -> None:
-    for name, weight in weights.items():
-        layer = network.get_submodule(name.removesuffix(".weight"))
-        assert isinstance(layer, layers.Linear)
-        layer.pack(quantiser(weight))
 
 
 def use(network: MMDiT, form: str, rounded: bool) -> None:
@@ -84,13 +50,9 @@ def use(network: MMDiT, form: str, rounded: bool) -> None:
 def runs(model: JoyImage) -> Iterator[tuple[str, str]]:
     """The networks to compare, each at work in `model` while it is handed out: format and products."""
     yield "full weights", "float32"
-    weights = {
-        name: weight.detach().clone()
-        for name, weight in model.mmdit.named_parameters()
-        if name.endswith(".weight") and not why_kept("mmdit", name, tuple(weight.shape))
-    }
-    for form, quantiser in QUANTISERS.items():
-        quantise(model.mmdit, weights, quantiser)
+    weights = matrices(model.mmdit, "mmdit")
+    for form in FORMATS:
+        pack(model.mmdit, weights, form)
         for kind in ("exact", "8bit"):
             if kind == "8bit" and form != "float8_e4m3fn" and not hardware(torch.device("cpu")).vnni:
                 print(f"{form}: this processor has no VNNI, so its rounded products are left out", flush=True)
