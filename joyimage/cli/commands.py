@@ -280,6 +280,7 @@ def _load(options):
             "The published weights come with: joyimage download edit",
             file=sys.stderr,
         )
+        _use_threads(options.threads or 1)
     model = JoyImage.load(
         name,
         mmdit=options.mmdit,

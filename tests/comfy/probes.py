@@ -296,6 +296,12 @@ def saved_checkpoint(host) -> dict[str, float]:
         }
 
 
+def loads_at_start(host) -> list[str]:
+    """What the pack's nodes have imported of transformers' Qwen3-VL before a graph has asked for an encoder."""
+    importlib.import_module(".nodes", PACK)
+    return [name for name in sys.modules if name.startswith("transformers.models.qwen3_vl.modeling")]
+
+
 def older_comfyui(host) -> str | None:
     """What the pack says when it is loaded by an older ComfyUI."""
     import asyncio
@@ -365,6 +371,7 @@ def shortcuts(host) -> dict[str, Any]:
 
 PROBES = (
     shortcuts,
+    loads_at_start,
     forward,
     offloading,
     block_patches,

@@ -280,3 +280,7 @@ def test_a_file_outside_the_folders_is_refused(client, base_directory, networks)
 
 def test_an_older_comfyui_is_told_so(probe):
     assert probe("older_comfyui") == "needs ComfyUI 0.33.0 or newer and this is 0.3.66: update ComfyUI"
+
+
+def test_the_nodes_wait_for_no_encoder(probe):
+    assert probe("loads_at_start") == []
