@@ -20,7 +20,7 @@ from . import products
 from .formats import Format
 from .kernels import Kernel, kernel_for
 from .rounded import hardware
-from .tensor import QuantizedTensor
+from .tensor import QuantizedTensor, hadamard
 
 __all__ = ["Conv2d", "Conv3d", "Embedding", "LayerNorm", "Linear", "RMSNorm", "put", "replace_layers", "use_products"]
 
@@ -44,6 +44,10 @@ class Quantisable(nn.Module):
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_scale_2", scale_2)
         self._quantised = packed.format, packed.shape
+        if packed.format.rotation:
+            # A compiler takes the matrix as it is and traces none of its making. It is told so here, since that
+            # imports the compiler, which takes as long as torch itself.
+            torch.compiler.assume_constant_result(hadamard)
 
     @property
     def packed(self) -> QuantizedTensor | None:

@@ -189,8 +189,7 @@ def swizzled(scales: Tensor, shape: tuple[int, ...]) -> Tensor:
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep the tensors of a function by its arguments: a model has one or two, on one device.
 
-    A compiler takes them as they are and traces none of their making. They are made outside of inference mode, since a
-    gradient may need them later.
+    They are made outside of inference mode, since a gradient may need them later.
     """
 
     @functools.lru_cache(maxsize=8)
@@ -198,7 +197,7 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         with torch.inference_mode(False):
             return make(*arguments)
 
-    return torch.compiler.assume_constant_result(lambda *arguments: kept(*arguments))
+    return lambda *arguments: kept(*arguments)
 
 
 # -- rotations --------------------------------------------------------------------------------------------------------
