@@ -322,7 +322,7 @@ def test_a_small_model_takes_one_thread_unless_told(folder, monkeypatch, argumen
     monkeypatch.setattr("torch.set_num_threads", counts.append)
     assert main(["edit", "cup.png", "Remove the cup.", *arguments, *FAST]) == 0
     assert main(["demo", "-o", "demo", "--quiet", *arguments]) == 0
-    assert counts == [threads, threads]
+    assert set(counts) == {threads}
 
 
 def test_the_library_leaves_threads_alone(monkeypatch):
