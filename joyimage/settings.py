@@ -33,7 +33,7 @@ ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
 SEEDS = 2**64
 TRAINING_STEPS = 1000  # timesteps in a sigma of 1
 # What saves forwards, by preset; docs/performance.md has the table that "fast" is chosen by.
-PRESETS: dict[str, dict[str, float]] = {"exact": {}, "fast": {"forecast": 3, "guidance_every": 2}}
+PRESETS: dict[str, dict[str, float]] = {"exact": {}, "fast": {"forecast": 4}}
 
 
 @dataclass(frozen=True)

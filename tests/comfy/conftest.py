@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from edits import SIZE
 from PIL import Image
+from safetensors.torch import save_file
 from unrun import NO_COMFYUI
 
 from joyimage import JoyImage
@@ -63,6 +66,24 @@ def photo(base_directory):
     picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     picture.save(base_directory / "input" / "photo.png")
     return picture
+
+
+@pytest.fixture(scope="module")
+def lora(base_directory, library) -> Iterator[str]:
+    """The name of a LoRA file for one layer."""
+    key = "double_blocks.1.attn.img_attn_qkv"
+    out_size, in_size = library.mmdit.get_submodule(key).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    factors = {"lora_A": (4, in_size), "lora_B": (out_size, 4)}
+    state = {
+        f"diffusion_model.{key}.{name}.weight": torch.randn(shape, generator=generator)
+        for name, shape in factors.items()
+    }
+    file = base_directory / "models" / "loras" / "test.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(state, file)
+    yield file.name
+    file.unlink()  # other tests want the folder empty
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -174,24 +173,6 @@ def test_guider_and_schedule_in_the_custom_sampler(client):
     theirs, ours = edit.save(custom), edit.sample()
     run = client.run(edit)
     torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def lora(base_directory, library) -> Iterator[str]:
-    """The name of a LoRA file for one layer."""
-    key = "double_blocks.1.attn.img_attn_qkv"
-    out_size, in_size = library.mmdit.get_submodule(key).weight.shape
-    generator = torch.Generator().manual_seed(0)
-    factors = {"lora_A": (4, in_size), "lora_B": (out_size, 4)}
-    state = {
-        f"diffusion_model.{key}.{name}.weight": torch.randn(shape, generator=generator)
-        for name, shape in factors.items()
-    }
-    file = base_directory / "models" / "loras" / "test.safetensors"
-    file.parent.mkdir(exist_ok=True)
-    save_file(state, file)
-    yield file.name
-    file.unlink()  # other tests want the folder empty
 
 
 def test_lora_changes_the_result_and_at_strength_0_does_not(client, lora):

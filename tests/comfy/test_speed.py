@@ -172,6 +172,27 @@ def test_easycache_goes_on_working(client):
     assert int(skipped[-1]) > 0
 
 
+def test_hooks_on_prompts_go_on_working(client, lora):
+    """Hooks patch the weights while a prompt runs; on both prompts that is the whole model."""
+    edit = Edit()
+    fast = speed(edit, preset="fast")
+    patched = edit.add("LoraLoaderModelOnly", model=fast, lora_name=lora, strength_model=1.0)
+    hooks = edit.add("CreateHookLoraModelOnly", lora_name=lora, strength_model=1.0)
+    hooked = {
+        name: edit.add("ConditioningSetProperties", cond_NEW=cond, strength=1.0, set_cond_area="default", hooks=hooks)
+        for name, cond in (("positive", edit.positive), ("negative", edit.negative))
+    }
+    saved = [
+        edit.sample(steps=STEPS, model=patched),
+        edit.sample(steps=STEPS, model=fast, **hooked),
+        edit.sample(steps=STEPS, **hooked),
+    ]
+    run = client.run(edit)
+    own, other, exact = map(run.latent, saved)
+    torch.testing.assert_close(own, other, atol=2e-4, rtol=0)
+    assert (own - exact).abs().max() > 1e-3
+
+
 def test_another_kind_of_model_is_refused(client):
     edit = Edit()
     other = edit.add("ModelSamplingDiscrete", model=edit.model, sampling="eps", zsnr=False)
