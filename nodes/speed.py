@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..joyimage.settings import SHORTCUTS, Shortcuts
+from ..joyimage.settings import ATTENTIONS, SHORTCUTS, Shortcuts
 from . import host
+from .feedback import told
 from .inputs import setting_input
 from .node import Node
 
@@ -30,6 +31,33 @@ def shortcut_inputs(**options) -> list[io.Input]:
     return [preset_input(**options), *(setting_input(Shortcuts, name, TOOLTIPS[name], **options) for name in SHORTCUTS)]
 
 
+def kernel_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "products",
+            options=list(host.PRODUCTS),
+            default=host.DEFAULT,
+            optional=True,
+            tooltip="How quantised weights multiply. 8bit also rounds what comes in, where the device is faster then; "
+            "exact never does; default is what ComfyUI does with each format.",
+        ),
+        io.Combo.Input(
+            "attention",
+            options=[host.DEFAULT, *ATTENTIONS],
+            default=host.DEFAULT,
+            optional=True,
+            tooltip="What computes attention. default is ComfyUI's choice, auto torch's own; flash3 and sage need "
+            "their packages, and sage rounds to 8 bits.",
+        ),
+        io.Boolean.Input(
+            "compile",
+            default=False,
+            optional=True,
+            tooltip="Compile the network's blocks: the first step takes a minute, the others less time, at any size.",
+        ),
+    ]
+
+
 class Speed(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,16 +65,22 @@ class Speed(Node):
             node_id="JoyImageSpeed",
             display_name="Speed (JoyImage)",
             category="JoyImage/sampling",
-            description="Saves passes through the network in all samplers that follow, at a small loss that is "
-            "measured.",
+            description="Makes a MODEL faster in all samplers that follow, by fewer passes through the network, at a "
+            "small loss that is measured, and by faster ones.",
             search_aliases=["joyai", "fast", "cache", "teacache", "accelerate"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
                 *shortcut_inputs(optional=True),
+                *kernel_inputs(),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[io.Model.Output(tooltip="For a sampler.")],
         )
 
     @classmethod
-    def execute(cls, model, **values) -> io.NodeOutput:
-        return io.NodeOutput(host.with_shortcuts(model, Shortcuts(**values).shortcuts))
+    def execute(cls, model, products=host.DEFAULT, attention=host.DEFAULT, compile=False, **values) -> io.NodeOutput:
+        patched = host.with_shortcuts(model, Shortcuts(**values).shortcuts)
+        host.use_attention(patched, attention)
+        host.use_compiled_blocks(patched, compile)
+        note = host.use_products(patched, products)
+        return io.NodeOutput(patched, ui=told(cls.hidden.unique_id, note))

@@ -20,8 +20,8 @@ from ...joyimage.quantisation.layers import kernels_of, what_runs_exact
 from ...joyimage.settings import EXACT, PRODUCTS, check_products
 
 # As the host has it: its own kernels round activations where the device has such units, layers of ours do not.
-HOST = "default"
-CHOICES = (HOST, *PRODUCTS)
+DEFAULT = "default"
+CHOICES = (DEFAULT, *PRODUCTS)
 KEY = "joyimage_products"
 _CLASS = object()  # an attribute that a layer has from its class alone
 
@@ -33,7 +33,7 @@ def use_products(model: ModelPatcher, kind: str) -> str:
     runs exact although "8bit" was asked for, or an empty one. Raises `JoyImageError` for an unknown kind.
     """
     model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
-    if kind == HOST:
+    if kind == DEFAULT:
         return ""
     check_products(kind)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, kind))

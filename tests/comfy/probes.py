@@ -158,6 +158,50 @@ def compiled(host) -> dict[str, float]:
     }
 
 
+def compiled_blocks(host) -> dict[str, list]:
+    """Blocks compiled one by one: graphs over sizes, lengths, references and pairs, and the largest difference.
+
+    For weights in the host's layers, plain, with a LoRA's patch and quantised, and in layers of ours.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    blocks, run_block = library("compiling"), importlib.import_module(".model", host.__name__).RUN_BLOCK
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, noted in (("plain", None), ("patched", None), ("host", 1), ("ours", 0)):
+            file = None
+            if noted is not None:
+                file = Path(folder) / f"{name}.safetensors"
+                save_file(rows_state(torch.int8, noted), file)
+            patcher, graphs = host.load_mmdit(file), []
+            if name == "patched":
+                key = "diffusion_model.double_blocks.1.attn.img_attn_qkv.weight"
+                patcher.add_patches({key: ("diff", (draw(*patcher.model.state_dict()[key].shape, seed=9),))})
+                patcher.patch_model()
+
+            def backend(graph, example_inputs, graphs=graphs):
+                graphs.append(graph)
+                return graph.forward
+
+            torch._dynamo.reset()
+            worst = 0.0
+            for size, length, batch, references in (
+                ((8, 6), 11, 1, 2), ((4, 4), 7, 1, 0), ((8, 8), 64, 1, 1), ((6, 10), 11, 2, 1), ((12, 4), 30, 3, 3),
+            ):  # fmt: skip
+                x, t = draw(batch, 16, 1, *size), torch.full((batch,), 0.73125)
+                latents = [draw(batch, 16, 1, 4, 6, seed=k) for k in range(references)]
+                conds = {"c_crossattn": draw(batch, length, 128, seed=1), "ref_latents": latents}
+                velocities = [
+                    patcher.model.apply_model(x, t, transformer_options=options, **conds)
+                    for options in ({}, {run_block: blocks.compiled_blocks(backend)})
+                ]
+                worst = max(worst, difference(*velocities) / velocities[0].abs().max().item())
+            result[name] = [len(graphs), worst]
+    torch._dynamo.reset()
+    return result
+
+
 def chosen_products(host) -> dict[str, dict]:
     """A choice of products for one of two MODELs on the same int8 weights, run by layers of ours and by the host's.
 
@@ -376,6 +420,7 @@ PROBES = (
     offloading,
     block_patches,
     compiled,
+    compiled_blocks,
     chosen_products,
     single_file_encoder,
     plain_processor,
