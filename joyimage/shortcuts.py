@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
+import torch
 from torch import Tensor
+
+from .settings import Shortcuts
 
 
 class Forecast:
@@ -87,3 +90,22 @@ class GuidanceReuse:
             return cond, uncond
         cond = run(False)[0]
         return cond, cond.float() - unit * self._difference
+
+
+def passes(shortcuts: Shortcuts, sigmas: Sequence[float]) -> int:
+    """How many passes through the network a guided run of one velocity per step takes, of two for each step.
+
+    `sigmas` are its levels, the last one included. What `block_cache` leaves out is not among it: that depends on the
+    picture.
+    """
+    *starts, _ = sigmas
+    forecasts, reuse = Forecast(shortcuts.forecast, last=starts[-1]), GuidanceReuse(shortcuts.guidance_every)
+    run, nothing = [0], torch.zeros(())
+
+    def pair(both: bool) -> Sequence[Tensor]:
+        run[0] += 1 + both
+        return [nothing, nothing]
+
+    for sigma in starts:
+        forecasts.velocity(sigma, lambda: reuse.passes(pair)[0])
+    return run[0]

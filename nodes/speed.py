@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..joyimage.settings import ATTENTIONS, SHORTCUTS, Shortcuts
+from ..joyimage.sampling import schedule
+from ..joyimage.settings import ATTENTIONS, SHORTCUTS, Sampling, Shortcuts
+from ..joyimage.shortcuts import passes
 from . import host
 from .feedback import told
 from .inputs import setting_input
@@ -79,8 +81,16 @@ class Speed(Node):
 
     @classmethod
     def execute(cls, model, products=host.DEFAULT, attention=host.DEFAULT, compile=False, **values) -> io.NodeOutput:
-        patched = host.with_shortcuts(model, Shortcuts(**values).shortcuts)
+        shortcuts = Shortcuts(**values)
+        patched = host.with_shortcuts(model, shortcuts.shortcuts)
         host.use_attention(patched, attention)
         host.use_compiled_blocks(patched, compile)
-        note = host.use_products(patched, products)
-        return io.NodeOutput(patched, ui=told(cls.hidden.unique_id, note))
+        notes = [passes_note(shortcuts), host.use_products(patched, products)]
+        return io.NodeOutput(patched, ui=told(cls.hidden.unique_id, "\n".join(filter(None, notes))))
+
+
+def passes_note(shortcuts: Shortcuts) -> str:
+    """A line on what is left of the passes of a run with the default settings."""
+    count = passes(shortcuts, schedule(Sampling.steps).tolist())
+    fewer = ", less what block_cache finds" if shortcuts.block_cache else ""
+    return f"{Sampling.steps} guided steps take {count} passes of {2 * Sampling.steps}{fewer}"

@@ -12,7 +12,8 @@ from PIL import Image
 
 from joyimage import JoyImage, JoyImageError, sampling
 from joyimage.sampling import SOLVERS, guide, guided, noise, sample, schedule, start
-from joyimage.settings import PRESETS, Sampling
+from joyimage.settings import PRESETS, Sampling, Shortcuts
+from joyimage.shortcuts import passes
 from tools.tiny import shortcuts as table
 from tools.tiny.shortcuts import counted
 
@@ -355,3 +356,11 @@ def test_reading_late_changes_no_result(monkeypatch):
     )
     assert torch.equal(found, expected)
     assert steps == [(i, sigma) for i, (sigma, _) in enumerate(pairwise(schedule(4).tolist()))]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 11, 40])
+@pytest.mark.parametrize("values", [{}, {"preset": "fast"}, {"forecast": 3}, {"guidance_every": 2}], ids=str)
+def test_passes_are_counted_beforehand(steps, values):
+    settings = Shortcuts(**values)
+    _, calls = run(schedule(steps), forecast=settings.forecast, every=settings.guidance_every)
+    assert passes(settings, schedule(steps).tolist()) == sum(conditions for _, conditions in calls)

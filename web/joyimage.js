@@ -30,6 +30,7 @@ const VIEWS = {
   JoyImageOrbit: orbitView,
   JoyImageRewritePrompt: answerView,
   JoyImageRotateObject: dialView,
+  JoyImageSpeed: answerView,
 };
 /** @type {Record<string, (node: GraphNode, host: GraphNode) => unknown>} those that a node around theirs may have too */
 const OUTSIDE = {
