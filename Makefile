@@ -109,6 +109,7 @@ tiny: $(VENV)/.installed
 eval-tiny: $(VENV)/.installed
 	$(BIN)/python -m tools.tiny.evaluate --compare 60
 	$(BIN)/python -m tools.tiny.examples --check
+	$(BIN)/python -m tools.tiny.shortcuts --anew --docs
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .

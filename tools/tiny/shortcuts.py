@@ -172,8 +172,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="tiny", help="a folder with weights instead of the bundled ones")
     parser.add_argument("--count", type=int, default=COUNT, help="scenes of each task")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file in which a run goes on")
+    parser.add_argument("--anew", action="store_true", help="begin anew, as with other weights, and not go on")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md")
     options = parser.parse_args(arguments)
+    if options.anew:
+        options.results.unlink(missing_ok=True)
     results = compare(JoyImage.load(options.model), options.count, options.results)
     print(table(results))
     if options.docs:
