@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from ...joyimage.caching import RunCaches, StepCache
 from ...joyimage.checkpoints.folders import open_component
 from ...joyimage.config import MMDiTConfig
 from ...joyimage.errors import CheckpointError, JoyImageError
+from ...joyimage.memory.budget import kept_references
 from ...joyimage.mmdit import MMDiT
 from ...joyimage.operations import Operations
 from ...joyimage.rope import KitchenRotary, Rotary, rotary_for
@@ -36,6 +38,7 @@ from .weights import State, keep_packed, packed_tensors, read_mmdit, unpacked_wh
 
 # Transformer options that nodes set: the run's caches, the attention, and what runs a block in place of itself.
 CACHES, ATTENTION, RUN_BLOCK = "joyimage_caches", "joyimage_attention", "joyimage_run_block"
+KEPT = "joyimage_kept"  # an option of a prompt: how many samples keep the keys and values of its references
 CUDNN_FIRST = (9, 10)  # major compute capabilities: H100, H200, B200
 
 # What a user may ask the weights to be kept in: options of the host's own loader, with their meaning there.
@@ -184,7 +187,7 @@ class JoyImageModel(comfy.model_base.BaseModel):
     def __init__(self, config: ModelConfig):
         flow = comfy.model_base.ModelType.FLOW
         super().__init__(config, flow, unet_model=HostMMDiT)  # pyright: ignore[reportArgumentType] - typed by its default
-        self.memory_usage_factor_conds = ("ref_latents",)
+        self.memory_usage_factor_conds = ("ref_latents", KEPT)
 
     def extra_conds(self, **kwargs) -> dict[str, Any]:
         """Prompts of one length run as one batch with guidance; of different lengths one by one, without padding."""
@@ -196,10 +199,22 @@ class JoyImageModel(comfy.model_base.BaseModel):
         return conds
 
     def extra_conds_shapes(self, **kwargs) -> dict[str, Any]:
-        if references := self._references(kwargs):
-            channels = self.latent_format.latent_channels
-            return {"ref_latents": [1, channels, sum(latent.numel() for latent in references) // channels]}
-        return {}
+        references, channels = self._references(kwargs), self.latent_format.latent_channels
+        if not references:
+            return {}
+        pixels = sum(latent.numel() for latent in references) // channels
+        return {
+            "ref_latents": [1, channels, pixels],
+            KEPT: [1, channels, self._kept_pixels(pixels * kwargs.get(KEPT, 0))],
+        }
+
+    def _kept_pixels(self, pixels: int) -> int:
+        """Pixels that the host takes as much memory for as keys and values of so many of one prompt's references."""
+        config = self.diffusion_model.config
+        kept = kept_references(config, pixels, 1) / (
+            2 * math.prod(config.patch_size)
+        )  # the budget's is for two prompts
+        return math.ceil(kept / (0.01 * self.memory_usage_factor * 2**20))
 
     def _references(self, kwargs: Mapping[str, Any]) -> list[Tensor]:
         latents = kwargs.get("reference_latents") or []

@@ -19,7 +19,7 @@ from ...joyimage.caching import RunCaches
 from ...joyimage.errors import JoyImageError
 from ...joyimage.settings import Shortcuts
 from ...joyimage.shortcuts import Forecast, GuidanceReuse
-from .model import CACHES, HostMMDiT
+from .model import CACHES, KEPT, HostMMDiT
 
 VALUES, RUN = "joyimage_shortcuts", "joyimage_run"  # in transformer_options: what is asked for, and what a run keeps
 IN_NETWORK = ("reference_every", "block_cache")  # those that our network alone can do
@@ -128,7 +128,15 @@ def calc_cond_batch(executor: WrapperExecutor, model, conds: list, x: Tensor, ti
     return list(run.differences.passes(passes, -sigma, (x.shape, run.regime(conds, sigma))))
 
 
+def prepare_sampling(executor: WrapperExecutor, model, noise_shape, conds: dict[str, list[dict]], *arguments, **named):
+    """The host makes room by what the prompts say that they need, so they say that their references are kept."""
+    if "reference_every" in shortcuts_of(model):
+        conds = {name: [{**cond, KEPT: noise_shape[0]} for cond in prompts] for name, prompts in conds.items()}
+    return executor(model, noise_shape, conds, *arguments, **named)
+
+
 WRAPPERS = {
+    WrappersMP.PREPARE_SAMPLING: prepare_sampling,
     WrappersMP.OUTER_SAMPLE: start_run,
     WrappersMP.PREDICT_NOISE: predict_noise,
     WrappersMP.CALC_COND_BATCH: calc_cond_batch,

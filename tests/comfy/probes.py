@@ -363,6 +363,9 @@ def older_comfyui(host) -> str | None:
 def shortcuts(host) -> dict[str, Any]:
     """Prompts in each forward of the host's KSampler with shortcuts, and what another network makes of them."""
     import comfy.sample
+    import comfy.samplers
+    import torch
+    from comfy import model_management as management
 
     model, steps, latent = host.load_mmdit(None), 12, draw(1, 16, 1, 8, 8)
     network, passes = model.model.diffusion_model, []
@@ -395,7 +398,21 @@ def shortcuts(host) -> dict[str, Any]:
         for text, start, end in ((conds[0][0][0], 0.0, 0.5), (draw(1, 5, 128, seed=5), 0.5, 1.0))
     ]
     fast = {"forecast": 3, "guidance_every": 2}
+    asked = []
+
+    def required(values) -> float:
+        """Bytes that the host makes room for, with a reference of 64 x 64."""
+        referring = [[[text, {"reference_latents": [draw(1, 16, 64, 64)]}]] for [[text, _]] in conds]
+        with mock.patch.object(management, "load_models_gpu", lambda *_, **options: asked.append(options)):
+            host.guider(host.with_shortcuts(model, values), *referring, 4.0, 1.0).sample(
+                latent, 0 * latent, comfy.samplers.KSAMPLER(lambda x, noise, *_, **__: noise), torch.tensor([1.0, 0.0])
+            )
+        return asked[-1]["memory_required"]
+
+    config = network.config
     result: dict[str, Any] = {
+        "kept": required({"reference_every": 2}) - required({}),
+        "keys and values": 2 * 2 * config.hidden_size * config.num_layers * (64 * 64 // 4) * 4,
         "exact": counts({}),
         "forecast": counts({"forecast": 3}),
         "guidance": counts({"guidance_every": 2}),

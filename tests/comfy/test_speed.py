@@ -231,6 +231,12 @@ def test_which_passes_run(probe):
     assert steps == [0, 1, 4, 7, 8, 11]
 
 
+def test_room_is_made_for_what_is_kept(probe):
+    """Two prompts' keys and values, and those of one while it gets new ones."""
+    figures = probe("shortcuts")
+    assert figures["keys and values"] < figures["kept"]
+
+
 def test_other_networks_take_what_needs_none_of_ours(probe):
     figures = probe("shortcuts")
     assert figures["other network"] < 1e-4
