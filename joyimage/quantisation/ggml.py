@@ -17,6 +17,9 @@ from .formats import FORMATS
 
 def fields(data: Tensor, bits: int, width: int) -> Tensor:
     """Take bytes apart: (n, k) -> (n, k / width, 8 / bits, width), low bits of `width` neighbouring bytes first."""
+    if data.device.type == "cpu":  # which shifts by one number for all four times as fast as by a tensor
+        bytes_ = data.unflatten(1, (-1, width))
+        return torch.stack([(bytes_ >> shift) & (2**bits - 1) for shift in range(0, 8, bits)], dim=2)
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=data.device)
     return (data.unflatten(1, (-1, 1, width)) >> shifts[:, None]) & (2**bits - 1)
 
@@ -33,22 +36,22 @@ def signed(values: Tensor, offset: int) -> Tensor:
 
 def q4_0(blocks: Tensor) -> Tensor:
     d, q = blocks.split([2, 16], dim=1)
-    return half(d) * signed(fields(q, 4, 16).flatten(1), 8)
+    return signed(fields(q, 4, 16).flatten(1), 8).mul_(half(d))
 
 
 def q4_1(blocks: Tensor) -> Tensor:
     d, m, q = blocks.split([2, 2, 16], dim=1)
-    return half(d) * fields(q, 4, 16).flatten(1).float() + half(m)
+    return fields(q, 4, 16).flatten(1).float().mul_(half(d)).add_(half(m))
 
 
 def q5_0(blocks: Tensor) -> Tensor:
     d, high, low = blocks.split([2, 4, 16], dim=1)
-    return half(d) * signed(five_bits(high, low), 16)
+    return signed(five_bits(high, low), 16).mul_(half(d))
 
 
 def q5_1(blocks: Tensor) -> Tensor:
     d, m, high, low = blocks.split([2, 2, 4, 16], dim=1)
-    return half(d) * five_bits(high, low).float() + half(m)
+    return five_bits(high, low).float().mul_(half(d)).add_(half(m))
 
 
 def five_bits(high: Tensor, low: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ def five_bits(high: Tensor, low: Tensor) -> Tensor:
 
 def q8_0(blocks: Tensor) -> Tensor:
     d, q = blocks.split([2, 32], dim=1)
-    return q.view(torch.int8).float() * half(d)
+    return q.view(torch.int8).float().mul_(half(d))
 
 
 def q2_k(blocks: Tensor) -> Tensor:
@@ -65,7 +68,7 @@ def q2_k(blocks: Tensor) -> Tensor:
     scale = half(d) * (scales & 15).float()  # (n, 16)
     minimum = half(dmin) * (scales >> 4).float()
     values = fields(q, 2, 32).reshape(-1, 16, 16).float()
-    return (scale[..., None] * values - minimum[..., None]).flatten(1)
+    return values.mul_(scale[..., None]).sub_(minimum[..., None]).flatten(1)
 
 
 def q3_k(blocks: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ def q3_k(blocks: Tensor) -> Tensor:
     scale = half(d) * signed(scales, 32)
     third = fields(mask, 1, 32).reshape(-1, 16, 16) ^ 1  # the third bit is stored inverted
     values = fields(q, 2, 32).reshape(-1, 16, 16).to(torch.int8) - (third << 2).to(torch.int8)
-    return (scale[..., None] * values.float()).flatten(1)
+    return values.float().mul_(scale[..., None]).flatten(1)
 
 
 def q4_k(blocks: Tensor) -> Tensor:
@@ -98,14 +101,14 @@ def from_sub_blocks(d: Tensor, dmin: Tensor, packed: Tensor, values: Tensor) -> 
     scale = torch.cat([a & 63, (rest & 15) | ((a >> 2) & 48)], dim=1)  # (n, 8)
     minimum = torch.cat([b & 63, (rest >> 4) | ((b >> 2) & 48)], dim=1)
     scale, minimum = half(d) * scale.float(), half(dmin) * minimum.float()
-    return (scale[..., None] * values.float() - minimum[..., None]).flatten(1)
+    return values.float().mul_(scale[..., None]).sub_(minimum[..., None]).flatten(1)
 
 
 def q6_k(blocks: Tensor) -> Tensor:
     low, high, scales, d = blocks.split([128, 64, 16, 2], dim=1)
     scale = half(d) * scales.contiguous().view(torch.int8).float()  # (n, 16)
     values = fields(low, 4, 64).reshape(-1, 8, 32) | (fields(high, 2, 32).reshape(-1, 8, 32) << 4)
-    return (scale[..., None] * signed(values, 32).reshape(-1, 16, 16)).flatten(1)
+    return signed(values, 32).reshape(-1, 16, 16).mul_(scale[..., None]).flatten(1)
 
 
 # By the format's name

@@ -22,10 +22,7 @@ from .tensor import QuantizedTensor, numbers, rotate
 
 CODES = {name: getattr(torch, name.removesuffix("_convrot")) for name in SCALED_AFTER}  # what the bytes are
 FEW = 64  # tokens, so that most of the time goes into making numbers of a weight
-PART, PART_FOR_FEW = (
-    2**20,
-    2**18,
-)  # weights made floating point at a time on a processor: a token in 1/3 to 1/7 the time
+PART, PART_FOR_FEW = 2**20, 2**18  # weights that a processor makes floating point at a time
 READ_AS_BYTES = 8  # tokens up to which torch's product of bf16 and int8 is the fastest on a processor
 
 
@@ -54,26 +51,37 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 
 def exact(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
     """The product of `x` (tokens, in) as it is."""
+    if x.device.type == "cpu" and not needs_gradient(x, bias) and not torch.compiler.is_compiling():
+        return _on_processor(x, weight, bias)
+    x, turn_weight = _turned(x, weight)
+    return _product(x, weight, bias, turn_weight)
+
+
+def _turned(x: Tensor, weight: QuantizedTensor) -> tuple[Tensor, bool]:
+    """`x` rotated as the weight is, or as it is where fewer rows are turned by turning the weight back."""
     group = weight.format.rotation
-    compiling = torch.compiler.is_compiling()  # then the number of tokens decides nothing: each way would be a graph
-    turn_weight = bool(group) and not compiling and len(x) > weight.shape[0]  # what has fewer rows is turned
-    if group and not turn_weight:
-        x = rotate(x, group)
-    if x.device.type != "cpu" or needs_gradient(x, bias) or compiling:
-        return _product(x, weight, bias, turn_weight)
-    if reads_bytes(x, weight) and not turn_weight:
+    if not group:
+        return x, False
+    # While it is compiled the number of tokens decides nothing: each way would be a graph.
+    turn_weight = not torch.compiler.is_compiling() and len(x) > weight.shape[0]
+    return (x if turn_weight else rotate(x, group)), turn_weight
+
+
+def _on_processor(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
+    """`exact` in parts of the weight; a few tokens in float32, in which numbers are made fastest, or of bytes."""
+    if x.dtype == torch.bfloat16 and weight.format.name in INT8 and 0 < len(x) <= READ_AS_BYTES:
+        turned = rotate(x, weight.format.rotation) if weight.format.rotation else x
         multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage] - torch has no public name for it
-        product = multiply(x, weight.data.view(torch.int8), x.new_ones(len(weight.data)))
+        product = multiply(turned, weight.data.view(torch.int8), x.new_ones(len(weight.data)))
         return times_scale(product, weight.scales[0].flatten(), bias)
+    part, dtype = (PART_FOR_FEW if len(x) <= FEW else PART), x.dtype
+    if part == PART_FOR_FEW and dtype != torch.float32:
+        x, bias = x.float(), None if bias is None else bias.float()
+    x, turn_weight = _turned(x, weight)
     result = x.new_empty(len(x), weight.shape[0])
-    for rows in weight.parts(PART_FOR_FEW if len(x) <= FEW else PART):
+    for rows in weight.parts(part):
         result[:, rows] = _product(x, weight.part(rows), None if bias is None else bias[rows], turn_weight)
-    return result
-
-
-def reads_bytes(x: Tensor, weight: QuantizedTensor) -> bool:
-    """Whether torch multiplies a few tokens in bf16 by int8 as it is, on a processor, without making bf16 of it."""
-    return x.dtype == torch.bfloat16 and weight.format.name in INT8 and 0 < len(x) <= READ_AS_BYTES
+    return result.to(dtype)
 
 
 def _product(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, turn_weight: bool) -> Tensor:

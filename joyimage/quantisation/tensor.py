@@ -79,6 +79,8 @@ class QuantizedTensor:
         total, row_bytes = self.data.shape
         columns = row_bytes // self.format.block_bytes * self.format.block
         step = max(1, UNPACKED_AT_ONCE // max(1, columns))
+        if total <= step:
+            return finish(self._unpack(slice(None))).to(dtype).reshape(self.shape)
         result = torch.empty(total, columns, dtype=dtype, device=self.data.device)
         for start in range(0, total, step):
             part = slice(start, start + step)

@@ -29,12 +29,10 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def network(dtype: torch.dtype, form: str | None) -> nn.Module:
     torch.manual_seed(0)
-    made = Qwen3ForCausalLM(Qwen3Config(**SIZES)).eval().requires_grad_(False)
+    made = Qwen3ForCausalLM(Qwen3Config(**SIZES)).eval().requires_grad_(False).to(dtype)
     layers.replace_layers(made, layers)
-    weights = matrices(made, "encoder") if form else {}
-    made.to(dtype)
     if form:
-        pack(made, weights, form)
+        pack(made, matrices(made, "encoder"), form)
     return made
 
 
@@ -49,10 +47,10 @@ def measure(dtype: torch.dtype, form: str | None, count: int) -> tuple[float, fl
     """Milliseconds of processor time for a token and for the prompt."""
     model: Callable = network(dtype, form)
     ids = torch.arange(PROMPT)[None]
-    kept = model(ids, use_cache=True).past_key_values
+    kept = {"past_key_values": model(ids, use_cache=True).past_key_values}
     prompt = min(timed(lambda: model(ids).logits) for _ in range(2))
     token = ids[:, :1]
-    return min(timed(lambda: model(token, past_key_values=kept, use_cache=True).logits) for _ in range(count)), prompt
+    return min(timed(lambda: model(token, use_cache=True, **kept).logits) for _ in range(count)), prompt
 
 
 def main(arguments: list[str] | None = None) -> None:
