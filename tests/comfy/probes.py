@@ -16,11 +16,11 @@ from unittest import mock
 PACK = "/custom_nodes/joyimage_under_test"  # ComfyUI names a pack's module by its path
 
 
-def import_host(comfyui: str) -> ModuleType:
-    """The pack's `nodes.host`, imported as ComfyUI imports packs."""
+def import_host(comfyui: str, options: tuple[str, ...] = ("--cpu",)) -> ModuleType:
+    """The pack's `nodes.host`, imported as ComfyUI with these options imports packs."""
     sys.path.insert(0, comfyui)
     # PyTorch's attention, as on graphics cards: what ComfyUI takes on the CPU cannot be traced in one piece.
-    sys.argv = ["main.py", "--cpu", "--use-pytorch-cross-attention"]
+    sys.argv = ["main.py", *options, "--use-pytorch-cross-attention"]
     import comfy.options
 
     comfy.options.enable_args_parsing()

@@ -1,4 +1,9 @@
-"""`python -m tools.bench`: the table, and the same as JSON under tools/bench/results/."""
+"""`python -m tools.bench`: everything that is measured, as tables, as JSON and a plot under tools/bench/results/.
+
+On a GPU at the published size, else at a small one that takes the same way. Besides the cases, `columns` are the
+options of a step, `host` ComfyUI's own model beside ours, `tf32` what it does to the VAE, `budgets` a step in 24 to 8
+GB, `load` the memory that loading takes.
+"""
 
 from __future__ import annotations
 
@@ -8,49 +13,69 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import diffusers
 import torch
 import transformers
 
-from . import measure
-from .cases import CASES, CPU, GPU, Case, Machine, step_operations
+from joyimage.config import MMDiTConfig
+from joyimage.memory.budget import parse_size
+
+from . import budgets, columns, core, measure, tf32
+from .budgets import TEXT_TOKENS
+from .cases import CASES, CPU, GPU, STEP, Case, Machine, step_operations
+from .columns import Size
 from .loading import BOUND as LOAD_BOUND
 from .loading import peak_per_byte
+from .plot import bars
+from .predictions import PEAK, beside
 
 RESULTS = Path(__file__).parent / "results"
+SMALL = MMDiTConfig(hidden_size=512, num_heads=4, num_layers=2, text_dim=4096, mlp_size=2048)
+SIZES = {  # of columns and host: on a CPU a picture of 256 x 256
+    "cpu": Size("cpu", torch.float32, SMALL, latent=32, steps=6, repeats=3),
+    "cuda": Size("cuda", torch.bfloat16, MMDiTConfig(), latent=128, steps=12, repeats=2),
+}
+BUDGETS = {"cpu": ("400MB", "112MB"), "cuda": budgets.BUDGETS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", help=f"cases to run: {', '.join(case.name for case in CASES)}, load")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs per side (5)")
+    parser.add_argument("--only", nargs="+", choices=(*(case.name for case in CASES), *OTHERS), help="what to run")
+    parser.add_argument("--repeats", type=int, help="timed runs of each, in turn (3; on a GPU 2)")
     parser.add_argument("--cpu", action="store_true", help="measure the CPU's sizes even where there is a GPU")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "SIDE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)  # seconds of one thread: what else runs beside it changes them least
     machine = GPU if torch.cuda.is_available() and not options.cpu else CPU
     if options.peak:
         case = next(case for case in CASES if case.name == options.peak[0])
         print(measure.peak_resident(case.sides[options.peak[1]](machine)))
         return
+    repeats = options.repeats or SIZES[machine.device].repeats
     report = {"machine": describe(machine), "cases": []}
-    columns = ("", "ours", "diffusers", "ratio", "bound", "our peak", "diffusers'")
-    print("{:<14}{:>12}{:>12}{:>8}{:>8}{:>12}{:>12}".format(*columns))
+    print(
+        "{:<14}{:>12}{:>12}{:>8}{:>8}{:>12}{:>12}".format(
+            "", "ours", "diffusers", "ratio", "bound", "our peak", "diffusers'"
+        )
+    )
     for case in CASES:
         if not options.only or case.name in options.only:
-            report["cases"].append(run_case(case, machine, options.repeats))
-    if not options.only or "load" in options.only:
-        report["cases"].append(run_loading())
+            report["cases"].append(run_case(case, machine, repeats))
+    for name, run in OTHERS.items():
+        if not options.only or name in options.only:
+            report |= run(machine, repeats)
     if not options.only:
-        print(f"\nwritten to {save(report, machine)}")
+        print(f"\nwritten to {save(report)}")
 
 
 def describe(machine: Machine) -> dict:
-    name = torch.cuda.get_device_name() if machine.device == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name() if machine.device == "cuda" else f"{processor()}, one thread",
+        "load": os.getloadavg()[0],  # processes that ran or waited beside it, as it began
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
@@ -59,13 +84,26 @@ def describe(machine: Machine) -> dict:
     }
 
 
+def processor() -> str:
+    """The model's name, and what it has for low precision (Linux)."""
+    info = Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split("\t: ") for line in info.splitlines() if "\t: " in line)
+    name = fields.get("model name", platform.machine())
+    known = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+        if flag in fields.get("flags", "")
+    ]
+    return f"{name} ({', '.join(known)})"
+
+
 def run_case(case: Case, machine: Machine, repeats: int) -> dict:
     if machine.device == "cuda":
         seconds, peaks = measure_gpu(case, machine, repeats)
     else:
         peaks = {side: measure.peak_in_fresh_process(case.name, side) for side in case.sides}
         runs = {side: make(machine) for side, make in case.sides.items()}
-        seconds = measure.median_times(runs, repeats)
+        seconds = measure.median_times(runs, min(repeats, case.repeats), warm=case.repeats > 1)
     result = {
         "case": case.name,
         "what": case.what,
@@ -75,12 +113,16 @@ def run_case(case: Case, machine: Machine, repeats: int) -> dict:
         "peak_bytes": peaks,
         "peak_ratio": peaks["ours"] / peaks["diffusers"],
     }
-    if case.name == "step":
+    if case.name == STEP:
+        speed = step_operations(machine, TEXT_TOKENS) / seconds["ours"]
         peak = measure.matrix_peak(machine.device, machine.dtype, 8192 if machine.device == "cuda" else 1024)
-        result["share_of_matrix_peak"] = step_operations(machine) / seconds["ours"] / peak
+        result |= {"share_of_matrix_peak": speed / peak}
+        if machine.device == "cuda":
+            result |= {"share_of_790_tflops": speed / PEAK}
     print(
         f"{case.name:<14}{seconds['ours']:>10.3f} s{seconds['diffusers']:>10.3f} s{result['ratio']:>8.3f}"
-        f"{case.bound:>8.2f}{peaks['ours'] / 2**20:>8.0f} MiB{peaks['diffusers'] / 2**20:>8.0f} MiB"
+        f"{case.bound:>8.2f}{peaks['ours'] / 2**20:>8.0f} MiB{peaks['diffusers'] / 2**20:>8.0f} MiB",
+        flush=True,
     )
     return result
 
@@ -90,7 +132,7 @@ def measure_gpu(case: Case, machine: Machine, repeats: int) -> tuple[dict[str, f
     seconds, peaks = {}, {}
     for side, make in case.sides.items():
         run = make(machine)
-        seconds |= measure.median_times({side: run}, repeats)
+        seconds |= measure.median_times({side: run}, repeats, gpu=True)
         peaks[side] = measure.peak_gpu(run)
         del run
         gc.collect()
@@ -98,20 +140,73 @@ def measure_gpu(case: Case, machine: Machine, repeats: int) -> tuple[dict[str, f
     return seconds, peaks
 
 
-def run_loading() -> dict:
+def run_columns(machine: Machine, repeats: int) -> dict:
+    results = columns.measure(SIZES[machine.device], repeats)
+    print("\n" + "\n".join(columns.rows(results)), flush=True)
+    predicted = beside(results, describe(machine)["device"])
+    for row in predicted:
+        measured = f"{row['measured']:.3f} s" if row["measured"] else "not measured"
+        print(f"{row['column']:<58}predicted {row['predicted']:.3f} s, {measured}")
+    return {"columns": results, "predictions": predicted}
+
+
+def run_host(machine: Machine, repeats: int) -> dict:
+    found = core.compare(SIZES[machine.device], repeats)
+    if "refused" in found:
+        print(f"\nComfyUI: {found['refused']}")
+    else:
+        print(
+            f"\nA forward of a MODEL in ComfyUI: ours {found['ours']:.3f} s, core's {found['core']:.3f} s, ratio "
+            f"{found['ratio']:.3f}, results differ by {found['difference']:.1e}",
+            flush=True,
+        )
+    return {"host": found}
+
+
+def run_tf32(machine: Machine, repeats: int) -> dict:
+    found = tf32.compare(machine, repeats)
+    print(
+        f"VAE in float32: with TF32 {found['seconds']['tf32']:.3f} s, without {found['seconds']['float32']:.3f} s; "
+        f"latents differ by {found['latent']:.1e}, pictures by {found['levels']:.2f} levels",
+        flush=True,
+    )
+    return {"tf32": found}
+
+
+def run_budgets(machine: Machine, repeats: int) -> dict:
+    size, rows = SIZES[machine.device], []
+    device, limits = torch.device(machine.device), [parse_size(budget) for budget in BUDGETS[machine.device]]
+    for form in budgets.FORMATS:
+        rows += budgets.run(size.config, form, limits, device, dtype=size.dtype, latent=size.latent, repeats=repeats)
+        gc.collect()
+    print("\n" + budgets.table(rows, size.config.num_layers), flush=True)
+    return {"budgets": [asdict(row) for row in rows]}
+
+
+def run_loading(_machine: Machine, _repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         share = peak_per_byte(Path(folder), gibibytes=2)
     print(f"{'load':<14}peak resident memory rises by {share:.3f} of a 2 GiB MMDiT file (bound {LOAD_BOUND})")
-    return {"case": "load", "peak_per_file_byte": share, "bound": LOAD_BOUND}
+    return {"load": {"peak_per_file_byte": share, "bound": LOAD_BOUND}}
 
 
-def save(report: dict, machine: Machine) -> Path:
+OTHERS: dict[str, Callable[[Machine, int], dict]] = {
+    "columns": run_columns, "host": run_host, "tf32": run_tf32, "budgets": run_budgets, "load": run_loading,
+}  # fmt: skip
+
+
+def save(report: dict) -> Path:
     RESULTS.mkdir(exist_ok=True)
-    slug = "".join(c if c.isalnum() else "-" for c in report["machine"]["device"].lower())
+    slug = "-".join("".join(c if c.isalnum() else " " for c in report["machine"]["device"].lower()).split())
     path = RESULTS / f"{slug}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(temporary, path)
+    shown = [r for r in report["columns"] if "seconds" in r]
+    plot = bars(
+        "A step of a guided edit, by its options", [(r["column"], r["seconds"], f"{r['ratio']:.2f}") for r in shown]
+    )
+    for target, text in ((path, json.dumps(report, indent=2) + "\n"), (path.with_suffix(".svg"), plot)):
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, target)
     return path
 
 

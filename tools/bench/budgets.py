@@ -10,12 +10,11 @@ import argparse
 import gc
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from joyimage.config import MMDiTConfig
 from joyimage.memory.budget import (
@@ -29,33 +28,17 @@ from joyimage.memory.budget import (
     unpacking,
 )
 from joyimage.memory.streaming import Worker, pinned_for
-from joyimage.mmdit import MMDiT
-from joyimage.quantisation import layers
-from joyimage.quantisation.formats import FORMATS, Scale
-from joyimage.quantisation.tensor import QuantizedTensor
 from joyimage.sampling import guide
 
 from .measure import median_times
+from .networks import random_mmdit
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = ("24GB", "16GB", "12GB", "8GB")
 TEXT_TOKENS = (1324, 1314)  # positive and negative prompt, 1024 tokens of them the reference's
 
 
-def fp8(weight: Tensor) -> QuantizedTensor:
-    data = weight.to(torch.float8_e4m3fn).view(torch.uint8)
-    form = replace(FORMATS["float8_e4m3fn"], scales=(Scale(),))
-    return QuantizedTensor(data, (torch.tensor(1.0),), form, tuple(weight.shape))
-
-
-def int8(weight: Tensor) -> QuantizedTensor:
-    scale = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-    data = (weight / scale).round().to(torch.int8).view(torch.uint8)
-    form = replace(FORMATS["int8"], scales=(Scale(rows=1),))
-    return QuantizedTensor(data, (scale,), form, tuple(weight.shape))
-
-
-PACKERS: dict[str, Callable[[Tensor], QuantizedTensor] | None] = {"bf16": None, "fp8": fp8, "int8": int8}
+FORMATS = {"whole": None, "fp8": "float8_e4m3fn", "int8": "int8"}  # of `tools.quantise.QUANTISERS`
 
 
 @dataclass(frozen=True)
@@ -71,37 +54,22 @@ class Row:
     seconds: float
 
 
-def random_mmdit(config: MMDiTConfig, form: str, dtype: torch.dtype = torch.bfloat16) -> MMDiT:
-    """A network in main memory. All its weights are cut from the same noise, which takes no time to draw."""
-    with torch.device("meta"):
-        model = MMDiT(config, operations=layers, dtype=dtype)
-    largest = max(parameter.numel() for parameter in model.parameters())
-    noise = 0.02 * torch.randn(largest, generator=torch.Generator().manual_seed(0))
-    for module in model.modules():
-        for name, empty in list(module.named_parameters(recurse=False)):
-            value = noise[: empty.numel()].to(empty.dtype, copy=True).view(empty.shape)
-            setattr(module, name, nn.Parameter(value, requires_grad=False))
-    pack = PACKERS[form]
-    for layer in model.double_blocks.modules() if pack else ():
-        if isinstance(layer, layers.Linear):
-            layer.pack(pack(layer.weight.data))
-    return model.eval()
-
-
 def run(
     config: MMDiTConfig,
     form: str,
     budgets: list[int],
     device: torch.device,
     *,
+    dtype: torch.dtype = torch.bfloat16,
     latent: int = 128,
     text_tokens: tuple[int, int] = TEXT_TOKENS,
     repeats: int = 3,
 ) -> list[Row]:
     """One row per budget, the largest first; `latent` is the side of the target's and the reference's latent."""
-    model, pinned, rows = random_mmdit(config, form), pinned_for(device), []
+    model, pinned, rows = random_mmdit(config, FORMATS[form], dtype), pinned_for(device), []
     images = [torch.randn(1, config.in_channels, 1, latent, latent).to(device) for _ in range(2)]
-    prompts = [torch.randn(1, length, config.text_dim).to(device, torch.bfloat16) for length in text_tokens]
+    prompts = [torch.randn(1, length, config.text_dim).to(device, dtype) for length in text_tokens]
+    name = form if FORMATS[form] else str(dtype).removeprefix("torch.")
     tokens = 2 * (latent // 2) ** 2 + max(text_tokens)
     item = itemsize(model)
     activations = mmdit_activations(config, tokens, item) + unpacking(model, item)
@@ -117,11 +85,11 @@ def run(
         worker = Worker(model, [list(model.double_blocks)], device, pinned)
         limit_allocator(device, budget)
         worker.enter(placement)
-        seconds = median_times({"step": step}, repeats)["step"]
+        seconds = median_times({"step": step}, repeats, device.type == "cuda")["step"]
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         worker.leave()
         stay = len(placement.resident[0])
-        rows.append(Row(form, budget, stay, placement.streamed, placement.peak, peak, seconds))
+        rows.append(Row(name, budget, stay, placement.streamed, placement.peak, peak, seconds))
     return rows
 
 
@@ -136,7 +104,7 @@ def limit_allocator(device: torch.device, budget: int) -> None:
 
 
 def table(rows: list[Row], blocks: int) -> str:
-    line = "{:<7}{:>10}{:>8}{:>11}{:>11}{:>11}{:>9}".format
+    line = "{:<9}{:>10}{:>8}{:>11}{:>11}{:>11}{:>9}".format
     return "\n".join(
         [
             line("format", "budget", "stay", "streamed", "expected", "peak", "step"),
@@ -157,7 +125,7 @@ def table(rows: list[Row], blocks: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.budgets", description=__doc__)
-    parser.add_argument("--formats", nargs="+", choices=PACKERS, default=list(PACKERS))
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--repeats", type=int, default=3, help="timed steps per budget (3)")
     parser.add_argument("--blocks", type=int, default=40, help="fewer where main memory is short (40)")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import diffusers
 import torch
@@ -23,8 +24,10 @@ from tools.oracle import pipeline
 from tools.photograph import photograph
 from tools.tiny.tokens import tokenizer
 
+from .budgets import TEXT_TOKENS
 from .measure import Run
 
+FORMER_TEXT = (300, 290)  # what the step had before it had a real condition's; kept, so that older figures compare
 PROMPTS = ("Move the cup on the left into the red box and finally remove the red box.", "")
 
 
@@ -34,6 +37,7 @@ class Case:
     what: str
     bound: float  # largest ratio of times, ours to Diffusers'
     sides: dict[str, Callable[[Machine], Run]]
+    repeats: int = 3  # at most, on a CPU
 
 
 @dataclass(frozen=True)
@@ -159,16 +163,16 @@ def conditioning_diffusers(machine: Machine) -> Run:
 # One guided step of the MMDiT with one reference
 
 
-def step_inputs(machine: Machine) -> tuple[Tensor, ...]:
+def step_inputs(machine: Machine, text: tuple[int, int]) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     size = machine.latent
-    shapes = [(1, 16, 1, size, size)] * 2 + [(1, length, machine.mmdit.text_dim) for length in (300, 290)]
+    shapes = [(1, 16, 1, size, size)] * 2 + [(1, length, machine.mmdit.text_dim) for length in text]
     return tuple(torch.randn(shape, generator=generator).to(machine.device, machine.dtype) for shape in shapes)
 
 
-def step_ours(machine: Machine) -> Run:
+def step_ours(machine: Machine, text: tuple[int, int]) -> Run:
     model = build(machine, lambda: MMDiT(machine.mmdit, dtype=machine.dtype))
-    latent, reference, positive, negative = step_inputs(machine)
+    latent, reference, positive, negative = step_inputs(machine, text)
     latent, t = latent.float(), torch.tensor([731.25], device=machine.device)
 
     def run():
@@ -178,7 +182,7 @@ def step_ours(machine: Machine) -> Run:
     return run
 
 
-def step_diffusers(machine: Machine) -> Run:
+def step_diffusers(machine: Machine, text: tuple[int, int]) -> Run:
     sizes = machine.mmdit
     model = build(
         machine,
@@ -192,7 +196,7 @@ def step_diffusers(machine: Machine) -> Run:
             theta=sizes.theta,
         ),
     )
-    latent, reference, positive, negative = step_inputs(machine)
+    latent, reference, positive, negative = step_inputs(machine, text)
     items, t = torch.stack([reference, latent], dim=1), torch.tensor([731.25], device=machine.device)
 
     def run():
@@ -204,24 +208,40 @@ def step_diffusers(machine: Machine) -> Run:
     return run
 
 
-def step_operations(machine: Machine) -> float:
-    """Multiplications and additions of one guided step of the whole network, nothing trimmed."""
-    size, tokens = machine.mmdit.hidden_size, 2 * (machine.latent // 2) ** 2
-    total = 0.0
-    for text in (300, 290):
-        n = tokens + text
-        per_block = 2 * n * (4 * size**2 + 2 * size * machine.mmdit.mlp_size) + 4 * n**2 * size
-        total += machine.mmdit.num_layers * per_block
-    return total
+def operations(config: MMDiTConfig, targets: int, references: int, text: int) -> float:
+    """Multiplications and additions that a forward needs; `targets`, `references` and `text` are tokens.
+
+    Of the last block's only the target's tokens are queries and go through projection and MLP: the rest comes to
+    nothing.
+    """
+    hidden, tokens = config.hidden_size, targets + references + text
+    projections = 4 * hidden**2 + 2 * hidden * config.mlp_size  # weights of a stream in a block
+    whole = 2 * tokens * projections + 4 * tokens**2 * hidden
+    inputs = 3 * hidden**2  # of these, queries, keys and values
+    last = 2 * (tokens * inputs + targets * (projections - inputs)) + 4 * tokens * targets * hidden
+    return (config.num_layers - 1) * whole + last
 
 
+def step_operations(machine: Machine, text: tuple[int, int]) -> float:
+    """Of a guided step with one reference."""
+    image = (machine.latent // 2) ** 2
+    return sum(operations(machine.mmdit, image, image, prompt) for prompt in text)
+
+
+def step(name: str, bound: float, text: tuple[int, int]) -> Case:
+    sides = {"ours": partial(step_ours, text=text), "diffusers": partial(step_diffusers, text=text)}
+    return Case(name, f"guided step, one reference, {text[0]} + {text[1]} tokens of text", bound, sides)
+
+
+STEP = "step"
 CASES = [
-    Case("vae", "VAE encode + decode", 0.40, {"ours": vae_ours, "diffusers": vae_diffusers}),
+    Case("vae", "VAE encode + decode", 0.40, {"ours": vae_ours, "diffusers": vae_diffusers}, repeats=1),
     Case(
         "conditioning",
         "conditioning, positive + negative, one 1024x1024 picture",
         0.35,
         {"ours": conditioning_ours, "diffusers": conditioning_diffusers},
     ),
-    Case("step", "guided step, one reference", 0.97, {"ours": step_ours, "diffusers": step_diffusers}),
+    step(STEP, 0.97, TEXT_TOKENS),
+    step("former step", 0.97, FORMER_TEXT),
 ]

@@ -1,4 +1,7 @@
-"""Time and peak memory of a callable, on the CPU or a GPU."""
+"""Time and peak memory of a callable, on the CPU or a GPU.
+
+On the CPU it is the processor's time, of all its threads: what else the machine does touches it least.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,27 @@ import torch
 Run = Callable[[], object]
 
 
-def median_times(runs: dict[str, Run], repeats: int) -> dict[str, float]:
-    """Median seconds of each run after one warm-up, taken in turn so that a slow minute hits all alike."""
+def median_times(runs: dict[str, Run], repeats: int, gpu: bool = False, warm: bool = True) -> dict[str, float]:
+    """Median seconds of each run, the first to warm up aside, taken in turn so that a slow minute hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(repeats + 1):
+    for i in range(repeats + warm):
         for name, run in runs.items():
-            seconds = timed(run)
-            if i > 0:
+            seconds = timed(run, gpu)
+            if i >= warm:
                 times[name].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def timed(run: Run) -> float:
-    _synchronise()
+def timed(run: Run, gpu: bool = False) -> float:
+    if not gpu:
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     run()
-    _synchronise()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def peak_gpu(run: Run) -> int:
@@ -74,4 +76,4 @@ def peak_in_fresh_process(case: str, side: str) -> int:
 def matrix_peak(device: str, dtype: torch.dtype, size: int) -> float:
     """Operations per second of the largest plain matrix product, the ceiling for any network."""
     a = torch.randn(size, size, device=device, dtype=dtype)
-    return 2 * size**3 / median_times({"product": lambda: a @ a}, repeats=10)["product"]
+    return 2 * size**3 / median_times({"product": lambda: a @ a}, 10, device == "cuda")["product"]
