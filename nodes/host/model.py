@@ -210,10 +210,9 @@ class JoyImageModel(comfy.model_base.BaseModel):
 
     def _kept_pixels(self, pixels: int) -> int:
         """Pixels that the host takes as much memory for as keys and values of so many of one prompt's references."""
-        config = self.diffusion_model.config
-        kept = kept_references(config, pixels, 1) / (
-            2 * math.prod(config.patch_size)
-        )  # the budget's is for two prompts
+        network: Any = self.diffusion_model
+        patch = math.prod(network.config.patch_size)
+        kept = kept_references(network.config, pixels, 1) / (2 * patch)  # the budget's is for two prompts
         return math.ceil(kept / (0.01 * self.memory_usage_factor * 2**20))
 
     def _references(self, kwargs: Mapping[str, Any]) -> list[Tensor]:
