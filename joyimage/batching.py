@@ -13,7 +13,7 @@ from .conditioning import Conditioning
 PACKED_TOKENS = 1024
 
 # Packed prompts have their modulation's six vectors for each token: what a token of theirs takes, of an image's.
-PACKED_TEXT = 4 / 3
+PACKED_TEXT = 1.4
 
 Count = Callable[[Conditioning], int]  # of the image tokens of one sample's forward
 

@@ -48,10 +48,11 @@ class KeptReferences:
 class StepCache:
     """What the forwards of the same prompts and references keep during one run."""
 
-    def __init__(self, reference_every: int = 1, block_cache: float = 0.0):
+    def __init__(self, reference_every: int = 1, block_cache: float = 0.0, shared: dict[str, object] | None = None):
         self.reference_every = reference_every
         self.block_cache = block_cache
         self._made: dict[str, object] = {}
+        self._shared = {} if shared is None else shared  # with other prompts of the run
         self._kept: list[KeptReferences] = []
         self._next: list[KeptReferences] = []  # of the forward at work
         self._forwards = 0  # since the references ran along, that one included
@@ -63,6 +64,12 @@ class StepCache:
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]  # pyright: ignore[reportReturnType] - each name has one type
+
+    def once_for_all(self, name: str, make: Callable[[], T]) -> T:
+        """As `once`, for all prompts of the run."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]  # pyright: ignore[reportReturnType] - each name has one type
 
     def references(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
         """The references that run along in this forward: all, or none where their keys and values are kept."""
@@ -116,6 +123,7 @@ class RunCaches:
         self.reference_every = reference_every
         self.block_cache = block_cache
         self._caches: dict[Hashable, StepCache] = {}
+        self._shared: dict[str, object] = {}
 
     def of(self, key: Hashable) -> StepCache:
-        return self._caches.setdefault(key, StepCache(self.reference_every, self.block_cache))
+        return self._caches.setdefault(key, StepCache(self.reference_every, self.block_cache, self._shared))

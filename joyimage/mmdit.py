@@ -332,7 +332,8 @@ class MMDiT(nn.Module):
         `embed`, the blocks and `project` are `forward`; a host that does something between blocks calls them itself.
         """
         dtype, cache = context[0].dtype, cache or StepCache()
-        kept = cache.once("references", lambda: [self.patchify(image.to(dtype)) for image in references])
+        batch = f"references of {len(latent)}"  # of both prompts together, or of one
+        kept = cache.once_for_all(batch, lambda: [self.patchify(image.to(dtype)) for image in references])
         # none where their keys and values are kept
         images = [self.patchify(latent.to(dtype)), *kept[: len(references)]]  # (B, D, 1, rows, columns)
         grids = [(image.shape[3], image.shape[4]) for image in images]

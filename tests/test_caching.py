@@ -161,3 +161,13 @@ def test_prompts_that_share_a_forward_have_a_cache_of_their_own():
     caches = RunCaches(reference_every=2, block_cache=0.1)
     assert caches.of("a") is caches.of("a") is not caches.of("b")
     assert (caches.of("a").reference_every, caches.of("a").block_cache) == (2, 0.1)
+
+
+def test_references_are_made_once_for_all_prompts_of_a_run(model):
+    calls, caches = [], RunCaches()
+    handle = model.img_in.register_forward_hook(lambda *_: calls.append(1))
+    for key, lengths in (("cond", [7]), ("uncond", [5]), ("pair", [7, 5])) * 2:
+        case = inputs(lengths)
+        model(*case, cache=caches.of(key))
+    handle.remove()
+    assert len(calls) == 6 + 2 + 2  # the target's each time; references of one sample, and of two
