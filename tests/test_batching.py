@@ -36,5 +36,5 @@ def test_passes_run_packed_up_to_1024_image_tokens(passes, samples, tokens, toge
 def test_the_largest_forward_has_both_passes_where_they_run_packed_and_else_the_longer_prompts():
     batch = [conditioning(positive=10, negative=4), conditioning(positive=5, negative=7)]
     assert largest_forward(batch, lambda _: 256) == 2 * 2 * 256 + 48  # 1.4 times 2 * (10 + 7), rounded up
-    assert largest_forward(batch, lambda _: 257) == 2 * 257 + 23  # two prompts of one batch are packed as well
+    assert largest_forward(batch, lambda _: 257) == 2 * 257 + 24  # two prompts of one batch are packed as well
     assert largest_forward(batch[:1], lambda _: 513) == 513 + 10
