@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from joyimage.precision import native
-from joyimage.quantisation import products
+from joyimage.quantisation import layers, products
 from joyimage.quantisation.formats import FORMATS, ROWS, SQUARES, WHOLE
 from joyimage.quantisation.tensor import QuantizedTensor, numbers, rotate, stored_tensor
 
@@ -104,6 +104,7 @@ def test_a_compiler_takes_the_matrix_of_a_rotation_as_it_is():
         graphs.append([str(node.target) for node in graph.graph.nodes if node.op.startswith("call")])
         return graph.forward
 
+    layers.Linear(IN, OUT).pack(quantised("int8_convrot", "rows"))  # which tells the compiler
     x = draw(3, 256, seed=3)
     turned = torch.compile(lambda x: rotate(x, 256), backend=backend, fullgraph=True)(x)
     torch.testing.assert_close(turned, rotate(x, 256))
