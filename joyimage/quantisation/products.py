@@ -74,8 +74,12 @@ def _on_processor(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Te
         multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage] - torch has no public name for it
         product = multiply(turned, weight.data.view(torch.int8), x.new_ones(len(weight.data)))
         return times_scale(product, weight.scales[0].flatten(), bias)
-    part, dtype = (PART_FOR_FEW if len(x) <= FEW else PART), x.dtype
-    if part == PART_FOR_FEW and dtype != torch.float32:
+    few = len(x) <= FEW
+    if not few and scaled_after(weight, x.dtype):  # made in one pass: parts would cost more than they keep in the cache
+        x, turn_weight = _turned(x, weight)
+        return _product(x, weight, bias, turn_weight)
+    part, dtype = (PART_FOR_FEW if few else PART), x.dtype
+    if few and dtype != torch.float32:
         x, bias = x.float(), None if bias is None else bias.float()
     x, turn_weight = _turned(x, weight)
     result = x.new_empty(len(x), weight.shape[0])
