@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +54,9 @@ def main() -> None:
     machine = GPU if torch.cuda.is_available() and not options.cpu else CPU
     if options.peak:
         case = next(case for case in CASES if case.name == options.peak[0])
-        print(measure.peak_resident(case.sides[options.peak[1]](machine)))
+        run = case.sides[options.peak[1]](machine)
+        started = time.process_time()
+        print(measure.peak_resident(run), time.process_time() - started)
         return
     repeats = options.repeats or SIZES[machine.device].repeats
     report = {"machine": describe(machine), "cases": []}
@@ -101,9 +104,10 @@ def run_case(case: Case, machine: Machine, repeats: int) -> dict:
     if machine.device == "cuda":
         seconds, peaks = measure_gpu(case, machine, repeats)
     else:
-        peaks = {side: measure.peak_in_fresh_process(case.name, side) for side in case.sides}
-        runs = {side: make(machine) for side, make in case.sides.items()}
-        seconds = measure.median_times(runs, min(repeats, case.repeats), warm=case.repeats > 1)
+        found = {side: measure.in_fresh_process(case.name, side) for side in case.sides}
+        peaks, seconds = ({side: pair[i] for side, pair in found.items()} for i in (0, 1))
+        if not case.once:
+            seconds = measure.median_times({side: make(machine) for side, make in case.sides.items()}, repeats)
     result = {
         "case": case.name,
         "what": case.what,

@@ -66,11 +66,12 @@ def _status(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}; peak memory is measured on Linux only")
 
 
-def peak_in_fresh_process(case: str, side: str) -> int:
-    """`peak_resident` of one side of a case in a process of its own, so that nothing freed earlier is reused."""
+def in_fresh_process(case: str, side: str) -> tuple[int, float]:
+    """`peak_resident` and seconds of one side of a case in a process of its own, so that nothing freed is reused."""
     command = [sys.executable, "-m", "tools.bench", "--peak", case, side]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(result.stdout.split()[-1])
+    peak, seconds = result.stdout.split()[-2:]
+    return int(peak), float(seconds)
 
 
 def matrix_peak(device: str, dtype: torch.dtype, size: int) -> float:
