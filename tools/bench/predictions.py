@@ -32,7 +32,7 @@ CARDS = {
 }
 IMAGE = 2 * 64**2  # tokens of target and reference
 FUSED = 70e9 / (IMAGE + 1100)  # bytes that a token moves outside of products where each pass is one: 70 GB were counted
-SAVED = 24 / 80  # of an edit's forwards are left with the preset "fast": 40 steps, two prompts
+SAVED = 24 / 80  # of an edit's forwards are left with the preset "fast": of 40 steps with two prompts
 OF_DIFFUSERS = (1.28, 1.32)  # times as fast as Diffusers at most, with the same torch: 406 and 420 ms against ours
 
 
