@@ -9,7 +9,7 @@ import torch
 
 from joyimage.config import MMDiTConfig
 from joyimage.settings import ATTENTIONS, PRESETS, Sampling
-from tools.bench import columns, plot, predictions, tf32
+from tools.bench import columns, networks, plot, predictions, tf32
 from tools.bench.cases import CASES, CPU, FORMER_TEXT, STEP, operations
 from tools.bench.columns import BASE, COLUMNS, RUN, Size
 from tools.bench.count import ATTENTION, Count, forward
@@ -36,6 +36,15 @@ def test_every_option_has_a_column():
     shortcuts = {name for column in COLUMNS for name in column.settings}
     assert {"forecast", "guidance_every", "reference_every", "block_cache", "preset"} <= shortcuts
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+
+
+@pytest.mark.parametrize("form", QUANTISERS)
+def test_quantised_rows_are_repeated_whole(form):
+    torch.manual_seed(0)
+    weight = torch.randn(networks.ROWS, 256).repeat(2, 1)
+    made = networks.quantised(weight, form)
+    assert made.shape == (512, 256)
+    assert torch.equal(made.dense(torch.float32), QUANTISERS[form](weight).dense(torch.float32))
 
 
 def test_columns_are_measured_or_say_why_not():
