@@ -76,9 +76,14 @@ def main() -> None:
         print(f"\nwritten to {save(report)}")
 
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")  # what speed hangs on
+
+
 def describe(machine: Machine) -> dict:
+    name, instructions = processor()
     return {
-        "device": torch.cuda.get_device_name() if machine.device == "cuda" else f"{processor()}, one thread",
+        "device": torch.cuda.get_device_name() if machine.device == "cuda" else f"{name}, one thread",
+        "instructions": instructions,
         "load": os.getloadavg()[0],  # processes that ran or waited beside it, as it began
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -88,17 +93,12 @@ def describe(machine: Machine) -> dict:
     }
 
 
-def processor() -> str:
-    """The model's name, and what it has for low precision (Linux)."""
-    info = Path("/proc/cpuinfo").read_text()
-    fields = dict(line.split("\t: ") for line in info.splitlines() if "\t: " in line)
-    name = fields.get("model name", platform.machine())
-    known = [
-        flag
-        for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
-        if flag in fields.get("flags", "")
-    ]
-    return f"{name} ({', '.join(known)})"
+def processor() -> tuple[str, list[str]]:
+    """The processor's name, and which of the instructions it has (Linux)."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    flags = fields.get("flags", "").split()
+    return fields.get("model name", platform.machine()), [name for name in INSTRUCTIONS if name in flags]
 
 
 def run_case(case: Case, machine: Machine, repeats: int) -> dict:
