@@ -55,6 +55,32 @@ class Forecast:
         return abs(sigma - after) <= self.every * abs(after - before)
 
 
+class Trajectory:
+    """Whether a run still goes where its velocities lead: not where a sampler adds noise between its evaluations.
+
+    Fresh noise changes the velocity at once, so no line through what came before says what it is.
+    """
+
+    def __init__(self):
+        self._steps: list[float] = []  # lengths of the last two steps, in sigma
+        self._last: tuple[float, Tensor, Tensor] | None = None  # sigma, x, velocity
+
+    def left(self, sigma: float, x: Tensor) -> bool:
+        """Whether `x` lies farther from where the last velocity leads than that way is long.
+
+        Between two evaluations at one sigma, as those of predictor and corrector, the way is that of the step before.
+        """
+        if self._last is None:
+            return False
+        before, start, velocity = self._last
+        self._steps = [*self._steps[-1:], abs(sigma - before)]
+        aside = torch.linalg.vector_norm(x.float() - start - (sigma - before) * velocity)
+        return bool(aside > max(self._steps) * torch.linalg.vector_norm(velocity))
+
+    def went(self, sigma: float, x: Tensor, velocity: Tensor) -> None:
+        self._last = sigma, x.float(), velocity.float()
+
+
 class GuidanceReuse:
     """Both passes of guidance at every `every`-th call, and in between the conditional one alone.
 

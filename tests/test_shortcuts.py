@@ -12,7 +12,7 @@ from PIL import Image
 from joyimage import JoyImage, JoyImageError, sampling
 from joyimage.sampling import SOLVERS, guide, guided, noise, sample, schedule, start
 from joyimage.settings import PRESETS, Sampling, Shortcuts
-from joyimage.shortcuts import passes
+from joyimage.shortcuts import Trajectory, passes
 from tools.tiny.shortcuts import counted
 
 SHAPE = (16, 1, 4, 6)
@@ -167,6 +167,26 @@ def test_a_run_that_starts_within_counts_from_its_own_start():
 def test_what_is_no_count_is_refused(options):
     with pytest.raises(JoyImageError, match=r"(forecast|guidance_every) is (0|2\.0|True)"):
         guided(Model(), 1, 0, **options)
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("steps", [6, 40])
+def test_a_trajectory_is_left_by_fresh_noise_alone(solver, steps):
+    model, trajectory, left = Model(), Trajectory(), []
+
+    def velocity(x, sigma, noisy=None):
+        x = x if noisy is None else 0.9 * x + 0.44 * noisy
+        left.append(trajectory.left(sigma, x))
+        (v,) = model(x, sigma, [1.0])
+        trajectory.went(sigma, x, v)
+        return v
+
+    sample(velocity, noise(SHAPE, [0]), schedule(steps), solver=solver)
+    assert not any(left)
+    fresh = iter(noise(SHAPE, range(100, 200)).split(1))
+    trajectory, left = Trajectory(), []
+    sample(lambda x, sigma: velocity(x, sigma, next(fresh)), noise(SHAPE, [0]), schedule(steps), solver="euler")
+    assert left == [False] + [True] * (steps - 1)
 
 
 # Presets

@@ -121,9 +121,15 @@ class HostRotary(KitchenRotary):
 
 
 def cache_of(options: Mapping[str, Any], x: Tensor) -> StepCache:
-    """What the forwards of these prompts keep over a run; nothing where no node has asked for it."""
+    """What the forwards of these prompts keep over a run; nothing where no node has asked for it, nor in windows.
+
+    A prompt's uuid is not enough: the host makes a negative prompt for the area of a positive one under the same.
+    """
     caches: RunCaches | None = options.get(CACHES)
-    return StepCache() if caches is None else caches.of((tuple(options.get("uuids", ())), x.shape))
+    if caches is None or "context_window" in options:
+        return StepCache()
+    prompts = zip(options.get("uuids", ()), options.get("cond_or_uncond", ()), strict=True)
+    return caches.of((tuple(prompts), x.shape))
 
 
 def attention_of(options: dict[str, Any], device: torch.device) -> Attention:

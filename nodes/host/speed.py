@@ -18,7 +18,7 @@ from torch import Tensor
 from ...joyimage.caching import RunCaches
 from ...joyimage.errors import JoyImageError
 from ...joyimage.settings import Shortcuts
-from ...joyimage.shortcuts import Forecast, GuidanceReuse
+from ...joyimage.shortcuts import Forecast, GuidanceReuse, Trajectory
 from .model import CACHES, KEPT, HostMMDiT
 
 VALUES, RUN = "joyimage_shortcuts", "joyimage_run"  # in transformer_options: what is asked for, and what a run keeps
@@ -64,12 +64,14 @@ def check_model(model: comfy.model_patcher.ModelPatcher, values: Iterable[str]) 
 class Run:
     """What one run keeps from evaluation to evaluation."""
 
-    def __init__(self, values: Mapping[str, float], sigmas: Tensor, interval: tuple[float, float]):
-        shortcuts = Shortcuts.of(dict(values))
+    def __init__(self, options: Mapping[str, Any], sigmas: Tensor, interval: tuple[float, float]):
+        shortcuts = Shortcuts.of(dict(options["transformer_options"][VALUES]))
         self.forecasts = Forecast(shortcuts.forecast, last=float(sigmas[-2:][0]))
         self.differences = GuidanceReuse(shortcuts.guidance_every)
         self.caches = RunCaches(shortcuts.reference_every, shortcuts.block_cache)
         self.interval = interval
+        self.trajectory, self.trajectories = Trajectory(), 0  # noise begins another one
+        self.readers = readers(options)
 
     def regime(self, conds: Iterable[Iterable[Mapping[str, Any]]], sigma: float) -> Hashable:
         """What acts at a sigma: the prompts, by the ranges that nodes have given them, and guidance."""
@@ -83,13 +85,18 @@ def acts(cond: Mapping[str, Any], sigma: float) -> bool:
     return cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
 
 
+def readers(options: Mapping[str, Any]) -> int:
+    """How many functions read the results of guidance: those of nodes, and in a run those of samplers like cfg_pp."""
+    return len(options.get("sampler_post_cfg_function", ()))
+
+
 def start_run(executor: WrapperExecutor, noise, latent_image, sampler, sigmas: Tensor, *arguments, **named) -> Tensor:
     guider: Any = executor.class_obj
     before = guider.model_options
     guider.model_options = comfy.model_patcher.create_model_options_clone(before)
     options = guider.model_options["transformer_options"]
     check_model(guider.model_patcher, options[VALUES])  # nodes in between may have changed it
-    options[RUN] = run = Run(options[VALUES], sigmas, getattr(guider, "interval", (0.0, 1.0)))  # others' have none
+    options[RUN] = run = Run(guider.model_options, sigmas, getattr(guider, "interval", (0.0, 1.0)))  # others' have none
     if any(name in options[VALUES] for name in IN_NETWORK):
         options[CACHES] = run.caches
     try:
@@ -99,18 +106,24 @@ def start_run(executor: WrapperExecutor, noise, latent_image, sampler, sigmas: T
 
 
 def predict_noise(executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, seed=None) -> Tensor:
-    """The denoised estimate after guidance, computed or from a forecast of the velocity."""
+    """The denoised estimate after guidance, computed or from a forecast of the velocity.
+
+    All is computed where a sampler adds noise between its evaluations, and where it reads more than this estimate.
+    """
     guider: Any = executor.class_obj
     run: Run | None = model_options["transformer_options"].get(RUN)
-    if run is None or run.forecasts.every == 1:
+    if run is None or run.forecasts.every == 1 or readers(model_options) > run.readers:
         return executor(x, timestep, model_options, seed)
     sigma, computed = timestep.flatten()[0].item(), []
+    run.trajectories += run.trajectory.left(sigma, x)
 
     def velocity() -> Tensor:
         computed.append(executor(x, timestep, model_options, seed))
         return (x - computed[0]) / sigma
 
-    forecast = run.forecasts.velocity(sigma, velocity, run.regime(getattr(guider, "conds", {}).values(), sigma))
+    regime = run.regime(getattr(guider, "conds", {}).values(), sigma), run.trajectories
+    forecast = run.forecasts.velocity(sigma, velocity, regime)
+    run.trajectory.went(sigma, x, forecast)
     return computed[0] if computed else x - sigma * forecast
 
 

@@ -430,8 +430,46 @@ def shortcuts(host) -> dict[str, Any]:
     return result
 
 
+def odd_runs(host) -> dict[str, Any]:
+    """Shortcuts where a sampler adds noise or reads both prompts' results, and where a prompt has an area."""
+    import comfy.sample
+
+    model, latent = host.load_mmdit(None), draw(1, 16, 1, 8, 8)
+    network = model.model.diffusion_model
+    texts, references = (draw(1, 11, 128, seed=11), draw(1, 7, 128, seed=7)), [draw(1, 16, 8, 8, seed=2)]
+    positive, negative = ([[text, {"reference_latents": references}]] for text in texts)
+    in_area = [[texts[0], {"reference_latents": references, "area": (8, 4, 0, 0)}]]
+
+    def run(values, sampler="euler", positive=positive):
+        patched = host.with_shortcuts(model, values)
+        return comfy.sample.sample(
+            patched, latent, 12, 4.0, sampler, "simple", positive, negative, 0 * latent, seed=3, disable_pbar=True
+        )
+
+    def moved(sampler) -> float:
+        return difference(run({"forecast": 4}, sampler), run({}, sampler))
+
+    with_references, embed = [], network.embed
+
+    def noting(x, timestep, context, references, *others):
+        if references:
+            with_references.append((x.shape[-1], context.shape[1]))
+        return embed(x, timestep, context, references, *others)
+
+    with mock.patch.object(network, "embed", noting):
+        run({"reference_every": 40}, positive=in_area)
+    samplers = "euler_ancestral", "dpmpp_2m_sde", "lcm", "euler_cfg_pp", "res_multistep_cfg_pp"
+    others = "euler", "heun", "dpmpp_2m"
+    return {
+        "computed": {sampler: moved(sampler) for sampler in samplers},
+        "forecast": {sampler: moved(sampler) for sampler in others},
+        "with references": sorted(with_references),
+    }
+
+
 PROBES = (
     shortcuts,
+    odd_runs,
     loads_at_start,
     forward,
     offloading,

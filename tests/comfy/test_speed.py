@@ -241,3 +241,15 @@ def test_other_networks_take_what_needs_none_of_ours(probe):
     figures = probe("shortcuts")
     assert figures["other network"] < 1e-4
     assert "reference_every and block_cache is done inside the network of JoyAI-Image" in figures["refused"]
+
+
+def test_nothing_is_forecast_for_samplers_that_add_noise_or_read_both_prompts(probe):
+    """Fresh noise is in no line through the velocities before it; what cfg_pp reads is there only when computed."""
+    figures = probe("odd_runs")
+    assert figures["computed"] == dict.fromkeys(figures["computed"], 0.0)
+    assert all(moved > 1e-3 for moved in figures["forecast"].values())
+
+
+def test_both_prompts_of_an_area_keep_references_of_their_own(probe):
+    """The host makes the negative one of the area, with the uuid of the positive one."""
+    assert probe("odd_runs")["with references"] == [[4, 7], [4, 11], [8, 7]]
