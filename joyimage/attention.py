@@ -14,6 +14,7 @@ The last two are taken from their packages, `flash_attn_interface` and `sageatte
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,9 +37,27 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def by_torch(q: Tensor, k: Tensor, v: Tensor, backend: SDPBackend) -> Tensor:
-    with sdpa_kernel(backend):
-        return attention(q, k, v)
+# torch's choice of kernels is one for the process: of two threads that set it at once, the one that leaves last would
+# put back what the other had set.
+_choosing = threading.Lock()
+
+
+def by_torch(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
+    """By the kernel of a name in `TORCH`. Raises `JoyImageError` where it does not take such tensors."""
+    if torch.compiler.is_compiling():  # a lock would break the graph
+        with sdpa_kernel(TORCH[name]):
+            return attention(q, k, v)
+    try:
+        with _choosing, sdpa_kernel(TORCH[name]):
+            return attention(q, k, v)
+    except RuntimeError as error:
+        if not str(error).startswith(NO_KERNEL):
+            raise
+        kind = str(q.dtype).removeprefix("torch.")
+        raise JoyImageError(
+            f"attention {name!r} does not take {kind} with {q.shape[-1]} numbers a head on {q.device.type}; "
+            "choose auto, or another dtype"
+        ) from error
 
 
 TORCH = {
@@ -47,6 +66,7 @@ TORCH = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+NO_KERNEL = ("No available kernel", "No viable backend")  # how torch says so, on CUDA and elsewhere
 DEVICES = {"cudnn": ("cuda",), "efficient": ("cuda", "xpu"), "flash": ("cuda", "xpu", "cpu")}  # the rest runs anywhere
 
 
@@ -107,7 +127,7 @@ def attention_by_name(name: str, device: torch.device | str) -> Attention:
     if device.type not in DEVICES.get(name, (device.type,)):
         raise JoyImageError(f"attention {name!r} does not run on {device.type}; choose {choices(device)}")
     if name in TORCH:
-        return partial(by_torch, backend=TORCH[name])
+        return partial(by_torch, name=name)
     if name in PACKAGES:
         return partial(by_package, package=PACKAGES[name], function=_load(name, device))
     return attention

@@ -260,7 +260,7 @@ def check_shortcuts(forecast: int, guidance_every: int, reference_every: int = 1
 
 def check_preset(preset: str) -> None:
     """Raise `JoyImageError` for a preset that does not exist."""
-    if preset not in PRESETS:
+    if preset not in tuple(PRESETS):  # which need not be hashable
         raise JoyImageError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
 
 

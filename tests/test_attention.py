@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 import pytest
@@ -26,6 +27,46 @@ def test_those_of_a_cpu_agree(name):
     expected = (weights @ V).transpose(1, 2).flatten(2)
     got = attention.attention_by_name(name, "cpu")(Q, K, V)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_threads_that_choose_at_once_leave_torch_as_it_was(monkeypatch):
+    """The first goes while the second is in; each would put back what it found."""
+    flags = ("flash", "math", "mem_efficient", "cudnn")
+    plain, within, gone = (
+        attention.attention,
+        {name: threading.Event() for name in ("math", "flash")},
+        threading.Event(),
+    )
+
+    def overlapping(q, k, v):
+        name = threading.current_thread().name
+        within[name].set()
+        (within["flash"] if name == "math" else gone).wait(0.5)
+        return plain(q, k, v)
+
+    def run():
+        attention.attention_by_name(threading.current_thread().name, "cpu")(Q, K, V)
+        gone.set()
+
+    def enabled() -> list[bool]:
+        return [getattr(torch.backends.cuda, f"{flag}_sdp_enabled")() for flag in flags]
+
+    monkeypatch.setattr(attention, "attention", overlapping)
+    before = enabled()
+    first, second = (threading.Thread(target=run, name=name) for name in within)
+    first.start()
+    within["math"].wait()
+    second.start()
+    first.join()
+    second.join()
+    assert enabled() == before
+
+
+def test_what_a_kernel_does_not_take_is_named():
+    with pytest.raises(JoyImageError, match="attention 'cudnn' does not take float32 with 16 numbers a head on cpu"):
+        attention.by_torch(Q, K, V, "cudnn")
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        attention.by_torch(Q, K[:1, :2], V, "math")
 
 
 def test_every_name_has_an_implementation():
@@ -101,4 +142,4 @@ def test_a_model_uses_the_one_it_was_loaded_with():
     options = {"size": (64, 64), "steps": 1, "output": "latent"}
     expected = JoyImage.load("tiny").generate("a cup", **options)
     torch.testing.assert_close(model.generate("a cup", **options), expected, atol=1e-4, rtol=0)
-    assert model.mmdit.attention.keywords == {"backend": attention.TORCH["math"]}
+    assert model.mmdit.attention.keywords == {"name": "math"}

@@ -58,6 +58,12 @@ def test_signatures_show_every_setting_with_its_default(method):
     assert inspect.Parameter.VAR_KEYWORD not in {p.kind for p in inspect.signature(method).parameters.values()}
 
 
+@pytest.mark.parametrize("name", ["preset", "solver", "schedule"])
+def test_a_word_that_is_no_word_is_refused(name):
+    with pytest.raises(JoyImageError, match=name):
+        Sampling(**{name: ["euler"]})
+
+
 @pytest.mark.parametrize("method", [JoyImage.ask, Encoder.answer])
 def test_answers_have_the_same_defaults_everywhere(method):
     shown = parameters(method)
