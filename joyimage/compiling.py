@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,7 +25,7 @@ from .mmdit import DoubleBlock, MMDiT, Packing, modulate
 from .rope import rotate
 
 INDUCTOR = "inductor"
-COMPILERS = ("g++", "clang++", "cl")  # that torch looks for, where CXX names no other
+COMPILERS = {"darwin": "clang++", "win32": "cl"}  # the only one that torch takes, g++ elsewhere, where CXX names none
 LEAST_TORCH = (2, 6)  # before it, torch compiles each block anew
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor")  # where its errors are defined
 T = TypeVar("T")
@@ -178,5 +179,13 @@ def check_compiler(device: torch.device, backend: str | Callable = INDUCTOR) -> 
         raise JoyImageError(
             "compile needs triton on a CUDA device: install it (on Windows triton-windows), or leave it off"
         )
-    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
-        raise JoyImageError("compile needs a C++ compiler on a CPU, and none is in PATH: install g++, or leave it off")
+    if device.type == "cpu" and shutil.which(compiler()) is None:
+        raise JoyImageError(
+            f"compile needs a C++ compiler on a CPU, and {compiler()} is not in PATH: install it, name another in the "
+            "environment variable CXX, or leave compile off"
+        )
+
+
+def compiler() -> str:
+    """The C++ compiler that torch takes."""
+    return os.environ.get("CXX", COMPILERS.get(sys.platform, "g++"))

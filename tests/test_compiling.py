@@ -172,7 +172,7 @@ def test_blocks_that_stream_are_inputs_of_the_same_graphs(model, backend):
 
 @compiles
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compiling.COMPILERS)), reason="there is no C++ compiler")
+@pytest.mark.skipif(shutil.which(compiling.compiler()) is None, reason="there is no C++ compiler")
 def test_the_default_backend_computes_the_same(model, backend):
     cases = [inputs((8, 6), [9], 1), inputs((6, 10), [5, 7], 2)]
     assert_same(run(model, cases, compiling.compiled_blocks()), run(model, cases))
@@ -198,3 +198,16 @@ def test_what_is_missing_is_said_before_anything_runs(monkeypatch, device, messa
     monkeypatch.setattr(compiling.torch, "__version__", "2.5.1+cpu")
     with pytest.raises(JoyImageError, match=r"needs torch 2.6 or newer, and this is 2.5.1"):
         compiling.check_compiler(torch.device(device))
+
+
+@pytest.mark.parametrize(
+    "named, message", [("no-such", "no-such is not in PATH"), (None, "g.. is not in PATH")]
+)
+def test_another_compiler_than_the_one_that_torch_takes_is_no_help(monkeypatch, named, message):
+    monkeypatch.setenv("CXX", named) if named else monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compiling.sys, "platform", "linux")
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: "/usr/bin/clang++" if name == "clang++" else None)
+    with pytest.raises(JoyImageError, match=message):
+        compiling.check_compiler(CPU)
+    monkeypatch.setenv("CXX", "clang++")
+    compiling.check_compiler(CPU)

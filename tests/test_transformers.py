@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_a_torch_too_old_for_this_transformers_is_named():
     done = subprocess.run([sys.executable, "-c", OLD_TORCH], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "does not work with torch 2.1.0: install a newer torch, or transformers 4.57" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(transformers.__version__.startswith("4."), reason="it does not import torch's compiler")
+def test_what_keeps_transformers_from_being_imported_is_no_fault_of_the_weights(tmp_path):
+    """Torch's compiler makes its cache folder when it is imported."""
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "joyimage", "ask", "joyimage/assets/move.png", "What is it?"]
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert "gives no Qwen3-VL (NotADirectoryError" in done.stderr
+    assert "config.json" not in done.stderr and ".safetensors" not in done.stderr
 
 
 @pytest.mark.slow

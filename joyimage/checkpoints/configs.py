@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..config import MMDiTConfig, WanVAEConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, JoyImageError
 from .folders import Source
 from .qwen import HEAD, EncoderConfig, released_config
 
@@ -83,6 +83,8 @@ def checked(source: Source, read: Callable[[Source], Result]) -> Result:
         return read(source)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
+    except JoyImageError:  # no fault of the file
+        raise
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{source.path}: its config.json has an entry that cannot be used ({error})") from None
 

@@ -47,16 +47,23 @@ def empty_qwen(config: dict[str, Any], dtype: torch.dtype, head: bool) -> Qwen3V
     """Qwen3-VL without weights: its parameters are on the meta device, its rotary frequencies are real.
 
     Without `head` the language head is taken out: its `model` is whole, but it cannot answer.
-    Raises `CheckpointError` for a configuration that transformers refuses, `JoyImageError` for a torch that it refuses.
+    Raises `CheckpointError` for a configuration that transformers refuses, `JoyImageError` for a torch that it refuses
+    and where it cannot be imported.
     """
     import transformers  # takes seconds, and only encoders need it
 
     if config.get("model_type") != "qwen3_vl":
         raise CheckpointError(f"config.json: its model_type is {config.get('model_type')!r}, expected 'qwen3_vl'")
     try:
-        parsed = transformers.Qwen3VLConfig(**_portable(config))
+        config_class, model_class = transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration
+    except Exception as error:  # such as a cache folder that torch's compiler, which they import, cannot make
+        raise JoyImageError(
+            f"transformers {transformers.__version__} gives no Qwen3-VL ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        parsed = config_class(**_portable(config))
         with _ParametersOnMeta():
-            model = transformers.Qwen3VLForConditionalGeneration(parsed)
+            model = model_class(parsed)
     except ImportError:  # what transformers' classes raise when made, where it does without torch
         raise JoyImageError(
             f"transformers {transformers.__version__} does not work with torch {torch.__version__}: install a newer "
