@@ -144,7 +144,9 @@ def compiled(part: Callable[..., T], block: DoubleBlock, *inputs: Tensor) -> T:
         # by name and not by dynamic=True, which takes two sizes that are equal at first to be so always
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     try:
-        return part(block, *inputs)
+        # else a layer that had no hook when it was compiled is taken to have none always, and a LoRA to do nothing
+        with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
+            return part(block, *inputs)
     except RuntimeError as error:
         if not type(error).__module__.startswith(COMPILER_MODULES):
             raise

@@ -156,6 +156,30 @@ def test_loras(tmp_path, backend, merge):
 
 
 @compiles
+@pytest.mark.parametrize("kind", ["lora", "lokr"])
+def test_loras_of_some_layers_come_and_go_after_compiling(tmp_path, backend, kind):
+    model, cases = network(), [inputs((8, 6), [9], 1), inputs((6, 10), [5, 7], 2)]
+    blocks, generator = compiling.compiled_blocks(backend), torch.Generator().manual_seed(4)
+    assert_same(run(model, cases, blocks), run(model, cases))
+    for i, layer in enumerate(("attn.img_attn_qkv", "attn.txt_attn_qkv", "img_mlp.net.2")):
+        name = f"transformer.double_blocks.{i}.{layer}"
+        rows, columns = model.get_submodule(name.removeprefix("transformer.")).weight.shape
+        factors = {"lora_A": (4, columns), "lora_B": (rows, 4)}
+        if kind == "lokr":
+            factors = {"lokr_w1": (4, 4), "lokr_w2": (rows // 4, columns // 4)}
+        suffix = ".weight" if kind == "lora" else ""
+        state = {f"{name}.{key}{suffix}": torch.randn(s, generator=generator) for key, s in factors.items()}
+        save_file(state, tmp_path / "lora.safetensors")
+        plain = run(model, cases)
+        applied = lora.match((model,), [(lora.read(tmp_path / "lora.safetensors"), 0.5)]).apply(torch.float32)
+        expected = run(model, cases)
+        assert_same(run(model, cases, blocks), expected)
+        assert any((a - b).abs().max() > 1e-3 for a, b in zip(plain, expected, strict=True))
+        applied.remove()
+        assert_same(run(model, cases, blocks), plain)
+
+
+@compiles
 def test_blocks_that_stream_are_inputs_of_the_same_graphs(model, backend):
     cases = [inputs((8, 6), [9], 1), inputs((6, 10), [5, 7], 2)]
     expected = run(model, cases)
@@ -200,9 +224,7 @@ def test_what_is_missing_is_said_before_anything_runs(monkeypatch, device, messa
         compiling.check_compiler(torch.device(device))
 
 
-@pytest.mark.parametrize(
-    "named, message", [("no-such", "no-such is not in PATH"), (None, "g.. is not in PATH")]
-)
+@pytest.mark.parametrize("named, message", [("no-such", "no-such is not in PATH"), (None, "g.. is not in PATH")])
 def test_another_compiler_than_the_one_that_torch_takes_is_no_help(monkeypatch, named, message):
     monkeypatch.setenv("CXX", named) if named else monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(compiling.sys, "platform", "linux")
