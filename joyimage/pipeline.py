@@ -31,11 +31,12 @@ from .settings import (
     EXACT,
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
+    NATIVE_STEPS,
     Answering,
     Sampling,
     check_base_size,
     check_products,
-    check_shift,
+    check_schedule,
     check_text,
     check_theta,
 )
@@ -47,8 +48,8 @@ REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request
 class JoyImage:
     """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures.
 
-    `base_size` is the one that the weights were trained for, and `shift` the one of their schedule; the methods use
-    both by default.
+    `base_size` is the one that the weights were trained for, `shift` and `steps` those of their schedule; the methods
+    use them by default.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class JoyImage:
         memory: Memory | None = None,
         base_size: int = NATIVE_BASE_SIZE,
         shift: float = NATIVE_SHIFT,
+        steps: int = NATIVE_STEPS,
     ):
-        check_shift(shift)
+        check_schedule(steps, shift)
         self.mmdit = mmdit
         self.vae = vae
         self.encoder = encoder
         self.base_size = base_size
-        self.shift = shift
+        self.shift, self.steps = shift, steps
         self.memory = memory or _memory(mmdit, vae, encoder, mmdit.proj_out.weight.device)
         self._loras = lora.Applied()
 
@@ -102,9 +104,9 @@ class JoyImage:
         if compile:
             check_compiler(device)
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        networks, base_size, shift = _networks(path, given, dtype, theta, home, device)
+        networks, own = _networks(path, given, dtype, theta, home, device)
         _speed_up(networks, device, attend, products, compile)
-        return cls(*networks, _memory(*networks, device, budget), base_size, shift)
+        return cls(*networks, _memory(*networks, device, budget), **own)
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
         """Use these LoRAs for MMDiT and encoder, each a path or a path with its strength (1), and no others.
@@ -134,7 +136,7 @@ class JoyImage:
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
-        steps: int = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
+        steps: int | None = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
         rescale: float = Sampling.rescale, guidance_interval: tuple[float, float] = Sampling.guidance_interval,
         shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
@@ -169,7 +171,7 @@ class JoyImage:
         self, prompt: str | Sequence[str], *,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
         negative_prompt: str | Sequence[str] | None = None,
-        steps: int = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
+        steps: int | None = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
         rescale: float = Sampling.rescale, guidance_interval: tuple[float, float] = Sampling.guidance_interval,
         shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
@@ -262,7 +264,7 @@ class JoyImage:
 
     @property
     def _renderer(self) -> Renderer:
-        return Renderer(self.mmdit, self.vae, self.memory, self.shift)
+        return Renderer(self.mmdit, self.vae, self.memory, self.shift, self.steps)
 
 
 def _networks(
@@ -272,8 +274,8 @@ def _networks(
     theta: float | None,
     home: torch.device,
     device: torch.device,
-) -> tuple[tuple[MMDiT, WanVAE, Encoder], int, float]:
-    """The networks with their weights at `home`, to work on `device`, and the base size and shift that are theirs."""
+) -> tuple[tuple[MMDiT, WanVAE, Encoder], dict[str, Any]]:
+    """The networks with their weights at `home`, to work on `device`, and the base size, shift and steps of theirs."""
     if theta is not None:
         check_theta(theta)
     if str(path) == "tiny":
@@ -283,16 +285,21 @@ def _networks(
             raise JoyImageError(
                 f"the bundled model comes whole and in float32: leave out {', '.join(named)}, or name a model's folder"
             )
-        return tiny.build(home), tiny.BASE_SIZE, NATIVE_SHIFT
+        return tiny.build(home), {"base_size": tiny.BASE_SIZE}
     sources = checkpoints.open_model(path, **given)
-    base_size, shift = checkpoints.base_size(sources["mmdit"], "mmdit"), checkpoints.own_shift(sources["mmdit"])
+    mmdit = sources["mmdit"]
+    own = {
+        "base_size": checkpoints.base_size(mmdit, "mmdit"),
+        "shift": checkpoints.own_shift(mmdit),
+        "steps": checkpoints.own_steps(mmdit),
+    }
     places = {"device": home, "compute_device": device}
     networks = (
-        checkpoints.load_mmdit(sources["mmdit"], dtype=dtype, theta=theta, **places),
+        checkpoints.load_mmdit(mmdit, dtype=dtype, theta=theta, **places),
         checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
         checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
     )
-    return networks, base_size, shift
+    return networks, own
 
 
 def _make(model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:

@@ -24,7 +24,7 @@ from .images import Size, to_pil
 from .inputs import one_each, spread
 from .memory import Memory
 from .mmdit import MMDiT
-from .settings import NATIVE_SHIFT, Sampling, check_batch_size, check_output, check_seed
+from .settings import NATIVE_SHIFT, NATIVE_STEPS, Sampling, check_batch_size, check_output, check_seed
 from .vae import WanVAE
 
 # A list unless `output` asks for a tensor or an array; Any spares all others a check of which it is.
@@ -74,6 +74,7 @@ class Renderer:
     vae: WanVAE
     memory: Memory
     shift: float = NATIVE_SHIFT  # the model's own
+    steps: int = NATIVE_STEPS  # the same
 
     def render(self, conditionings: Sequence[Conditioning], settings: Sampling, run: Run) -> Pictures:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
@@ -86,7 +87,7 @@ class Renderer:
         self, conditionings: Sequence[Conditioning], seeds: Sequence[int], settings: Sampling, run: Run
     ) -> list[Tensor]:
         """Latents (1, 16, 1, h, w), float32 and normalised, one per conditioning and seed."""
-        levels = sampling.levels(settings, self.shift)
+        levels = sampling.levels(settings, self.shift, self.steps)
         latent = None if run.latent is None else one_each(run.latent, len(conditionings))
         together = batches(conditionings, run.batch_size)
         results: list[Tensor] = [torch.empty(0)] * len(conditionings)

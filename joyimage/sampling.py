@@ -24,6 +24,7 @@ from .errors import JoyImageError
 from .readback import read_later, steps_behind
 from .settings import (
     NATIVE_SHIFT,
+    NATIVE_STEPS,
     TRAINING_STEPS,
     Sampling,
     check_falling,
@@ -97,11 +98,14 @@ def custom_schedule(sigmas: Sequence[float] | None = None, timesteps: Sequence[f
     return _falling(check_levels(sigmas, timesteps))
 
 
-def levels(settings: Sampling, own_shift: float = NATIVE_SHIFT) -> Tensor:
-    """The noise levels of a run by its settings: (n + 1,) float32 on the CPU. `own_shift` is the model's."""
+def levels(settings: Sampling, own_shift: float = NATIVE_SHIFT, own_steps: int = NATIVE_STEPS) -> Tensor:
+    """The noise levels of a run by its settings: (n + 1,) float32 on the CPU. `own_shift` and `own_steps` are the
+    model's.
+    """
     if settings.sigmas is None and settings.timesteps is None:
         shift = own_shift if settings.shift is None else settings.shift
-        return schedule(settings.steps, shift, settings.schedule)
+        steps = own_steps if settings.steps is None else settings.steps
+        return schedule(steps, shift, settings.schedule)
     return custom_schedule(settings.sigmas, settings.timesteps)
 
 

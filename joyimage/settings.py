@@ -27,6 +27,7 @@ ZOOMS = ("in", "out", "unchanged")
 BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
 NATIVE_BASE_SIZE = 1024  # of the published models
 NATIVE_SHIFT = 1.5  # theirs too, where their files do not say otherwise
+NATIVE_STEPS = 40  # the same
 MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for, or the attention that the device is best at
 ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
@@ -142,13 +143,13 @@ SHORTCUTS = tuple(name for name in Shortcuts.names() if name != "preset")
 
 @dataclass(frozen=True)
 class Sampling(Shortcuts):
-    """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`; a `shift` of None
-    is the model's own. `Shortcuts` are among its options.
+    """How noise becomes a picture. `sigmas` or `timesteps` replace `steps`, `shift` and `schedule`; `steps` and `shift`
+    of None are the model's own. `Shortcuts` are among its options.
 
     Raises `JoyImageError` for a value that cannot be used, naming it.
     """
 
-    steps: int = number(40, 1, 1000, help="denoising steps")
+    steps: int | None = number(None, 1, 1000, help="denoising steps; 40 for the published models")
     guidance_scale: float = number(4.0, 1.0, 30.0, 0.1, help="1 or less turns guidance off")
     rescale: float = number(1.0, 0.0, 1.0, 0.05, help="guidance rescaling, 0 to 1")
     guidance_interval: tuple[float, float] = given((0.0, 1.0), "sigmas between which guidance acts")
@@ -161,7 +162,8 @@ class Sampling(Shortcuts):
 
     def __post_init__(self):
         super().__post_init__()
-        check_schedule(self.steps, NATIVE_SHIFT if self.shift is None else self.shift, self.schedule)
+        steps = NATIVE_STEPS if self.steps is None else self.steps
+        check_schedule(steps, NATIVE_SHIFT if self.shift is None else self.shift, self.schedule)
         check_guidance(self.guidance_scale, self.rescale, self.guidance_interval)
         if self.sigmas is not None or self.timesteps is not None:
             check_levels(self.sigmas, self.timesteps)
@@ -216,13 +218,18 @@ def finite(value: Any) -> bool:
         return False
 
 
-def check_schedule(steps: int, shift: float, kind: str) -> None:
+def check_schedule(steps: int, shift: float, kind: str = SCHEDULES[0]) -> None:
     """Raise `JoyImageError` for steps, a shift or a schedule that cannot be used."""
-    if not whole(steps) or steps < 1:
-        raise JoyImageError(f"steps is {steps!r}; give a whole number of at least 1")
+    check_steps(steps)
     check_shift(shift)
     if kind not in SCHEDULES:
         raise JoyImageError(f"unknown schedule {kind!r}; choose one of {', '.join(SCHEDULES)}")
+
+
+def check_steps(steps: int) -> None:
+    """Raise `JoyImageError` for a number of steps that is not whole or below 1."""
+    if not whole(steps) or steps < 1:
+        raise JoyImageError(f"steps is {steps!r:.40}; give a whole number of at least 1")
 
 
 def check_shift(shift: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..joyimage.settings import NATIVE_SHIFT, SEEDS, Sampling, Shortcuts, check_guidance
+from ..joyimage.settings import NATIVE_SHIFT, NATIVE_STEPS, SEEDS, Sampling, Shortcuts, check_guidance
 from . import host
 from .inputs import blame, check, setting_input
 from .node import Node
@@ -84,7 +84,7 @@ def seed_input() -> io.Int.Input:
 
 
 def steps_input() -> io.Input:
-    return setting_input(Sampling, "steps", "20 are enough for a draft.")
+    return setting_input(Sampling, "steps", "20 are enough for a draft.", default=NATIVE_STEPS)
 
 
 def schedule_inputs() -> list[io.Input]:

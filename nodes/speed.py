@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..joyimage.sampling import schedule
-from ..joyimage.settings import ATTENTIONS, SHORTCUTS, Sampling, Shortcuts
+from ..joyimage.settings import ATTENTIONS, NATIVE_STEPS, SHORTCUTS, Shortcuts
 from ..joyimage.shortcuts import passes
 from . import host
 from .feedback import told
@@ -91,6 +91,6 @@ class Speed(Node):
 
 def passes_note(shortcuts: Shortcuts) -> str:
     """A line on what is left of the passes of a run with the default settings."""
-    count = passes(shortcuts, schedule(Sampling.steps).tolist())
+    count = passes(shortcuts, schedule(NATIVE_STEPS).tolist())
     fewer = ", less what block_cache finds" if shortcuts.block_cache else ""
-    return f"{Sampling.steps} guided steps take {count} passes of {2 * Sampling.steps}{fewer}"
+    return f"{NATIVE_STEPS} guided steps take {count} passes of {2 * NATIVE_STEPS}{fewer}"

@@ -1,4 +1,4 @@
-"""The shift of the schedule: a folder's own is the default, what is given wins, and a picture tells which it was."""
+"""Shift and steps of the schedule: a folder's own are the default, what is given wins, and a picture tells which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from joyimage import CheckpointError, JoyImage, JoyImageError, tiny
-from joyimage.checkpoints import convert, inspect, own_shift
+from joyimage.checkpoints import convert, inspect, own_shift, own_steps
 from joyimage.cli import main
 from joyimage.images import read_parameters
 from joyimage.sampling import levels, schedule
@@ -68,6 +68,26 @@ def test_a_folder_says_the_shift(transformer, text, shift):
 
 
 @pytest.mark.parametrize(
+    ("text", "steps"),
+    [(None, 40), ("{}", 40), ('{"num_inference_steps": null}', 40), ('{"num_inference_steps": 8, "shift": 3}', 8)],
+)
+def test_a_folder_says_the_steps(transformer, text, steps):
+    if text is not None:
+        scheduler(transformer, text)
+    assert own_steps(transformer) == own_steps(transformer / "transformer") == steps
+    (part,) = inspect(transformer).parts
+    assert part.config["steps"] == steps and f"steps {steps}" in str(part) and not part.problem
+
+
+@pytest.mark.parametrize("value", ["0", "-4", "8.5", '"8"', "true", "1e400"])
+def test_steps_that_are_none_are_refused_by_name(transformer, value):
+    scheduler(transformer, f'{{"num_inference_steps": {value}}}')
+    with pytest.raises(CheckpointError, match=r"scheduler_config\.json: .*steps is"):
+        own_steps(transformer)
+    assert "scheduler_config.json" in inspect(transformer).parts[0].problem
+
+
+@pytest.mark.parametrize(
     "text", ['{"shift": 0}', '{"shift": -4}', '{"shift": NaN}', '{"shift": "4"}', '{"shift": true}', "[4]", "{", ""]
 )
 def test_a_folder_that_says_nonsense_is_refused_by_name(transformer, text):
@@ -105,9 +125,33 @@ def test_a_model_has_its_folders_shift_unless_another_is_given(folder):
         assert not torch.equal(make(model), make(other))
 
 
-def test_a_model_of_an_impossible_shift_is_not_made():
-    with pytest.raises(JoyImageError, match="shift is 0"):
-        JoyImage(*tiny.build("cpu"), shift=0)
+@pytest.mark.parametrize("own", [{"shift": 0}, {"steps": 0}, {"steps": 2.5}])
+def test_a_model_of_an_impossible_schedule_is_not_made(own):
+    ((name, value),) = own.items()
+    with pytest.raises(JoyImageError, match=f"{name} is {value}"):
+        JoyImage(*tiny.build("cpu"), **own)
+
+
+def test_a_distilled_models_folder_is_all_that_it_takes(folder, tmp_path, monkeypatch):
+    """Its steps and shift without a word, one pass for each step at guidance 1; what is given wins."""
+    distilled = tmp_path / "distilled"
+    shutil.copytree(folder, distilled)
+    scheduler(distilled, '{"shift": 3.0, "num_inference_steps": 4}')
+    model, plain = JoyImage.load(distilled, device="cpu", dtype=torch.float32), JoyImage.load("tiny", device="cpu")
+    forwards = []
+    model.mmdit.register_forward_pre_hook(lambda *_: forwards.append(1))
+    options = {"size": (64, 64), "output": "latent", "guidance_scale": 1.0}
+    expected = plain.generate("a cube", steps=4, shift=3.0, **options)
+    assert torch.equal(model.generate("a cube", **options), expected) and len(forwards) == 4
+    model.generate("a cube", steps=2, **options)
+    assert len(forwards) == 6
+    monkeypatch.chdir(tmp_path)
+    command = ["generate", "a cube", "--base-size", "64", "--quiet", "--model", str(distilled), "-o", "out.png"]
+    assert main(command) == 0
+    assert read_parameters("out.png")["steps"] == 4
+    output = tmp_path / "alone.safetensors"
+    convert(distilled / "transformer", output)
+    assert (own_steps(output), own_shift(output)) == (4, 3.0)
 
 
 def test_the_command_line_says_and_keeps_the_shift(folder, tmp_path, monkeypatch, capsys):
@@ -120,7 +164,7 @@ def test_the_command_line_says_and_keeps_the_shift(folder, tmp_path, monkeypatch
     assert read_parameters("tiny.png")["shift"] == PUBLISHED
     capsys.readouterr()
     assert main(["inspect", str(folder)]) == 0
-    assert re.search(r"theta 10000\.0, shift 4\.0$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"theta 10000\.0, shift 4\.0, steps 40$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("form", [None, "fp8", "gguf:F32"])

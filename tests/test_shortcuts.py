@@ -11,7 +11,7 @@ from PIL import Image
 
 from joyimage import JoyImage, JoyImageError, sampling
 from joyimage.sampling import SOLVERS, guide, guided, noise, sample, schedule, start
-from joyimage.settings import PRESETS, Sampling, Shortcuts
+from joyimage.settings import NATIVE_STEPS, PRESETS, Sampling, Shortcuts
 from joyimage.shortcuts import Trajectory, passes
 from tools.tiny.shortcuts import counted
 
@@ -241,7 +241,7 @@ def test_off_equals_exact_to_the_bit(model, conditionings, solver):
 def test_the_fast_preset_takes_a_third_of_the_forwards(model, conditionings, monkeypatch):
     forwards = noted(model, monkeypatch)
     model.render(conditionings[:1], preset="fast", output="latent")
-    assert sum(forwards) <= 2 * Sampling.steps / 3
+    assert sum(forwards) <= 2 * NATIVE_STEPS / 3
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .conversion import Written, convert
-    from .folders import Model, Source, base_size, find_parts, open_model, own_shift
+    from .folders import Model, Source, base_size, find_parts, open_model, own_shift, own_steps
     from .load import load_encoder, load_mmdit, load_vae
     from .report import PartReport, Report, inspect
 
@@ -30,10 +30,11 @@ __all__ = [
     "load_vae",
     "open_model",
     "own_shift",
+    "own_steps",
 ]
 _MODULES = {
     "conversion": ("Written", "convert"),
-    "folders": ("Model", "Source", "base_size", "find_parts", "open_model", "own_shift"),
+    "folders": ("Model", "Source", "base_size", "find_parts", "open_model", "own_shift", "own_steps"),
     "load": ("load_encoder", "load_mmdit", "load_vae"),
     "report": ("PartReport", "Report", "inspect"),
 }

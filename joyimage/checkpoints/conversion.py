@@ -22,12 +22,12 @@ from ..atomic import check_name
 from ..config import MMDiTConfig, WanVAEConfig
 from ..errors import CheckpointError, JoyImageError
 from ..quantisation.recipes import SAME, SAME_GGUF, Conversion, Recipe, conversion, restored
-from ..settings import NATIVE_SHIFT
+from ..settings import NATIVE_SHIFT, NATIVE_STEPS
 from .companions import METADATA
 from .configs import QUANTISED_DTYPE, config_of
 from .empty import empty_encoder
 from .files import existing
-from .folders import BASE_SIZE_KEY, SHIFT_KEY, Source, open_component, open_found, own_shift
+from .folders import BASE_SIZE_KEY, SHIFT_KEY, STEPS_KEY, Source, open_component, open_found, own_shift, own_steps
 from .qwen import released_config
 from .shapes import compare, expected_shapes
 from .vae_keys import original_to_diffusers
@@ -172,6 +172,8 @@ class Contents:
         added = {BASE_SIZE_KEY: own[BASE_SIZE_KEY]} if BASE_SIZE_KEY in own else {}
         if self.source.component == "mmdit" and (shift := own_shift(self.source)) != NATIVE_SHIFT:
             added[SHIFT_KEY] = str(shift)  # the file may leave the folder whose scheduler says it
+        if self.source.component == "mmdit" and (steps := own_steps(self.source)) != NATIVE_STEPS:
+            added[STEPS_KEY] = str(steps)
         if config:
             added["config"] = json.dumps(config)
         if self.file_type == "gguf":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..config import Shapes
 from ..errors import CheckpointError, JoyImageError, MissingFileError
 from ..quantisation.formats import Format, stays_quantised
-from ..settings import BASE_SIZES, NATIVE_BASE_SIZE, NATIVE_SHIFT, check_shift
+from ..settings import BASE_SIZES, NATIVE_BASE_SIZE, NATIVE_SHIFT, NATIVE_STEPS, check_shift, check_steps
 from .files import existing, open_weights, read_json, refusing, weight_units
 from .namings import COMPONENTS, SOURCES, Match, describe, detect
 from .weights import TensorInfo, Weights, parse_json
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 KERNELS = {"img_in.weight": (1, 2, 2), "model.visual.patch_embed.proj.weight": (2, 16, 16)}
 # In a file's header: the base size of a model that was trained for another one than the published models.
 BASE_SIZE_KEY = "joyimage.base_size"
-SHIFT_KEY = "joyimage.shift"  # and the shift of one with another schedule
+# And the shift and steps of one with another schedule.
+SHIFT_KEY, STEPS_KEY = "joyimage.shift", "joyimage.steps"
 SCHEDULER = "scheduler_config.json"  # what says the shift in a folder of Diffusers
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets
 
@@ -165,22 +166,36 @@ def own_shift(source: str | Path | Source) -> float:
 
     Raises `CheckpointError` for one that is not a positive number; other errors as for `open_component`.
     """
+    return float(_of_schedule(source, SHIFT_KEY, "shift", float, NATIVE_SHIFT, check_shift))
+
+
+def own_steps(source: str | Path | Source) -> int:
+    """How many steps an MMDiT was made for: from its file's header, else from the `num_inference_steps` of Diffusers'
+    scheduler beside it, else 40. Models distilled to few steps say it.
+
+    Raises `CheckpointError` for what is no whole number of at least 1; other errors as for `open_component`.
+    """
+    return _of_schedule(source, STEPS_KEY, "num_inference_steps", int, NATIVE_STEPS, check_steps)
+
+
+def _of_schedule(source, header: str, name: str, read: Callable[[str], Any], usual: Any, check: Callable) -> Any:
+    """What an MMDiT's file says of the schedule in its header, else the scheduler beside it by `name`, else `usual`."""
     source = opened(source, "mmdit")
     places = _places(source.weights.files[0].parent, "scheduler")
     file = next((found for place in places if (found := place / SCHEDULER).is_file()), None)
-    where, shift = source.path, source.weights.metadata.get(SHIFT_KEY)
+    where, value = source.path, source.weights.metadata.get(header)
     try:
-        if shift is not None:
-            shift = float(shift)
+        if value is not None:
+            value = read(value)
         elif file is not None:
-            where, shift = file, read_json(file).get("shift")
-        shift = NATIVE_SHIFT if shift is None else shift
-        check_shift(shift)
+            where, value = file, read_json(file).get(name)
+        value = usual if value is None else value
+        check(value)
     except CheckpointError:
         raise
     except (JoyImageError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{where}: says of the schedule what cannot be used: {error}") from None
-    return float(shift)
+    return value
 
 
 def sources(path: Path, weights: Weights) -> list[Source]:

@@ -15,7 +15,7 @@ from ..quantisation.kernels import described
 from ..settings import PRODUCTS
 from .configs import config_of, own_dtype
 from .files import Weights, existing, open_weights
-from .folders import Source, all_units, find_tokenizer, is_tokenizer, own_shift, sources
+from .folders import Source, all_units, find_tokenizer, is_tokenizer, own_shift, own_steps, sources
 from .namings import COMPONENTS, describe
 from .shapes import SHAPES, Difference, compare
 
@@ -163,7 +163,7 @@ def _part(source: Source) -> PartReport:
         own_dtype(source)
         sizes = {label: _attribute(config, path) for label, path in SIZES[match.component].items()}
         if match.component == "mmdit":
-            sizes["shift"] = own_shift(source)
+            sizes |= {"shift": own_shift(source), "steps": own_steps(source)}
         difference = compare(SHAPES[match.component](config), source)
         problem = str(difference)
         if match.component == "encoder" and not (config.head or config.tied):

@@ -38,7 +38,7 @@ def run_edit(options) -> None:
     edits = max(len(instructions), len(names))
     outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = _load(options)
-    parameters = _with_own_shift(parameters, model.shift)
+    parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     results = model.edit(
         pictures,
@@ -57,7 +57,7 @@ def run_generate(options) -> None:
     _check_prompts([[]] * len(options.prompt), options.prompt)
     outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
     model = _load(options)
-    parameters = _with_own_shift(parameters, model.shift)
+    parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     results = model.generate(
         options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
@@ -237,9 +237,10 @@ def _checked(options) -> dict:
     return parameters
 
 
-def _with_own_shift(parameters: dict, shift: float) -> dict:
-    """With the model's shift where none was given, so that a picture tells what it was made with."""
-    return parameters | {"shift": shift} if parameters["shift"] is None else parameters
+def _with_own_schedule(parameters: dict, model) -> dict:
+    """With the model's steps and shift where none were given, so that a picture tells what it was made with."""
+    own = {"steps": model.steps, "shift": model.shift}
+    return parameters | {name: value for name, value in own.items() if parameters[name] is None}
 
 
 def _check_prompts(pictures: list, prompts: list[str]) -> None:

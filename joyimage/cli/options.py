@@ -164,7 +164,7 @@ def _add_shortcuts(parser: argparse.ArgumentParser) -> None:
 def _add_setting(parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str) -> None:
     """An option for a setting: its name, default and help."""
     default = getattr(settings, name)
-    kind = float if default is None else type(default)
+    kind = type(settings.range(name).step if default is None else default)
     parser.add_argument(*short, f"--{name.replace('_', '-')}", type=kind, default=default, help=settings.help(name))
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from pieces import BOX, encode, load_image
 
-from joyimage.settings import NATIVE_SHIFT, Answering, Sampling, Shortcuts
+from joyimage.settings import NATIVE_SHIFT, NATIVE_STEPS, Answering, Sampling, Shortcuts
 from tools.client import Graph, Rejected, output
 
 
@@ -39,6 +39,7 @@ def test_the_field_that_is_wrong_is_marked_alone(client, pictures, kind, inputs,
 
 
 # The nodes' inputs that are settings of the library: by node, their names there where these differ.
+NATIVE = {"shift": NATIVE_SHIFT, "steps": NATIVE_STEPS}
 SETTINGS = {
     "JoyImageSampler": (Sampling, {"guidance": "guidance_scale"}, {"guidance_interval", "sigmas", "timesteps"}),
     "JoyImageSchedule": (
@@ -60,7 +61,7 @@ def test_inputs_are_the_librarys_settings(client, node):
     assert set(kind.names()) - absent <= set(inputs)
     for name in set(kind.names()) - absent:
         own = getattr(kind, name)
-        assert inputs[name]["default"] == (NATIVE_SHIFT if own is None else own)  # a widget has no "as the model"
+        assert inputs[name]["default"] == (NATIVE[name] if own is None else own)  # a widget has no "as the model"
         if isinstance(getattr(kind, name), str):
             assert tuple(inputs[name]["options"]) == kind.choices(name)
         else:
