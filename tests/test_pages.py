@@ -120,6 +120,13 @@ def test_the_newcomers_questions_are_answered_by_one_file_each():
     assert all(len(files) == 1 and (ROOT / files[0]).is_file() for files in answers)
 
 
+def test_every_file_of_the_library_is_in_a_row():
+    listed = {file for row in modules() for file in row}
+    files = {file for file in (ROOT / "joyimage").rglob("*.py") if not file.name.startswith("__")}
+    assert len(files) > 50
+    assert sorted(map(name, files - listed)) == []
+
+
 def test_imports_run_from_lower_rows_to_upper_ones():
     table = modules()
     height = {file: number for number, row in enumerate(table) for file in row}
