@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from .kitchen import has_operators
 
 
 def frequencies(
@@ -85,6 +86,9 @@ class TorchRotary:
         return rotate(norm(x), angles)
 
 
+NORM_AND_ROTATION = "rms_rope1"  # comfy-kitchen's operator
+
+
 class KitchenRotary:
     """One kernel of comfy-kitchen, which reads and writes each number once."""
 
@@ -107,13 +111,4 @@ class KitchenRotary:
 
 def rotary_for(device: torch.device, kitchen: Callable[[], Rotary] = KitchenRotary) -> Rotary:
     """comfy-kitchen's on a CUDA device where it is installed, else torch's."""
-    return kitchen() if device.type == "cuda" and has_kitchen() else TorchRotary()
-
-
-@functools.cache
-def has_kitchen() -> bool:
-    try:
-        importlib.import_module("comfy_kitchen")
-    except ImportError:  # not there, or built for another torch
-        return False
-    return hasattr(torch.ops.comfy_kitchen, "rms_rope1")
+    return kitchen() if device.type == "cuda" and has_operators(NORM_AND_ROTATION) else TorchRotary()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from joyimage.rope import TorchRotary, has_kitchen
+from joyimage.kitchen import has_operators
+from joyimage.rope import NORM_AND_ROTATION, TorchRotary
 from tools.bench.count import ATTENTION, forward
 
-pytestmark = pytest.mark.skipif(not has_kitchen(), reason="what is counted is the kernel of comfy-kitchen")
+pytestmark = pytest.mark.skipif(
+    not has_operators(NORM_AND_ROTATION), reason="what is counted is the kernel of comfy-kitchen"
+)
 
 HIDDEN, MLP, BLOCKS, TOKENS, TEXT = 4096, 16384, 40, 2 * 64 * 64, 1100
 

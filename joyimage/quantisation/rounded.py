@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..kitchen import has_cuda_kernels
 from .formats import SWIZZLE_COLUMNS, SWIZZLE_ROWS, rounded_up
 from .kernels import Hardware
 from .tensor import QuantizedTensor, rotate, swizzled
@@ -29,20 +30,13 @@ def hardware(device: torch.device) -> Hardware:
     major, minor, *_ = torch.__version__.split(".")
     version = int(major), int(minor)
     if device.type == "cpu":
-        vnni = getattr(torch.cpu, "_is_vnni_supported", bool)()  # what older torch can't tell is no
+        # torch has no public name for it; before it had this one, what it can't tell is no
+        vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
         return Hardware("cpu", vnni=vnni, torch=version)
     if device.type != "cuda" or torch.version.hip:
         return Hardware(device.type if device.type != "cuda" else "rocm", torch=version)
-    return Hardware("cuda", torch.cuda.get_device_capability(device), kitchen=has_kitchen(), torch=version)
-
-
-def has_kitchen() -> bool:
-    """Whether comfy-kitchen is installed, with its kernels for CUDA in use."""
-    try:
-        from comfy_kitchen.registry import registry
-    except ImportError:
-        return False
-    return registry.is_available("cuda")
+    kitchen = has_cuda_kernels("int8_linear", "scaled_mm_mxfp8", "scaled_mm_nvfp4")
+    return Hardware("cuda", torch.cuda.get_device_capability(device), kitchen=kitchen, torch=version)
 
 
 def as_int8(x: Tensor) -> tuple[Tensor, Tensor]:

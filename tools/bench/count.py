@@ -21,8 +21,9 @@ from torch.utils.flop_counter import flop_registry
 
 from joyimage.config import MMDiTConfig
 from joyimage.errors import JoyImageError
+from joyimage.kitchen import has_operators
 from joyimage.mmdit import MMDiT
-from joyimage.rope import KitchenRotary, Rotary, TorchRotary, has_kitchen
+from joyimage.rope import NORM_AND_ROTATION, KitchenRotary, Rotary, TorchRotary
 
 from .budgets import TEXT_TOKENS
 
@@ -103,7 +104,7 @@ def forward(
     `rotary` is what normalises and rotates queries and keys: by default comfy-kitchen's kernel, as inside ComfyUI and
     wherever it is installed beside a GPU. Raises `JoyImageError` where it is not installed here.
     """
-    if rotary is None and not has_kitchen():
+    if rotary is None and not has_operators(NORM_AND_ROTATION):
         raise JoyImageError("comfy-kitchen is not installed: install it, or count torch's own rotation")
     batch, counter = len(prompts), Counter()
     with torch.no_grad():  # in inference mode an operator that is made of others comes whole
