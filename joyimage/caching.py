@@ -28,9 +28,12 @@ class KeptTokens:
         self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Those of all image tokens: of the target's alone, those kept are added; else what is more is kept."""
+        """Those of all image tokens (B, N, heads, head_dim).
+
+        Where `x` has the references' tokens too they are kept, and where it has the target's alone those kept follow.
+        """
         if x.shape[1] > self.targets:
-            # a copy of its own, since a part would keep all of it
+            # a copy, since a view would keep all of x in memory
             self._tokens = x[:, self.targets :].to(self.dtype, copy=True)
         elif self._tokens is not None:
             return torch.cat([x.to(self.dtype), self._tokens], dim=1)
@@ -52,10 +55,10 @@ class StepCache:
         self.reference_every = reference_every
         self.block_cache = block_cache
         self._made: dict[str, object] = {}
-        self._shared = {} if shared is None else shared  # with other prompts of the run
+        self._shared = {} if shared is None else shared  # what all prompts of the run have in common
         self._kept: list[KeptReferences] = []
         self._next: list[KeptReferences] = []  # of the forward at work
-        self._forwards = 0  # since the references ran along, that one included
+        self._forwards = 0  # since the references last ran along, that forward included
         self._first = torch.empty(0)  # what the first block added when the others last ran
         self._rest: Tensor | None = None  # what they added
 
@@ -87,7 +90,7 @@ class StepCache:
 
     def through(self, blocks: int, run: RunBlock, img: Tensor, txt: Tensor | None, targets: int) -> Tensor:
         """The target's tokens (B, targets, D) after all blocks, or after the first and what the others last added."""
-        if not self.block_cache or blocks == 1:  # apart, since what is below holds two tensors more
+        if not self.block_cache or blocks == 1:  # a branch of its own: the one below holds two tensors more
             for i in range(blocks):
                 img, txt = run(i, img, txt)
             self._keep_references()
@@ -105,7 +108,7 @@ class StepCache:
         return img[:, :targets]
 
     def _keep_references(self) -> None:
-        """Only after all blocks: where the first was enough, the others have kept nothing."""
+        """Called after all blocks have run: where the first one was enough, the others have kept nothing."""
         if self._next:
             self._kept, self._next, self._forwards = self._next, [], 1
 

@@ -165,7 +165,7 @@ class Renderer:
         """
         dtype = batch[0].positive.dtype
         references = [torch.cat(reference).to(dtype) for reference in zip(*(c.references for c in batch), strict=True)]
-
+        # by the identity of the prompts' lists, `positive` and `negative` below, which live as long as the run
         caches = RunCaches(settings.reference_every, settings.block_cache)
 
         @cache

@@ -21,7 +21,7 @@ from .kernels import FEWEST_TOKENS, INT8, SCALED_AFTER, SINGLE, Kernel
 from .tensor import QuantizedTensor, numbers, rotate
 
 CODES = {name: getattr(torch, name.removesuffix("_convrot")) for name in SCALED_AFTER}  # what the bytes are
-FEW = 64  # tokens, so that most of the time goes into making numbers of a weight
+FEW = 64  # tokens up to which a processor spends most of the time on making the weight floating point
 PART, PART_FOR_FEW = 2**20, 2**18  # weights that a processor makes floating point at a time
 READ_AS_BYTES = 8  # tokens up to which torch's product of bf16 and int8 is the fastest on a processor
 
@@ -29,20 +29,15 @@ READ_AS_BYTES = 8  # tokens up to which torch's product of bf16 and int8 is the 
 def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, kernel: Kernel | None = None) -> Tensor:
     """`x` (…, in) times a quantised weight (out, in), plus `bias` (out,), in the dtype of `x`.
 
-    It is exact without a `kernel`; with one where a gradient is needed, and for so few tokens that it would gain
-    nothing.
+    A `kernel` rounds activations. Without one the product is exact, and so it is where a gradient is needed, and for
+    so few tokens that rounding them gains nothing.
     """
     flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-    if kernel is None or kernel.device != x.device.type or needs_gradient(x, bias) or few(flat):
+    if kernel is None or kernel.device != x.device.type or needs_gradient(x, bias) or len(flat) < FEWEST_TOKENS:
         product = exact(flat, weight, bias)
     else:
         product = rounded.PRODUCTS[kernel.name](flat, weight, bias)
     return product.view(*x.shape[:-1], weight.shape[0])
-
-
-def few(x: Tensor) -> bool:
-    """Whether products of so few tokens gain nothing by rounding them."""
-    return len(x) < FEWEST_TOKENS
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
@@ -58,7 +53,7 @@ def exact(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
 
 
 def _turned(x: Tensor, weight: QuantizedTensor) -> tuple[Tensor, bool]:
-    """`x` rotated as the weight is, or as it is where fewer rows are turned by turning the weight back."""
+    """`x` and whether to rotate the weight back: else `x` is rotated as it is. What has fewer rows turns."""
     group = weight.format.rotation
     if not group:
         return x, False
@@ -68,7 +63,7 @@ def _turned(x: Tensor, weight: QuantizedTensor) -> tuple[Tensor, bool]:
 
 
 def _on_processor(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Tensor:
-    """`exact` in parts of the weight; a few tokens in float32, in which numbers are made fastest, or of bytes."""
+    """`exact` in parts of the weight. A few tokens multiply in float32, fastest to unpack to, or by the bytes."""
     if x.dtype == torch.bfloat16 and weight.format.name in INT8 and 0 < len(x) <= READ_AS_BYTES:
         turned = rotate(x, weight.format.rotation) if weight.format.rotation else x
         multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage] - torch has no public name for it
@@ -89,7 +84,7 @@ def _on_processor(x: Tensor, weight: QuantizedTensor, bias: Tensor | None) -> Te
 
 
 def _product(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, turn_weight: bool) -> Tensor:
-    """`exact` of a weight, or some rows of one, in one piece; where it is rotated and `x` not, `turn_weight`."""
+    """`exact` of a weight, or of some of its rows, in one piece. With `turn_weight` the weight is rotated back."""
     if not scaled_after(weight, x.dtype):
         return F.linear(x, weight.dense(x.dtype) if turn_weight else weight.dense_rotated(x.dtype), bias)
     codes = numbers(weight.data, CODES[weight.format.name], x.dtype)

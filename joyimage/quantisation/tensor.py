@@ -199,6 +199,7 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         with torch.inference_mode(False):
             return make(*arguments)
 
+    # a plain function: a compiler looks through lru_cache and would trace what it holds
     return lambda *arguments: kept(*arguments)
 
 
