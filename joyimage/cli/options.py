@@ -94,7 +94,10 @@ def _weight_options() -> argparse.ArgumentParser:
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, help="precision of MMDiT and encoder (default: the files')")
     group.add_argument(
-        "--products", choices=PRODUCTS, default=EXACT, help=f"of quantised weights; 8bit rounds activations ({EXACT})"
+        "--products",
+        choices=PRODUCTS,
+        default=EXACT,
+        help=f"how quantised weights multiply: 8bit rounds activations ({EXACT})",
     )
     group.add_argument("--theta", type=float, help="base of the rotary embedding; SpatialEdit's weights need 256")
     group.add_argument("--memory", help="what to take of the device, such as 12GB (default: all it needs)")
