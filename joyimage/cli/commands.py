@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError, one_line
 from ..settings import (
+    AUTO,
     SHORTCUTS,
     Answering,
     Sampling,
@@ -293,7 +294,8 @@ def _load(options):
         memory=options.memory,
         theta=options.theta,
         products=options.products,
-        **{name: value for name, value in vars(options).items() if name in ("compile", "attention")},
+        attention=getattr(options, "attention", AUTO),  # these two of edit and generate alone
+        compile=getattr(options, "compile", False),
     )
     if options.lora:
         model.set_loras(*options.lora)
