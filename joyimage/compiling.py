@@ -140,6 +140,8 @@ def compiled(part: Callable[..., T], block: DoubleBlock, *inputs: Tensor) -> T:
 
     Raises `JoyImageError` where the compiler fails, which it does when it first runs.
     """
+    if torch.compiler.is_compiling():  # the whole network, of which this becomes a part
+        return part(block, *inputs)
     for tensor in inputs:
         # by name and not by dynamic=True, which takes two sizes that are equal at first to be so always
         torch._dynamo.maybe_mark_dynamic(tensor, 0)

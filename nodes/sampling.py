@@ -69,7 +69,8 @@ def check_interval(low: float | None, high: float | None) -> bool | str:
     def between(low: float, high: float) -> None:
         check_guidance(Sampling.guidance_scale, Sampling.rescale, (low, high))
 
-    return blame("guidance_low", check(between, low, high))
+    given = "guidance_high" if low == LOW else "guidance_low"  # a prompt may leave out what has its default
+    return blame(given, check(between, low, high))
 
 
 def seed_input() -> io.Int.Input:

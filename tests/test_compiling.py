@@ -180,6 +180,20 @@ def test_loras_of_some_layers_come_and_go_after_compiling(tmp_path, backend, kin
 
 
 @compiles
+def test_a_compiled_network_takes_compiled_blocks_into_its_graph(model, backend):
+    cases = [inputs((8, 6), [9], 1)]
+    expected = run(model, cases)
+    model.run_block = compiling.compiled_blocks(backend)
+    try:
+        with torch.inference_mode():
+            got = [torch.compile(model, backend=backend)(*case) for case in cases]
+    finally:
+        model.run_block = None
+    assert_same(got, expected)
+    assert backend.graphs > 0
+
+
+@compiles
 def test_blocks_that_stream_are_inputs_of_the_same_graphs(model, backend):
     cases = [inputs((8, 6), [9], 1), inputs((6, 10), [5, 7], 2)]
     expected = run(model, cases)

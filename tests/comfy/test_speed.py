@@ -210,7 +210,13 @@ def test_a_model_that_becomes_another_kind_is_refused_when_it_runs(client):
 
 
 @pytest.mark.parametrize(
-    "inputs, words", [({"forecast": 0}, "forecast"), ({"guidance_low": 0.8, "guidance_high": 0.2}, "guidance interval")]
+    "inputs, words",
+    [
+        ({"forecast": 0}, "forecast"),
+        ({"guidance_low": 0.8, "guidance_high": 0.2}, "guidance interval"),
+        ({"guidance_low": 2.0}, "guidance interval"),
+        ({"guidance_high": -1.0}, "guidance interval"),
+    ],
 )
 def test_what_cannot_be_used_is_refused_before_running(client, inputs, words):
     edit = Edit()
