@@ -51,6 +51,14 @@ def test_the_saved_parameters_make_the_same_picture_again(folder):
     assert again.tobytes() == Image.open("cup-edit.png").tobytes()
 
 
+def test_a_picture_names_how_the_networks_computed_where_it_matters(folder):
+    main(["edit", "cup.png", "Remove the cup.", "-o", "plain.png", *FAST])
+    main(["edit", "cup.png", "Remove the cup.", "-o", "other.png", "--attention", "math", "--products", "8bit", *FAST])
+    plain, other = read_parameters("plain.png"), read_parameters("other.png")
+    assert set(other) - set(plain) == {"attention", "products"}
+    assert (other["attention"], other["products"]) == ("math", "8bit")
+
+
 @pytest.mark.slow
 def test_nothing_of_ours_is_overwritten_but_a_named_file_is(folder):
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..atomic import check_name
 from ..errors import JoyImageError
-from ..settings import Shortcuts
+from ..settings import AUTO, EXACT, Shortcuts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,6 +95,7 @@ def save(
             "size": [picture.height, picture.width],
             "model": model,
             "version": __version__,
+            **_networks(options),
             **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
         del details["count"], details["batch_size"]
@@ -104,6 +105,12 @@ def save(
             print(path)
     if options.json:
         print(json.dumps({"pictures": pictures, "seconds": round(seconds, 3)}, indent=2))
+
+
+def _networks(options) -> dict:
+    """How the networks computed, where that changes pictures and is not the default."""
+    defaults = {"dtype": None, "theta": None, "products": EXACT, "attention": AUTO}
+    return {name: getattr(options, name) for name, value in defaults.items() if getattr(options, name) != value}
 
 
 def _told(parameters: dict) -> dict:
