@@ -59,6 +59,14 @@ def test_a_picture_names_how_the_networks_computed_where_it_matters(folder):
     assert (other["attention"], other["products"]) == ("math", "8bit")
 
 
+def test_what_a_preset_turns_on_can_not_be_turned_off_beside_it(folder, capsys):
+    command = ["edit", "cup.png", "Remove the cup.", "--fast", *FAST]
+    assert main([*command, "--forecast", "1"]) == 2
+    assert "--forecast 1 turns off what --preset fast turns on (forecast 4)" in capsys.readouterr().err
+    assert main([*command, "--forecast", "2", "--guidance-every", "1", "-o", "out.png"]) == 0
+    assert read_parameters("out.png")["forecast"] == 2
+
+
 @pytest.mark.slow
 def test_nothing_of_ours_is_overwritten_but_a_named_file_is(folder):
     for _ in range(2):

@@ -13,12 +13,14 @@ from .. import download, spatial
 from ..errors import JoyImageError, MissingFileError, one_line
 from ..settings import (
     AUTO,
+    PRESETS,
     SHORTCUTS,
     Answering,
     Sampling,
     check_base_size,
     check_batch_size,
     check_output,
+    check_preset,
     check_seed,
     check_text,
 )
@@ -221,7 +223,7 @@ def _number(text: str) -> float:
 
 def _checked(options) -> dict:
     """What goes to the library under the same names, checked before any weights are opened."""
-    parameters = {name: getattr(options, name) for name in SAMPLING}
+    parameters = {name: getattr(options, name) for name in SAMPLING} | given_shortcuts(options)
     Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
     check_text("the negative prompt", options.negative_prompt or "")
     check_seed(options.seed)
@@ -236,6 +238,19 @@ def _checked(options) -> dict:
 
         check_size(options.size)
     return parameters
+
+
+def given_shortcuts(options) -> dict:
+    """The shortcuts, off where none was given. Raises `JoyImageError` for one turned off that the preset turns on."""
+    check_preset(options.preset)
+    values = {name: getattr(options, name) for name in SHORTCUTS}
+    for name, taken in PRESETS[options.preset].items():
+        if values[name] == getattr(Sampling, name):
+            raise JoyImageError(
+                f"--{name.replace('_', '-')} {values[name]:g} turns off what --preset {options.preset} turns on "
+                f"({name} {taken:g}): leave one of the two out"
+            )
+    return {name: getattr(Sampling, name) if value is None else value for name, value in values.items()}
 
 
 def _with_own_schedule(parameters: dict, model) -> dict:

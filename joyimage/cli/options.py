@@ -161,14 +161,17 @@ def _add_shortcuts(parser: argparse.ArgumentParser) -> None:
     _add_setting(group, Sampling, "preset")
     group.add_argument("--fast", action="store_const", const="fast", dest="preset", help="the same as --preset fast")
     for name in SHORTCUTS:
-        _add_setting(group, Sampling, name)
+        _add_setting(group, Sampling, name).default = None  # so that one turned off is told from one left out
 
 
-def _add_setting(parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str) -> None:
+def _add_setting(
+    parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str
+) -> argparse.Action:
     """An option for a setting: its name, default and help."""
     default = getattr(settings, name)
     kind = type(settings.range(name).step if default is None else default)
-    parser.add_argument(*short, f"--{name.replace('_', '-')}", type=kind, default=default, help=settings.help(name))
+    flag = f"--{name.replace('_', '-')}"
+    return parser.add_argument(*short, flag, type=kind, default=default, help=settings.help(name))
 
 
 def _add_edit(commands, parents) -> None:
