@@ -19,7 +19,7 @@ from joyimage.cli import main
 from joyimage.errors import JoyImageError
 from joyimage.quantisation import layers, products, recipes, rounded
 from joyimage.quantisation.formats import FORMATS, ROWS, SQUARES, WHOLE, Format
-from joyimage.quantisation.kernels import FEWEST_TOKENS, KERNELS, Hardware, kernel_for
+from joyimage.quantisation.kernels import FEWEST_TOKENS, KERNELS, Hardware, Kernel, kernel_for
 from joyimage.quantisation.tensor import QuantizedTensor, stored_tensor
 from joyimage.settings import PRODUCTS
 
@@ -148,10 +148,17 @@ def test_int8_is_what_rounded_activations_times_the_weight_are(name):
 def test_every_scale_and_dtype(name, scales, dtype):
     weight, x, bias = quantised(name, scales=scales), draw(2, 40, IN, seed=3).to(dtype), draw(OUT, seed=5).to(dtype)
     kernel = next(row for row in KERNELS if row.takes(weight.format, weight.shape) and KITCHEN not in row.name)
+    skip_before(kernel)
     result = products.linear(x, weight, bias, replace(kernel, device="cpu"))
     assert (result.shape, result.dtype) == ((2, 40, OUT), dtype)
     wanted = F.linear(x.double(), weight.dense(torch.float32).double(), bias.double())
     assert decibels(result, wanted) > (38 if name == "int8" else 29)
+
+
+def skip_before(kernel: Kernel) -> None:
+    """Skip where torch is older than a product of its own."""
+    if rounded.hardware(torch.device("cpu")).torch < kernel.torch:
+        pytest.skip(f"{kernel.name} came to processors with a newer torch than {torch.__version__}")
 
 
 def test_tokens_do_not_hang_on_each_other():
@@ -163,6 +170,7 @@ def test_tokens_do_not_hang_on_each_other():
 
 @pytest.mark.parametrize("kernel", ["torch._int_mm", "torch._scaled_mm"])
 def test_a_token_of_zeros_is_the_bias(kernel):
+    skip_before(next(row for row in KERNELS if row.name == kernel))
     weight, bias = quantised("int8" if "int" in kernel else "float8_e4m3fn"), draw(OUT, seed=5)
     torch.testing.assert_close(rounded.PRODUCTS[kernel](torch.zeros(20, IN), weight, bias), bias.expand(20, OUT))
 
