@@ -163,21 +163,29 @@ def compiled_blocks(backend: str | Callable = INDUCTOR) -> CompiledBlocks:
     return CompiledBlocks(compile(before_attention), compile(after_attention), compile(after_attention_of_image))
 
 
-def compile_blocks(network: MMDiT, device: torch.device, backend: str | Callable = INDUCTOR) -> None:
-    """Let a network run its blocks compiled on a device, when they run next.
+def compile_blocks(network: MMDiT, device: torch.device, backend: bool | str | Callable = True) -> None:
+    """Let a network run its blocks compiled on a device, when they run next; by torch's own backend or another one.
 
-    Raises `JoyImageError` for a torch before 2.6, and where the backend's own compiler is missing.
+    Raises `JoyImageError` as `check_compiler` does.
     """
     check_compiler(device, backend)
-    network.run_block = compiled_blocks(backend)
+    network.run_block = compiled_blocks(INDUCTOR if backend is True else backend)
 
 
-def check_compiler(device: torch.device, backend: str | Callable = INDUCTOR) -> None:
-    """Raise `JoyImageError` where blocks cannot be compiled for a device, saying what is missing."""
+def check_compiler(device: torch.device, backend: bool | str | Callable = True) -> None:
+    """Raise `JoyImageError` where blocks cannot be compiled for a device, saying what is missing.
+
+    That is a torch of 2.6 or newer, a backend of this name, and the compiler that torch's own backend needs. False asks
+    for none.
+    """
+    if backend is False:
+        return
+    backend = INDUCTOR if backend is True else backend
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < LEAST_TORCH:
         raise JoyImageError(f"compile needs torch 2.6 or newer, and this is {torch.__version__}: leave it off")
     if backend != INDUCTOR:
+        _check_backend(backend)
         return
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise JoyImageError(
@@ -188,6 +196,16 @@ def check_compiler(device: torch.device, backend: str | Callable = INDUCTOR) -> 
             f"compile needs a C++ compiler on a CPU, and {compiler()} is not in PATH: install it, name another in the "
             "environment variable CXX, or leave compile off"
         )
+
+
+def _check_backend(backend: str | Callable) -> None:
+    try:
+        torch.compile(_gated, backend=backend)
+    except RuntimeError as error:
+        listed = ", ".join(torch.compiler.list_backends())
+        raise JoyImageError(
+            f"compile is {backend!r}, which torch has no backend for: give True, or one of {listed}"
+        ) from error
 
 
 def compiler() -> str:

@@ -78,7 +78,7 @@ class JoyImage:
         encoder: str | Path | None = None, tokenizer: str | Path | None = None,
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,
         memory: str | int | None = None, theta: float | None = None, products: str = EXACT,
-        attention: str = AUTO, compile: bool = False,
+        attention: str = AUTO, compile: bool | str = False,
     ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -90,7 +90,7 @@ class JoyImage:
         SpatialEdit's weights need 256. `products="8bit"` lets quantised matrices multiply by products that round
         what comes in to 8 bits, where the device has fast ones for their format, and warns of formats that run exact.
         `attention` names what computes the MMDiT's, see `joyimage.attention`; with `compile` its blocks run through
-        `torch.compile`, which takes a minute when they first run, see `joyimage.compiling`.
+        `torch.compile` (True, or the name of a backend), which takes a minute at first, see `joyimage.compiling`.
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it, with the same result; without,
         everything is on the device all the time.
@@ -101,8 +101,7 @@ class JoyImage:
         device, budget = usable_device(device), None if memory is None else parse_size(memory)
         home = device if budget is None else torch.device("cpu")
         attend = attention_by_name(attention, device)
-        if compile:
-            check_compiler(device)
+        check_compiler(device, compile)
         given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
         networks, own = _networks(path, given, dtype, theta, home, device)
         _speed_up(networks, device, attend, products, compile)
@@ -311,12 +310,12 @@ def _make(model: JoyImage, edits, prompts, negative_prompt, size, base_size, set
     return renderer.render(_conditioned(model, groups), settings, run)
 
 
-def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool) -> None:
+def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool | str) -> None:
     mmdit, _, encoder = networks
     mmdit.attention = attention
     use_products((mmdit, encoder.model), products, device)
     if compile:
-        compile_blocks(mmdit, device)
+        compile_blocks(mmdit, device, compile)
 
 
 def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_size) -> list[Group]:

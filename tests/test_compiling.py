@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from joyimage import compiling, lora
+from joyimage import JoyImage, compiling, lora
 from joyimage.caching import StepCache
 from joyimage.checkpoints import convert, load_mmdit
 from joyimage.config import MMDiTConfig
@@ -247,3 +247,13 @@ def test_another_compiler_than_the_one_that_torch_takes_is_no_help(monkeypatch, 
         compiling.check_compiler(CPU)
     monkeypatch.setenv("CXX", "clang++")
     compiling.check_compiler(CPU)
+
+
+@compiles
+def test_a_model_is_loaded_with_compiled_blocks(tmp_path):
+    options = {"size": (64, 64), "steps": 2, "output": "latent"}
+    expected = JoyImage.load("tiny").generate("a cup", **options)
+    got = JoyImage.load("tiny", compile="eager").generate("a cup", **options)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+    with pytest.raises(JoyImageError, match="compile is 'nonsense', which torch has no backend for"):
+        JoyImage.load(tmp_path, compile="nonsense")
