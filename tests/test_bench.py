@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, and that its way through the columns works, at a size for a test."""
+"""The benchmark's own arithmetic and its way through the columns, at a size for a test; diffusers beside it."""
 
 from __future__ import annotations
 

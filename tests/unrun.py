@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NO_COMFYUI = "there is no ComfyUI: `make comfyui` installs one, or set COMFYUI_PATH and COMFYUI_PYTHON"
-ORACLE = re.compile(r"^\s*(?:(?:import|from) (?:diffusers|tools\.oracle)|from tools import .*\boracle)\b", re.MULTILINE)
+ORACLE = re.compile(
+    r"^\s*(?:(?:import|from) (?:diffusers|tools\.oracle|tools\.bench\.cases)|from tools import .*\boracle)\b",
+    re.MULTILINE,
+)
 
 
 def without_comfyui(reasons: Iterable[str]) -> str:

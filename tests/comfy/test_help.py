@@ -16,6 +16,7 @@ DOCS = ROOT / "web" / "docs"
 PREFIX = "JoyImage"
 GROWING = "COMFY_AUTOGROW_V3"
 WORDS = {"en": ("required", "optional", "(empty)"), "zh": ("必连", "可选", "（空）")}  # in place of a default
+SWITCH = {"en": ("off", "on"), "zh": ("关", "开")}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,8 @@ def default(kind: str | list, options: dict[str, Any], required: bool, language:
     if kind not in ("STRING", "INT", "FLOAT", "BOOLEAN"):
         return required_word if required else optional_word
     value = options.get("default", "")
+    if kind == "BOOLEAN":
+        return SWITCH[language][bool(value)]
     return f"{value:g}" if isinstance(value, float) else str(value) or empty_word
 
 
