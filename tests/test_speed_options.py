@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from PIL import Image
 
 from joyimage import JoyImage, compiling, pipeline
 from joyimage.cli import main
+from joyimage.compiling import compile_blocks
 from joyimage.images import read_parameters
 from joyimage.settings import PRESETS, SHORTCUTS
 
@@ -68,8 +67,8 @@ def test_compile_runs_compiled_blocks_of_the_same_numbers(model, monkeypatch):
         return graph.forward
 
     torch._dynamo.reset()
-    monkeypatch.setattr(pipeline, "check_compiler", partial(compiling.check_compiler, backend=backend))
-    monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend=backend))
+    monkeypatch.setattr(pipeline, "check_compiler", lambda device, _: compiling.check_compiler(device, backend))
+    monkeypatch.setattr(pipeline, "compile_blocks", lambda mmdit, device, _: compile_blocks(mmdit, device, backend))
     try:
         assert main([*COMMAND, "--steps", "2", "--compile"]) == 0
     finally:
