@@ -108,8 +108,8 @@ def activations(kind: str) -> Tensor:
 # Decibels per layer against the exact product: 35 of int8 unless channels stick out, which is what rotation is for.
 # Three bits of mantissa are 31 decibels however large a number is, and one bit 20.
 LEAST = {
-    ("int8", "torch._int_mm"): {"norm": 41, "gelu": 38.5, "tokens": 41, "channels": 26},
-    ("int8_convrot", "torch._int_mm"): {"norm": 41, "gelu": 41, "tokens": 41, "channels": 41},
+    ("int8", "torch._int_mm"): {"norm": 47, "gelu": 49, "tokens": 42.5, "channels": 31},
+    ("int8_convrot", "torch._int_mm"): {"norm": 47, "gelu": 48, "tokens": 41.5, "channels": 44},
     ("int8", "comfy-kitchen int8_linear"): {"norm": 41, "gelu": 38.5, "tokens": 41, "channels": 26},
     ("int8_convrot", "comfy-kitchen int8_linear"): {"norm": 41, "gelu": 41, "tokens": 41, "channels": 41},
     ("float8_e4m3fn", "torch._scaled_mm"): {"norm": 31, "gelu": 31, "tokens": 31, "channels": 31},
@@ -134,9 +134,9 @@ def test_a_bound_stands_for_each_row_of_the_table():
 @pytest.mark.parametrize("name", ["int8", "int8_convrot"])
 def test_int8_is_what_rounded_activations_times_the_weight_are(name):
     weight, x = quantised(name), draw(300, IN, seed=3)  # more tokens than are worked on at once
-    codes, scale = rounded.as_int8(rounded.rotate(x, 256) if weight.format.rotation else x)
-    assert codes.abs().amax(1).eq(127).all()
-    wanted = (codes.double() * scale) @ weight.dense_rotated(torch.float32).double().T
+    codes, scale, middle = rounded.as_int8(rounded.rotate(x, 256) if weight.format.rotation else x)
+    assert (codes.amax(1).int() - codes.amin(1).int()).ge(252).all()
+    wanted = (codes.double() * scale + middle) @ weight.dense_rotated(torch.float32).double().T
     assert decibels(rounded.int8_product(x, weight, None), wanted) > 120
 
 
@@ -159,6 +159,15 @@ def skip_before(kernel: Kernel) -> None:
     """Skip where torch is older than a product of its own."""
     if rounded.hardware(torch.device("cpu")).torch < kernel.torch:
         pytest.skip(f"{kernel.name} came to processors with a newer torch than {torch.__version__}")
+
+
+def test_beside_one_huge_number_the_others_are_rounded_to_0():
+    """And not all to the nearest code, off by as much: that would add up."""
+    x = draw(20, IN, seed=3)
+    x[:, 0] = torch.linspace(500, 3000, 20)
+    codes, scale, middle = rounded.as_int8(x)
+    assert (codes * scale + middle)[:, 1:].abs().lt(1e-2).float().mean() > 0.5
+    assert (codes * scale + middle)[:, 1:].double().mean(1).abs().max() < 0.4
 
 
 def test_tokens_do_not_hang_on_each_other():
@@ -380,8 +389,11 @@ def test_a_model_edits_with_them_under_a_memory_and_a_lora(int8_files, monkeypat
         model = JoyImage.load(**int8_files, dtype=torch.float32, products=kind, memory="40MB", device="cpu")
         model.set_loras(tmp_path / "lora.safetensors")
         picture = Image.new("RGB", (64, 64), "red")
-        options = {"steps": 2, "base_size": 64, "output": "latent"}
-        latents[kind] = model.edit(picture, "Make the cube blue.", **options)
+        options = {"steps": 2, "base_size": 64, "output": "latent", "count": 2}
+        # of one picture alone a flip of its network could be seen: these differ by 20 to 32 decibels
+        latents[kind] = model.edit(
+            picture, ["Make the cube blue.", "Remove the red cone.", "Move the cube."], **options
+        )
         assert bool(ran) == (kind == "8bit")
     assert 25 < decibels(latents["8bit"], latents["exact"].double()) < 80
 
