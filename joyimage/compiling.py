@@ -23,6 +23,7 @@ from .caching import KeptReferences
 from .errors import JoyImageError
 from .mmdit import DoubleBlock, MMDiT, Packing, modulate
 from .rope import rotate
+from .versions import torch_version
 
 INDUCTOR = "inductor"
 COMPILERS = {"darwin": "clang++", "win32": "cl"}  # the only one that torch takes, g++ elsewhere, where CXX names none
@@ -181,8 +182,7 @@ def check_compiler(device: torch.device, backend: bool | str | Callable = True) 
     if backend is False:
         return
     backend = INDUCTOR if backend is True else backend
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < LEAST_TORCH:
+    if torch_version() < LEAST_TORCH:
         raise JoyImageError(f"compile needs torch 2.6 or newer, and this is {torch.__version__}: leave it off")
     if backend != INDUCTOR:
         _check_backend(backend)

@@ -24,8 +24,10 @@ TOOLTIPS = {
 
 
 def preset_input(**options) -> io.Input:
-    tooltip = "exact saves nothing; fast takes a third of the passes through the network. Values below that are not "
-    tooltip += "off go before it."
+    tooltip = (
+        "exact saves nothing; fast takes a third of the passes through the network. Values below that are not off go "
+        "before it."
+    )
     return setting_input(Shortcuts, "preset", tooltip, **options)
 
 
@@ -37,7 +39,7 @@ def kernel_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "products",
-            options=list(host.PRODUCTS),
+            options=list(host.PRODUCT_CHOICES),
             default=host.DEFAULT,
             optional=True,
             tooltip="How quantised weights multiply. 8bit also rounds what comes in, where the device is faster then; "

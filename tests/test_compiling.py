@@ -18,13 +18,12 @@ from joyimage.memory import budget as budgets
 from joyimage.memory import streaming
 from joyimage.memory.budget import place
 from joyimage.mmdit import MMDiT
+from joyimage.versions import torch_version
 
 CONFIG = MMDiTConfig(64, 2, 4, 16, 16, 48, 256, (1, 2, 2), (4, 14, 14), 10000.0)
 CPU = torch.device("cpu")
 PARTS = 3  # before attention, after it, after the last one
-compiles = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < compiling.LEAST_TORCH, reason="compile needs a newer torch"
-)
+compiles = pytest.mark.skipif(torch_version() < compiling.LEAST_TORCH, reason="compile needs a newer torch")
 
 
 class Backend:

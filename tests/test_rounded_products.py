@@ -123,12 +123,12 @@ LEAST = {
 def test_a_layer_is_as_near_to_its_exact_product_as_its_format_lets_it(name, kernel, kind, kitchen_on_cpu):
     weight, x, bias = quantised(name), activations(kind), draw(OUT, seed=5)
     wanted = F.linear(x.double(), weight.dense(torch.float32).double(), bias.double())
-    assert decibels(rounded.PRODUCTS[kernel](x, weight, bias), wanted) > LEAST[name, kernel][kind]
+    assert decibels(rounded.IMPLEMENTATIONS[kernel](x, weight, bias), wanted) > LEAST[name, kernel][kind]
 
 
 def test_a_bound_stands_for_each_row_of_the_table():
     assert {(name, row.name) for row in KERNELS for name in row.formats} == set(LEAST)
-    assert {row.name for row in KERNELS} == set(rounded.PRODUCTS)
+    assert {row.name for row in KERNELS} == set(rounded.IMPLEMENTATIONS)
 
 
 @pytest.mark.parametrize("name", ["int8", "int8_convrot"])
@@ -181,7 +181,7 @@ def test_tokens_do_not_hang_on_each_other():
 def test_a_token_of_zeros_is_the_bias(kernel):
     skip_before(next(row for row in KERNELS if row.name == kernel))
     weight, bias = quantised("int8" if "int" in kernel else "float8_e4m3fn"), draw(OUT, seed=5)
-    torch.testing.assert_close(rounded.PRODUCTS[kernel](torch.zeros(20, IN), weight, bias), bias.expand(20, OUT))
+    torch.testing.assert_close(rounded.IMPLEMENTATIONS[kernel](torch.zeros(20, IN), weight, bias), bias.expand(20, OUT))
 
 
 def test_sums_of_int8_are_exact_where_the_table_says_so():
@@ -212,7 +212,7 @@ def calls(monkeypatch) -> list[str]:
     def spy(name):
         return lambda *given: (called.append(name), products.exact(*given))[1]
 
-    monkeypatch.setattr(rounded, "PRODUCTS", {name: spy(name) for name in rounded.PRODUCTS})
+    monkeypatch.setattr(rounded, "IMPLEMENTATIONS", {name: spy(name) for name in rounded.IMPLEMENTATIONS})
     return called
 
 
@@ -380,7 +380,7 @@ def test_a_model_edits_with_them_under_a_memory_and_a_lora(int8_files, monkeypat
     monkeypatch.setattr(layers, "hardware", lambda device: CPU_VNNI)
     ran = []
     original = rounded.int8_product
-    monkeypatch.setitem(rounded.PRODUCTS, "torch._int_mm", lambda *given: (ran.append(1), original(*given))[1])
+    monkeypatch.setitem(rounded.IMPLEMENTATIONS, "torch._int_mm", lambda *given: (ran.append(1), original(*given))[1])
     up, down = 0.05 * draw(480, 4, seed=6), draw(4, 160, seed=7)
     name = "double_blocks.0.img_attn_qkv"
     save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, tmp_path / "lora.safetensors")

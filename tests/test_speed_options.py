@@ -11,6 +11,7 @@ from joyimage.cli import main
 from joyimage.compiling import compile_blocks
 from joyimage.images import read_parameters
 from joyimage.settings import PRESETS, SHORTCUTS
+from joyimage.versions import torch_version
 
 COMMAND = ["generate", "a red cube", "--size", "64x64", "--steps", "6", "--quiet", "--device", "cpu", "-o", "a.png"]
 OPTIONS = {"size": (64, 64), "steps": 6}
@@ -56,9 +57,7 @@ def test_attention_is_that_named(monkeypatch, capsys):
     assert "attention 'cudnn' does not run on cpu" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < compiling.LEAST_TORCH, reason="compile needs a newer torch"
-)
+@pytest.mark.skipif(torch_version() < compiling.LEAST_TORCH, reason="compile needs a newer torch")
 def test_compile_runs_compiled_blocks_of_the_same_numbers(model, monkeypatch):
     graphs = []
 

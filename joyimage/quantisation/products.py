@@ -36,7 +36,7 @@ def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None, kernel: Kern
     if kernel is None or kernel.device != x.device.type or needs_gradient(x, bias) or len(flat) < FEWEST_TOKENS:
         product = exact(flat, weight, bias)
     else:
-        product = rounded.PRODUCTS[kernel.name](flat, weight, bias)
+        product = rounded.IMPLEMENTATIONS[kernel.name](flat, weight, bias)
     return product.view(*x.shape[:-1], weight.shape[0])
 
 

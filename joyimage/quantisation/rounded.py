@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..kitchen import has_cuda_kernels
+from ..versions import torch_version
 from .formats import SWIZZLE_COLUMNS, SWIZZLE_ROWS, rounded_up
 from .kernels import Hardware
 from .tensor import QuantizedTensor, rotate, swizzled
@@ -28,8 +29,7 @@ Product = Callable[[Tensor, QuantizedTensor, "Tensor | None"], Tensor]
 @functools.lru_cache(maxsize=16)
 def hardware(device: torch.device) -> Hardware:
     """What a device has."""
-    major, minor, *_ = torch.__version__.split(".")
-    version = int(major), int(minor)
+    version = torch_version()
     if device.type == "cpu":
         # torch has no public name for it; before it had this one, what it can't tell is no
         vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
@@ -148,7 +148,7 @@ def _dtype_code(dtype: torch.dtype) -> int:
 
 
 # By a row's name
-PRODUCTS: dict[str, Product] = {
+IMPLEMENTATIONS: dict[str, Product] = {
     "torch._int_mm": int8_product,
     "torch._scaled_mm": e4m3_product,
     "comfy-kitchen int8_linear": kitchen_int8,

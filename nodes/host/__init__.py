@@ -4,19 +4,18 @@ Only this folder knows the host's model classes, and only here do nodes touch te
 """
 
 from .encoder import ENCODER, load_encoder
-from .kernels import use_attention, use_compiled_blocks
 from .lora import add_lora
 from .model import WEIGHT_DTYPES, load_mmdit, own_shift
-from .products import CHOICES as PRODUCTS
-from .products import DEFAULT, use_products
+from .products import DEFAULT, PRODUCT_CHOICES, use_products
 from .sampling import guider, sample, schedule
-from .speed import with_shortcuts
+from .shortcuts import with_shortcuts
+from .speed import use_attention, use_compiled_blocks
 from .vae import load_vae
 
 __all__ = [
     "DEFAULT",
     "ENCODER",
-    "PRODUCTS",
+    "PRODUCT_CHOICES",
     "WEIGHT_DTYPES",
     "add_lora",
     "guider",

@@ -21,13 +21,13 @@ from ...joyimage.settings import EXACT, PRODUCTS, check_products
 
 # As the host has it: its own kernels round activations where the device has such units, layers of ours do not.
 DEFAULT = "default"
-CHOICES = (DEFAULT, *PRODUCTS)
+PRODUCT_CHOICES = (DEFAULT, *PRODUCTS)
 KEY = "joyimage_products"
 _CLASS = object()  # an attribute that a layer has from its class alone
 
 
 def use_products(model: ModelPatcher, kind: str) -> str:
-    """Let this MODEL, and what is made from it later, multiply by products of a kind of `CHOICES`.
+    """Let this MODEL, and what is made from it later, multiply by products of a kind of `PRODUCT_CHOICES`.
 
     "8bit" lets layers of ours round activations too, "exact" keeps the host's from doing so. Returns a line on what
     runs exact although "8bit" was asked for, or an empty one. Raises `JoyImageError` for an unknown kind.

@@ -19,7 +19,7 @@ from ...joyimage import sampling
 from ...joyimage.errors import JoyImageError
 from ...joyimage.settings import Sampling, Shortcuts, check_guidance
 from .model import check_latent
-from .speed import shortcuts_of, with_shortcuts
+from .shortcuts import shortcuts_of, with_shortcuts
 
 EXACT = Shortcuts()
 

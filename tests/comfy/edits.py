@@ -40,6 +40,17 @@ class Edit(Graph):
         given = {"model": model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
         return self.save(self.add("KSampler", **(settings | given | inputs)))
 
+    def custom(self, guider: list, steps: int = STEPS) -> list:
+        """ComfyUI's SamplerCustomAdvanced with our schedule."""
+        return self.add(
+            "SamplerCustomAdvanced",
+            noise=self.add("RandomNoise", noise_seed=7),
+            guider=guider,
+            sampler=self.add("KSamplerSelect", sampler_name="euler"),
+            sigmas=self.add("JoyImageSchedule", steps=steps),
+            latent_image=self.latent,
+        )
+
     def save(self, latent: list) -> list:
         return self.add("SaveLatent", samples=latent, filename_prefix="test")
 

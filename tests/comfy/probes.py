@@ -243,7 +243,7 @@ def chosen_products(host) -> dict[str, dict]:
             notes = {kind: products.use_products(branch, kind) for kind in ("8bit", "exact")}
             wanted, _ = velocity(branch)
             result[name] = {"note": notes}
-            for kind in products.CHOICES:
+            for kind in products.PRODUCT_CHOICES:
                 products.use_products(branch, kind)
                 runs = [velocity(patcher) for patcher in (branch, model)]
                 result[name][kind] = [(error(value, wanted), count) for value, count in runs]

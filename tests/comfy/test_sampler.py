@@ -162,15 +162,7 @@ def test_a_models_own_guidance_is_kept(client):
 def test_guider_and_schedule_in_the_custom_sampler(client):
     edit = Edit()
     guider = edit.add("JoyImageGuider", model=edit.model, positive=edit.positive, negative=edit.negative, guidance=4.0)
-    custom = edit.add(
-        "SamplerCustomAdvanced",
-        noise=edit.add("RandomNoise", noise_seed=7),
-        guider=guider,
-        sampler=edit.add("KSamplerSelect", sampler_name="euler"),
-        sigmas=edit.add("JoyImageSchedule", steps=STEPS),
-        latent_image=edit.latent,
-    )
-    theirs, ours = edit.save(custom), edit.sample()
+    theirs, ours = edit.save(edit.custom(guider)), edit.sample()
     run = client.run(edit)
     torch.testing.assert_close(run.latent(theirs), run.latent(ours), atol=1e-4, rtol=0)
 

@@ -51,22 +51,11 @@ def test_guidance_acts_in_its_interval(client, library, photo, low, high):
         guidance_low=low,
         guidance_high=high,
     )
-    saved = edit.sample(steps=STEPS, guidance_low=low, guidance_high=high), edit.save(custom(edit, guider))
+    saved = edit.sample(steps=STEPS, guidance_low=low, guidance_high=high), edit.save(edit.custom(guider, STEPS))
     run = client.run(edit)
     own = expected(library, photo, guidance_interval=(low, high))
     for latent in map(run.latent, saved):
         torch.testing.assert_close(normalised(latent), own, atol=1e-4, rtol=0)
-
-
-def custom(edit: Edit, guider: list) -> list:
-    return edit.add(
-        "SamplerCustomAdvanced",
-        noise=edit.add("RandomNoise", noise_seed=7),
-        guider=guider,
-        sampler=edit.add("KSamplerSelect", sampler_name="euler"),
-        sigmas=edit.add("JoyImageSchedule", steps=STEPS),
-        latent_image=edit.latent,
-    )
 
 
 @pytest.mark.parametrize("values", [values for values in VALUES if "solver" not in values], ids=str)
@@ -79,7 +68,7 @@ def test_before_any_sampler_they_are_the_same(client, photo, values):
     saved = [
         edit.sample(steps=STEPS, **values),
         edit.sample(steps=STEPS, model=fast),
-        edit.save(custom(edit, edit.add("JoyImageGuider", model=fast, **guided))),
+        edit.save(edit.custom(edit.add("JoyImageGuider", model=fast, **guided), STEPS)),
         edit.ksampler(norm, steps=STEPS),
         edit.sample(steps=STEPS),
     ]
