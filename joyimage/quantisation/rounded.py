@@ -1,8 +1,8 @@
 """Products whose activations are rounded, each the implementation of a row of `kernels.KERNELS`.
 
 They take `x` (tokens, in), floating, and a weight (out, in), and give (tokens, out) in the dtype of `x`. Activations
-get a scale for each token, its largest magnitude over the largest number of the format, so that no token's error hangs
-on the others in the batch.
+get a scale for each token, so that no token's error hangs on the others in the batch: its largest magnitude over the
+largest number of the format, or for int8 what spreads its numbers over all codes.
 """
 
 from __future__ import annotations
