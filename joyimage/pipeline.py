@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import checkpoints, lora, rewriting
+from . import checkpoints, lora
 from .attention import Attention, attention_by_name
 from .compiling import check_compiler, compile_blocks
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
@@ -32,7 +30,6 @@ from .settings import (
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     NATIVE_STEPS,
-    Answering,
     Sampling,
     check_base_size,
     check_products,
@@ -40,12 +37,11 @@ from .settings import (
     check_text,
     check_theta,
 )
+from .understanding import Understanding
 from .vae import WanVAE
 
-REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
 
-
-class JoyImage:
+class JoyImage(Understanding):
     """JoyAI-Image: edits pictures, makes pictures from text, answers questions about pictures.
 
     `base_size` is the one that the weights were trained for, `shift` and `steps` those of their schedule; the methods
@@ -192,31 +188,6 @@ class JoyImage:
         pairs = pair([[]] * len(prompts), prompts, empty=True)
         return _make(self, *pairs, negative_prompt, size, base_size, settings, run)
 
-    def ask(
-        self, images: Picture | Sequence[Picture], question: str | None = None, *,
-        max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
-        top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
-        on_text: Callable[[str], object] | None = None,
-    ) -> str:  # fmt: skip
-        """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
-        settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
-        check_text("the question", question or "")
-        pictures = load_all(images)
-        with _answering(self, pictures, question or "", max_new_tokens):
-            return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
-
-    def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
-        """A clearer version of `prompt`, by the server named in the environment or by the encoder.
-
-        On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
-        """
-        check_text("the prompt to rewrite", prompt)
-        pictures = load_all(images)
-        if rewriting.has_server():
-            return rewriting.rewrite(None, prompt, pictures)
-        with _answering(self, pictures, prompt, REWRITE_TOKENS):
-            return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
-
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
         negative_prompt: str | Sequence[str] | None = None,
@@ -330,10 +301,6 @@ def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_si
     pairs = list(zip(prompts, negatives, strict=True))
     members = [pairs] if len(edits) < len(pairs) else [[each] for each in pairs]
     return [Group(*fit(load_all(edit), size, base), tuple(own)) for edit, own in zip(edits, members, strict=True)]
-
-
-def _answering(model: JoyImage, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:
-    return model.memory.answering(vision_pixels(pictures), text_tokens([text]) + new_tokens)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..joyimage import spatial
-from ..joyimage.grounding import (
+from ..joyimage.boxes import (
     box_from_json,
     box_from_mask,
     box_from_regions,

@@ -8,7 +8,8 @@ from functools import partial, reduce
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..joyimage import grounding, rewriting, spatial
+from ..joyimage import rewriting, spatial
+from ..joyimage.boxes import box_to_json, box_to_region, boxes_to_mask, locate_question, parse_boxes
 from ..joyimage.images import from_batch, to_batch
 from ..joyimage.prompts import DEFAULT_QUESTION
 from ..joyimage.settings import Answering
@@ -168,24 +169,24 @@ class Locate(Node):
 
     @classmethod
     def validate_inputs(cls, object) -> bool | str:
-        return check(grounding.locate_question, object)
+        return check(locate_question, object)
 
     @classmethod
     def execute(cls, encoder, image, object) -> io.NodeOutput:
         picture = from_batch(image)[0]
-        question = grounding.locate_question(object)
+        question = locate_question(object)
         with answering(cls.hidden.unique_id, encoder, LOCATE_TOKENS) as on_text:
             answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
-        areas = grounding.parse_boxes(answer, *picture.size)
-        boxes = [grounding.box_to_json(area, *picture.size) for area in areas]
-        regions = [grounding.box_to_region(area) for area in areas]
+        areas = parse_boxes(answer, *picture.size)
+        boxes = [box_to_json(area, *picture.size) for area in areas]
+        regions = [box_to_region(area) for area in areas]
         drawn = reduce(spatial.draw_box, areas, picture)
         text = "\n".join(f"{object}: {box}" for box in boxes)
         return io.NodeOutput(
             regions[0],
             boxes[0],
             [{**region, "metadata": {"label": object}} for region in regions],
-            grounding.boxes_to_mask(areas, *picture.size),
+            boxes_to_mask(areas, *picture.size),
             to_batch([drawn]),
             ui=told(cls.hidden.unique_id, text),
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from joyimage import spatial
-from joyimage.grounding import parse_boxes
+from joyimage.boxes import parse_boxes
 from tools.tiny import data, judge, questions, render, scenes, tasks
 
 pytestmark = pytest.mark.slow

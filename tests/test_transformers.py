@@ -18,7 +18,8 @@ CODE = """
 import json, logging, warnings
 import torch, transformers.models.qwen3_vl.modeling_qwen3_vl
 from PIL import Image
-from joyimage import JoyImage, grounding
+from joyimage import JoyImage
+from joyimage.boxes import locate_question, parse_boxes
 from joyimage.demo import asset
 
 said = []
@@ -36,7 +37,7 @@ made = model.edit([picture, picture], "Remove it.", steps=2) + model.generate(["
 greedy = model.ask(picture, "What is it?", max_new_tokens=4, temperature=0)
 drawn = [model.ask((), "What is it?", max_new_tokens=4, seed=3) for _ in range(2)]
 scene = asset("move.png")
-boxes = grounding.parse_boxes(model.ask(scene, grounding.locate_question("pink cylinder"), temperature=0), *scene.size)
+boxes = parse_boxes(model.ask(scene, locate_question("pink cylinder"), temperature=0), *scene.size)
 print(json.dumps({"sizes": [each.size for each in made], "greedy": greedy, "drawn": drawn, "boxes": boxes,
                   "said": said}))
 """

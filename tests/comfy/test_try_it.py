@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from joyimage.grounding import box_from_json
+from joyimage.boxes import box_from_json
 from tools.client import Client, Graph, Run
 from tools.tiny import examples, judge
 from tools.tiny.scenes import SIZE, Scenes

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from joyimage import JoyImage, spatial
+from joyimage.boxes import box_from_json, box_to_json, locate_question, parse_boxes
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.demo import asset
-from joyimage.grounding import box_from_json, box_to_json, locate_question, parse_boxes
 from joyimage.images import load as load_picture
 from joyimage.images import to_pil
 from tools.client import TINY, Client, Graph, Run

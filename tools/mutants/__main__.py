@@ -27,7 +27,7 @@ MODULES = (
     "conditioning",
     "encoder",
     "spatial",
-    "grounding",
+    "boxes",
     "quantisation",
     "memory",
     "batching",

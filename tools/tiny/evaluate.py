@@ -20,9 +20,9 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
 from joyimage import JoyImage
+from joyimage.boxes import parse_boxes
 from joyimage.conditioning import Conditioning
 from joyimage.errors import JoyImageError
-from joyimage.grounding import parse_boxes
 from joyimage.vae import WanVAE
 
 from . import judge, questions

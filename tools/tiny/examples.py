@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from joyimage import JoyImage, spatial
+from joyimage.boxes import PixelBox, box_from_json, locate_question, parse_boxes
 from joyimage.errors import JoyImageError
-from joyimage.grounding import PixelBox, box_from_json, locate_question, parse_boxes
 from joyimage.spatial import VIEWS
 
 from . import judge

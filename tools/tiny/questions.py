@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joyimage.grounding import locate_question
+from joyimage.boxes import locate_question
 from joyimage.prompts import DEFAULT_QUESTION
 from joyimage.spatial import VIEWS
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from joyimage import JoyImage, spatial
-from joyimage.grounding import box_from_json
+from joyimage.boxes import box_from_json
 from joyimage.images import load
 
 from ..tiny import examples

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from joyimage.errors import JoyImageError
-from joyimage.grounding import (
+from joyimage.boxes import (
     box_from_json,
     box_from_mask,
     box_from_regions,
@@ -20,6 +19,7 @@ from joyimage.grounding import (
     locate_question,
     parse_boxes,
 )
+from joyimage.errors import JoyImageError
 from joyimage.spatial import draw_box
 
 CUP = (200, 50, 400, 100)  # of a picture of 1000 x 500
