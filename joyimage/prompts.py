@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 # The MMDiT was trained on this text as it stands, with its leading space, backslash and letter n.
 CONDITIONING_SYSTEM = (
@@ -12,6 +13,49 @@ CONDITIONING_SYSTEM = (
 )
 CHAT_SYSTEM = "You are a helpful assistant."
 DEFAULT_QUESTION = "Describe this image in detail."
+
+# Questions of the judge of edits and of reasoning with views. The bundled model was taught them word for word.
+YES_OR_NO = ("yes", "no")
+
+
+def edit_question(instruction: str, references: int = 1) -> str:
+    """What the judge asks of an edit's pictures and its result, which comes after them."""
+    result = "second" if references == 1 else "last"
+    return (
+        f"Does the {result} picture show the first after this edit, and nothing else changed? {instruction} "
+        "Answer yes or no."
+    )
+
+
+def picture_question(prompt: str) -> str:
+    """What the judge asks of a picture made from text."""
+    return f"Does this picture show exactly this? {prompt} Answer yes or no."
+
+
+def view_question(obj: str) -> str:
+    """Which of `spatial.VIEWS` is seen of an object."""
+    return f"From which side is the {obj} seen?"
+
+
+NAMES_QUESTION = "Name the objects in the picture, separated by commas."
+
+PLANNING_SYSTEM = """\
+You choose views of a scene that help to answer a question about a picture of it. A view is a camera motion from the \
+picture: yaw in degrees (positive to the right), pitch in degrees (positive up), zoom (in, out or unchanged).
+Answer with nothing but JSON: a list of the views, or "none" if the picture is enough:
+[{"yaw": 45, "pitch": 0, "zoom": "unchanged"}]"""
+
+
+def planning_question(question: str, views: int) -> str:
+    """A request for a plan of at most so many views."""
+    return f"At most {views} {'view' if views == 1 else 'views'}. Question: {question}"
+
+
+def question_with_views(question: str, views: Sequence[str]) -> str:
+    """A question whose pictures are the first and, after it, these views of the same scene, each told in words."""
+    told = " ".join(f"Picture {n} shows the scene after this: {view}." for n, view in enumerate(views, start=2))
+    return f"{told} {question}" if views else question
+
 
 _REWRITE_RULES = """\
 Rules:
