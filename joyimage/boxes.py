@@ -12,7 +12,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .errors import JoyImageError
@@ -21,6 +23,8 @@ PixelBox = tuple[int, int, int, int]
 
 THOUSANDTHS = 1000  # Qwen3-VL's unit; Qwen2.5-VL's was pixels
 BBOX_2D = re.compile(r"""["']bbox_2d["']\s*:\s*\[([^\]]*)\]""")
+LEAST_SIDE = 4  # pixels of a red box that is found in a picture
+DRAWN = 0.85  # of each side that must be red for it to be one
 TOLERANCE = 1e-3  # share of the picture's side by which a rounded box may stick out
 
 
@@ -180,3 +184,52 @@ def _clipped(corners: Sequence[float], width: int, height: int) -> PixelBox:
             f"{width} pixels wide and {height} high: draw one inside it"
         )
     return box
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    both = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
+    return shared / both if both > 0 else 0.0
+
+
+def red_box(picture: Image.Image) -> PixelBox | None:
+    """The red outline that `draw_box` drew into a picture, also after it was scaled; None if there is none."""
+    red = _reddest(picture)
+    for top in range(len(red)):
+        left, right = _longest(red[top])
+        if right - left < LEAST_SIDE:
+            continue
+        bottoms = [y for y in range(len(red) - 1, top, -1) if red[y, left:right].mean() >= DRAWN]
+        sides = red[top : bottoms[0] + 1, [left, right - 1]].mean(0) if bottoms else np.zeros(2)
+        if bottoms and bottoms[0] - top >= LEAST_SIDE and sides.min() >= DRAWN:
+            return left, top, right, bottoms[0] + 1
+    return None
+
+
+def red_line(picture: Image.Image, box: PixelBox) -> float:
+    """The share of a box's outline that is drawn in red in a picture."""
+    left, top, right, bottom = box
+    red = _reddest(picture)
+    line = np.concatenate(
+        [red[top, left:right], red[bottom - 1, left:right], red[top:bottom, left], red[top:bottom, right - 1]]
+    )
+    return float(line.mean())
+
+
+def _reddest(picture: Image.Image) -> np.ndarray:
+    """Where a picture is as red as the line, (H, W): redder than things are, though scaling has softened it."""
+    r, g, b = np.moveaxis(np.asarray(picture.convert("RGB")).astype(int), -1, 0)
+    return (r >= 225) & (np.maximum(g, b) <= 60)
+
+
+def _longest(row: np.ndarray) -> tuple[int, int]:
+    """The longest run of True in a row, from where to where."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
+    if not len(edges):
+        return 0, 0
+    lengths = edges[1::2] - edges[::2]
+    k = int(lengths.argmax())
+    return int(edges[2 * k]), int(edges[2 * k + 1])

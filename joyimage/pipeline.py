@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from . import checkpoints, lora
 from .attention import Attention, attention_by_name
+from .candidates import Choosing, Judge, best_of
 from .compiling import check_compiler, compile_blocks
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import check_size, to_tensor
+from .images import check_size, load, to_tensor
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
 from .quantisation.layers import use_products
+from .reasoning import Reasoned, View, check_reasoning, reason
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
 from .settings import (
@@ -30,6 +32,7 @@ from .settings import (
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     NATIVE_STEPS,
+    Answering,
     Sampling,
     check_base_size,
     check_products,
@@ -37,6 +40,7 @@ from .settings import (
     check_text,
     check_theta,
 )
+from .spatial import Camera
 from .understanding import Understanding
 from .vae import WanVAE
 
@@ -140,6 +144,7 @@ class JoyImage(Understanding):
         reference_every: int = Sampling.reference_every, block_cache: float = Sampling.block_cache,
         preset: str = Sampling.preset, latent: Tensor | None = None,
         seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
+        candidates: int = 1, draft_steps: int | None = None, judge: Judge | None = None,
         output: str = "pil", callback: Callback | None = None, progress: bool = False,
     ) -> Pictures:  # fmt: skip
         """Edit pictures by instruction.
@@ -152,6 +157,9 @@ class JoyImage(Understanding):
         pictures keep their sizes, rounded to multiples of 16. `size` (height, width) is taken as it is; a single
         picture is fitted to it.
         The settings from `steps` to `preset` are those of `joyimage.settings.Sampling`, the rest as in `render`.
+        With `candidates` above 1 so many seeds from each edit's own on are tried, until the judge, the model's own
+        understanding unless given, is sure; the chosen picture's `info["candidates"]` says why. See
+        `joyimage.candidates`.
         Raises `JoyImageError` for what cannot be used, before any work.
         """
         settings = Sampling(
@@ -160,7 +168,8 @@ class JoyImage(Understanding):
             block_cache=block_cache, preset=preset,
         )  # fmt: skip
         run = Run(seed, count, batch_size, output, latent, callback, progress)
-        return _make(self, *pair(images, instruction), negative_prompt, size, base_size, settings, run)
+        choosing = Choosing(candidates, draft_steps, judge)
+        return _make(self, *pair(images, instruction), negative_prompt, size, base_size, settings, run, choosing)
 
     def generate(
         self, prompt: str | Sequence[str], *,
@@ -175,6 +184,7 @@ class JoyImage(Understanding):
         reference_every: int = Sampling.reference_every, block_cache: float = Sampling.block_cache,
         preset: str = Sampling.preset, latent: Tensor | None = None,
         seed: int | Sequence[int] = 0, count: int = 1, batch_size: int = 1,
+        candidates: int = 1, draft_steps: int | None = None, judge: Judge | None = None,
         output: str = "pil", callback: Callback | None = None, progress: bool = False,
     ) -> Pictures:  # fmt: skip
         """Make pictures from text: `edit` without pictures. `size` is (base_size, base_size) by default."""
@@ -184,9 +194,32 @@ class JoyImage(Understanding):
             block_cache=block_cache, preset=preset,
         )  # fmt: skip
         run = Run(seed, count, batch_size, output, latent, callback, progress)
+        choosing = Choosing(candidates, draft_steps, judge)
         prompts = listed(prompt, str, "the prompt")
         pairs = pair([[]] * len(prompts), prompts, empty=True)
-        return _make(self, *pairs, negative_prompt, size, base_size, settings, run)
+        return _make(self, *pairs, negative_prompt, size, base_size, settings, run, choosing)
+
+    def reason(
+        self, image: Picture, question: str, *, views: int = 1, turns: int = 1,
+        max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
+        top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
+        on_view: Callable[[View], object] | None = None, **editing: Any,
+    ) -> Reasoned:  # fmt: skip
+        """Answer a question about a picture from it and from new views of its scene, which the model asks for itself.
+
+        It plans camera motions, at most `views` in each of `turns`, which are rendered as `edit` with the options
+        `editing` does, and answers from all pictures together; see `joyimage.reasoning`. `on_view` gets each view as
+        it is made. `seed` is that of the views and of the answer, whose other options are those of `ask`.
+        """
+        check_reasoning(question, views, turns)
+        answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        picture = load(image)
+
+        def render(camera: Camera) -> Image.Image:
+            return self.edit(picture, camera.text, seed=seed, **{**editing, "output": "pil"})[0]
+
+        answer = partial(self._told, answering)
+        return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
 
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
@@ -272,13 +305,20 @@ def _networks(
     return networks, own
 
 
-def _make(model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run) -> Pictures:
+def _make(
+    model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run, choosing: Choosing
+) -> Pictures:
     """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
-    run.seeds(len(prompts))
+    seeds = run.seeds(len(prompts))
+    choosing.check(run.count, settings)
     groups = _groups(model, edits, prompts, negative_prompt, size, base_size)
     renderer = model._renderer
     renderer.check_start(groups, settings, run)
-    return renderer.render(_conditioned(model, groups), settings, run)
+    conditionings = _conditioned(model, groups)
+    if choosing.candidates == 1:
+        return renderer.render(conditionings, settings, run)
+    attempts = [(group.pictures, positive) for group in groups for positive, _ in group.prompts]
+    return best_of(renderer, conditionings, attempts, seeds, settings, run, choosing, model.judge)
 
 
 def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool | str) -> None:

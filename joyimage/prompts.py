@@ -51,6 +51,11 @@ def planning_question(question: str, views: int) -> str:
     return f"At most {views} {'view' if views == 1 else 'views'}. Question: {question}"
 
 
+def described_view(yaw: float, pitch: float, zoom: str) -> str:
+    """A camera motion as `question_with_views` tells it."""
+    return f"yaw {yaw:g}, pitch {pitch:g}, zoom {zoom}"
+
+
 def question_with_views(question: str, views: Sequence[str]) -> str:
     """A question whose pictures are the first and, after it, these views of the same scene, each told in words."""
     told = " ".join(f"Picture {n} shows the scene after this: {view}." for n, view in enumerate(views, start=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from typing import Any, TypeAlias
@@ -65,6 +65,11 @@ class Run:
             check_seed(seed)
         return [seed + k for seed in seeds for k in range(self.count)]
 
+    def only(self, members: Sequence[int]) -> Run:
+        """The run of some of its edits, by their numbers."""
+        several = self.latent is not None and len(self.latent) > 1
+        return replace(self, latent=self.latent[list(members)]) if several else self
+
 
 @dataclass(frozen=True)
 class Renderer:
@@ -80,7 +85,11 @@ class Renderer:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
         seeds = run.seeds(len(conditionings))
         repeated = [conditioning for conditioning in conditionings for _ in range(run.count)]
-        return OUTPUTS[run.output](self, self.sample(repeated, seeds, settings, run))
+        return self.output(self.sample(repeated, seeds, settings, run), run.output)
+
+    def output(self, latents: list[Tensor], form: str) -> Pictures:
+        """Latents (1, 16, 1, h, w) in one of the forms of `settings.OUTPUTS`."""
+        return OUTPUTS[form](self, latents)
 
     @torch.inference_mode()
     def sample(

@@ -28,6 +28,8 @@ BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
 NATIVE_BASE_SIZE = 1024  # of the published models
 NATIVE_SHIFT = 1.5  # theirs too, where their files do not say otherwise
 NATIVE_STEPS = 40  # the same
+CANDIDATES = "candidates"  # the key of a picture's `info` under which it stands what it was chosen from
+MAX_CANDIDATES = 64  # pictures of which one is chosen
 MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for, or the attention that the device is best at
 ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
@@ -353,6 +355,23 @@ def check_batch_size(size: int) -> None:
     """Raise `JoyImageError` for a batch size that is not a whole number of at least 1."""
     if not whole(size) or size < 1:
         raise JoyImageError(f"batch_size is {size!r}; give a whole number of samples that share a forward, at least 1")
+
+
+def check_candidates(candidates: int, draft_steps: int | None, count: int, settings: Sampling) -> None:
+    """Raise `JoyImageError` for numbers of candidates and their steps that cannot be used, or not with the rest."""
+    if not whole(candidates) or not 1 <= candidates <= MAX_CANDIDATES:
+        raise JoyImageError(f"candidates is {candidates!r:.40}; give a whole number from 1 to {MAX_CANDIDATES}")
+    if candidates > 1 and count > 1:
+        raise JoyImageError(
+            f"{candidates} candidates, of which one is chosen, and a count of {count}: leave one of them at 1"
+        )
+    if draft_steps is None:
+        return
+    check_steps(draft_steps)
+    if candidates == 1:
+        raise JoyImageError("draft_steps are those of candidates: give 2 candidates or more with them")
+    if settings.sigmas is not None or settings.timesteps is not None:
+        raise JoyImageError("draft_steps are steps of a schedule: leave out sigmas and timesteps, or draft_steps")
 
 
 def check_base_size(base_size: int | str | None) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 
 from PIL import Image
 
-from . import rewriting
+from . import judging, rewriting
+from .candidates import Judge
 from .encoder import Encoder
 from .inputs import Picture, load_all, text_tokens, vision_pixels
+from .judging import Mind
 from .memory import Memory
 from .settings import Answering, check_text
 
+PLAIN = Answering(max_new_tokens=512, temperature=0.0)  # of judges and planners: the likeliest words
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
 
 
@@ -47,6 +51,27 @@ class Understanding:
             return rewriting.rewrite(None, prompt, pictures)
         with _answering(self, pictures, prompt, REWRITE_TOKENS):
             return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
+
+    @property
+    def judge(self) -> Judge:
+        """Who judges candidates where no other is given: the server of the environment, where that says so, or the
+        model itself. See `joyimage.judging`.
+        """
+        if judging.by_server():
+            return judging.server_judge()
+        return judging.own_judge(Mind(partial(self._told, PLAIN), self._likelihoods))
+
+    def _told(
+        self, settings: Answering, pictures: Sequence[Image.Image], question: str, system: str | None = None
+    ) -> str:
+        """An answer, under the usual system text or greedily under another."""
+        options = asdict(settings) if system is None else {**asdict(PLAIN), "system": system}
+        with _answering(self, list(pictures), question, options["max_new_tokens"]):
+            return self.encoder.answer(pictures, question, **options)
+
+    def _likelihoods(self, pictures: Sequence[Image.Image], question: str, answers: Sequence[str]) -> list[float]:
+        with _answering(self, list(pictures), question, sum(map(len, answers))):
+            return self.encoder.likelihoods(pictures, question, answers)
 
 
 def _answering(model: Understanding, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:

@@ -10,6 +10,7 @@ from .conditioning import EncodePrompt
 from .edit import Edit
 from .example import ExampleScene, LoadImage
 from .loaders import LoadEncoder, LoadLora, LoadMMDiT, LoadVAE
+from .loop import BestOf, Reason
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, DrawBoxes, MoveObject, Orbit, RotateObject
 from .speed import Speed
@@ -25,12 +26,14 @@ NODES = [
     EncodePrompt,
     Sampler,
     Edit,
+    BestOf,
     MoveObject,
     RotateObject,
     Camera,
     Orbit,
     DrawBoxes,
     Ask,
+    Reason,
     RewritePrompt,
     Locate,
     Guider,

@@ -19,6 +19,7 @@ from ..settings import (
     Sampling,
     check_base_size,
     check_batch_size,
+    check_candidates,
     check_output,
     check_preset,
     check_seed,
@@ -29,7 +30,7 @@ from .outputs import Names, is_file, save
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
     "negative_prompt", "steps", "guidance_scale", "rescale", "guidance_interval", "shift", "schedule", "sigmas",
-    "timesteps", "solver", "seed", "count", "batch_size", "strength", "preset", *SHORTCUTS,
+    "timesteps", "solver", "seed", "count", "batch_size", "strength", "preset", *SHORTCUTS, "candidates", "draft_steps",
 )  # fmt: skip
 
 
@@ -37,10 +38,10 @@ def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
     parameters = _checked(options)
     _check_prompts(pictures, instructions)
-    pictures = _loaded(pictures)
+    pictures = loaded_pictures(pictures)
     edits = max(len(instructions), len(names))
     outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
-    model = _load(options)
+    model = load_model(options)
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     results = model.edit(
@@ -59,7 +60,7 @@ def run_generate(options) -> None:
     parameters = _checked(options)
     _check_prompts([[]] * len(options.prompt), options.prompt)
     outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
-    model = _load(options)
+    model = load_model(options)
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     results = model.generate(
@@ -75,9 +76,9 @@ def run_ask(options) -> None:
         *pictures, question = pictures
         check_text("the question", question)
     Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
-    loaded = _loaded(pictures)
+    loaded = loaded_pictures(pictures)
     show = None if options.json else lambda text: print(text, end="", flush=True)
-    answer = _load(options).ask(
+    answer = load_model(options).ask(
         loaded,
         question,
         max_new_tokens=options.max_new_tokens,
@@ -93,12 +94,12 @@ def run_ask(options) -> None:
 def run_rewrite(options) -> None:
     from .. import rewriting
 
-    pictures = _loaded(options.image)
+    pictures = loaded_pictures(options.image)
     if rewriting.has_server():
         rewritten = rewriting.rewrite(None, options.prompt, pictures)
     else:
         check_text("the prompt to rewrite", options.prompt)
-        rewritten = _load(options).rewrite(options.prompt, pictures)
+        rewritten = load_model(options).rewrite(options.prompt, pictures)
     print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
 
 
@@ -224,7 +225,8 @@ def _number(text: str) -> float:
 def _checked(options) -> dict:
     """What goes to the library under the same names, checked before any weights are opened."""
     parameters = {name: getattr(options, name) for name in SAMPLING} | given_shortcuts(options)
-    Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
+    settings = Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
+    check_candidates(options.candidates, options.draft_steps, options.count, settings)
     check_text("the negative prompt", options.negative_prompt or "")
     check_seed(options.seed)
     check_output("pil", options.count)
@@ -266,11 +268,11 @@ def _check_prompts(pictures: list, prompts: list[str]) -> None:
     pair(pictures, prompts, empty=True)
 
 
-def _loaded(pictures: list) -> list:
+def loaded_pictures(pictures: list) -> list:
     """Pictures, or lists of them, read from their files."""
     from ..images import load
 
-    return [_loaded(one) if isinstance(one, list) else load(one) for one in pictures]
+    return [loaded_pictures(one) if isinstance(one, list) else load(one) for one in pictures]
 
 
 def _model_name(options) -> str | None:
@@ -284,7 +286,7 @@ def _saved_name(options) -> str:
     return _model_name(options) or str(options.mmdit)
 
 
-def _load(options):
+def load_model(options):
     import torch  # after the options are checked: it takes a second, and --help should not
 
     from ..pipeline import JoyImage

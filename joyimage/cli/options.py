@@ -32,6 +32,7 @@ from .commands import (
     run_plan,
     run_rewrite,
 )
+from .understanding import run_reason
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands, [*networks, _speed_options(), _sampling_options()])
     _add_ask(commands, networks)
     _add_rewrite(commands, networks)
+    _add_reason(commands, networks)
     inspect = commands.add_parser(
         "inspect", parents=[common], help="say what a weight file or model folder is, and how a picture was made"
     )
@@ -147,6 +149,12 @@ def _sampling_options() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
     options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
     options.add_argument(
+        "--candidates", type=int, default=1, metavar="N", help="make up to N and let the model choose the best (1)"
+    )
+    options.add_argument(
+        "--draft-steps", type=int, metavar="N", help="steps of candidates; the chosen one is made again by all (steps)"
+    )
+    options.add_argument(
         "--batch-size",
         type=int,
         default=1,
@@ -208,6 +216,25 @@ def _add_ask(commands, parents) -> None:
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
         _add_setting(ask, Answering, name)
     ask.set_defaults(run=run_ask)
+
+
+def _add_reason(commands, parents) -> None:
+    reason = commands.add_parser(
+        "reason",
+        parents=parents,
+        help="answer a question from new views of a picture's scene",
+        description="The model asks for views of the scene, the editor renders them, and the model answers from all.",
+    )
+    reason.add_argument("image", help="a picture")
+    reason.add_argument("question", help="such as: How many cups are behind the box?")
+    reason.add_argument("--views", type=int, default=1, metavar="N", help="views at most in each turn (1)")
+    reason.add_argument("--turns", type=int, default=1, metavar="N", help="times that the model may ask for views (1)")
+    reason.add_argument("-o", "--output", type=Path, help="folder for the views (they are not kept)")
+    _add_setting(reason, Sampling, "steps")
+    _add_setting(reason, Sampling, "guidance_scale", "-g")
+    for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
+        _add_setting(reason, Answering, name)
+    reason.set_defaults(run=run_reason)
 
 
 def _add_rewrite(commands, parents) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..atomic import check_name
 from ..errors import JoyImageError
-from ..settings import AUTO, EXACT, Shortcuts
+from ..settings import AUTO, CANDIDATES, EXACT, Shortcuts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,20 +91,27 @@ def save(
             **_told(parameters),
             "prompt": prompts[edit % len(prompts)],
             "images": images[edit % len(images)],
-            "seed": options.seed + k,
+            "seed": _seed(picture, options.seed + k),
             "size": [picture.height, picture.width],
             "model": model,
             "version": __version__,
             **_networks(options),
             **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
-        del details["count"], details["batch_size"]
+        for name in ("count", "batch_size", "candidates", "draft_steps"):
+            del details[name]
+        details |= {"candidates": picture.info[CANDIDATES]["candidates"]} if CANDIDATES in picture.info else {}
         path = names.save(i, picture, details)
         pictures.append({"path": str(path), **details})
         if not options.json:
             print(path)
     if options.json:
         print(json.dumps({"pictures": pictures, "seconds": round(seconds, 3)}, indent=2))
+
+
+def _seed(picture: Image, usual: int) -> int:
+    """What a picture was made with, so that it can be made again: of candidates the chosen one's."""
+    return picture.info[CANDIDATES]["chosen"] if CANDIDATES in picture.info else usual
 
 
 def _networks(options) -> dict:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import (
+    DynamicCache,
     LogitsProcessorList,
     PreTrainedTokenizerBase,
     Qwen3VLForConditionalGeneration,
@@ -25,6 +26,7 @@ from ..errors import JoyImageError
 from ..prompts import DEFAULT_QUESTION
 from ..settings import Answering, check_text
 from .chat import END, END_OF_TEXT, IMAGE, Chat
+from .conditioning import Reader
 from .vision import VisionInputs
 
 OnText = Callable[[str], object]  # gets the text piece by piece; False ends the answer
@@ -82,6 +84,25 @@ def generate(
         pad_token_id=chat.controls[END_OF_TEXT],
     )
     return stream.text
+
+
+def likelihoods(
+    model: Qwen3VLForConditionalGeneration, reader: Reader, ids: list[int], vision: VisionInputs, answers: Sequence[str]
+) -> list[float]:
+    """The log-probability of each answer after `ids`: the sum over its tokens and the end of the turn."""
+    chat, backbone = reader.chat, reader.backbone
+    rows = [[*chat.ids([answer]), chat.controls[END]] for answer in answers]
+    cache = DynamicCache(config=backbone.language_model.config)
+    (before,) = reader.hidden([ids], vision, cache=cache)  # (T, D)
+    start = int(chat.positions(ids, vision.grids).max()) + 1
+    after = reader.hidden(rows, start=start, cache=cache)  # (T_i, D) each
+    found = []
+    for row, hidden in zip(rows, after, strict=True):
+        states = torch.cat([before[-1:], hidden[:-1]])  # what each token of the answer is told from
+        logits = model.lm_head(backbone.language_model.norm(states)).float()
+        chosen = logits.log_softmax(-1).gather(-1, torch.tensor(row, device=logits.device)[:, None])
+        found.append(float(chosen.sum()))
+    return found
 
 
 class AnswerStream(TextStreamer):

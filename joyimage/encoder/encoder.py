@@ -104,6 +104,25 @@ class Encoder:
         ids = torch.tensor([self.chat.question_ids(system, question, vision.grids)], device=self.device)
         return answers.generate(model, self.chat, ids, vision, settings, on_text)
 
+    @torch.inference_mode()
+    def likelihoods(
+        self, images: Sequence[Image.Image], question: str, answers: Sequence[str], *, system: str = CHAT_SYSTEM
+    ) -> list[float]:
+        """How likely the model finds each of `answers`, its end included, as the logarithm of a probability.
+
+        Nothing is drawn: it is read off the logits. The question and its images run once for all answers.
+        Raises `JoyImageError` for a model without its language head, and for no or empty answers.
+        """
+        from . import answers as told
+
+        if not answers or not all(answer.strip() for answer in answers):
+            raise JoyImageError(f"give answers to choose from, none of them empty, not {list(answers)!r:.80}")
+        model = told.with_head(self.model)
+        vision = self.vision.read(images, self.device)
+        ids = self.chat.question_ids(system, told.usable_question(question, images), vision.grids)
+        reader = Reader(self.backbone, self.chat, self.device)
+        return told.likelihoods(model, reader, ids, vision, answers)
+
     def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:
         """The model's reply to a request to rewrite `prompt`, for `prompts.parse_rewritten`.
 

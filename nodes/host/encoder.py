@@ -61,6 +61,12 @@ class ManagedEncoder(Encoder):
         self._load(images)
         return super().answer(images, question, **options)
 
+    def likelihoods(
+        self, images: Sequence[Image.Image], question: str, answers: Sequence[str], **options
+    ) -> list[float]:
+        self._load(images)
+        return super().likelihoods(images, question, answers, **options)
+
     def _load(self, images: Sequence[Image.Image]) -> None:
         pixels = sum(image.width * image.height for image in images)
         memory = self.BYTES + self.BYTES_PER_PIXEL * pixels

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from joyimage import JoyImage
 from joyimage.encoder import Encoder
 from joyimage.mmdit import MMDiT
 from joyimage.vae import WanVAE
 
-from . import data, encoder, mmdit, pack, questions, vae
+from . import data, encoder, loop, mmdit, pack, questions, vae
+from .scenes import SIZE
 from .training import Recipe
 
 QUESTIONS = 30_000  # pictures with questions
-STAGES = ("data", "vae", "decoder", "encoder", "mmdit", "pack")
+STAGES = ("data", "vae", "decoder", "encoder", "mmdit", "loop", "pack")
 SMALL_SHARE = 0.05  # of each batch, in a trial
 
 
@@ -138,8 +140,22 @@ class Run:
         network.load_state_dict(torch.load(self.folder / "mmdit.pt", weights_only=True))
         return network.eval().requires_grad_(False)
 
+    def loop(self) -> None:
+        """The encoder learns on what the closed loop asks, from a model that is whole already."""
+        seed, pairs = self.options.seed, self.options.pairs
+        editor = JoyImage(self.load_mmdit(), self.load_vae(), self.load_encoder(), base_size=SIZE)
+        papers = loop.make(editor, self.folder / "papers", seed, min(loop.PAIRS, pairs))
+        network = self.load_encoder()
+        pixels, asked = loop.asked_before(min(QUESTIONS, 12 * pairs), seed)
+        prompted = {task: self.pairs(task, 1) for task in self.shards}
+        source = encoder.Source(network, pixels, asked, prompted)
+        recipe = self.recipe(loop.RECIPE)
+        known = loop.Papers(source, papers)
+        loop.fit(network, source, known, self.folder, recipe, editor.encoder, seed=seed)
+        torch.save(network.model.state_dict(), self.folder / "reasoning.pt")
+
     def pack(self) -> None:
-        reader = self.load_encoder()
+        reader = self.load_encoder(self.folder / "reasoning.pt")
         networks = {"mmdit": self.load_mmdit(), "vae": self.load_vae(), "encoder": reader.model}
         pack.write(networks, reader.tokenizer, self.options.output)
 

@@ -37,6 +37,7 @@ GRID = 8
 VOCABULARY = 1024
 SEEN = 256  # pixels of the side to which a small picture is enlarged for the encoder
 IGNORED = -100
+MARKS = ("ids", "segments", "labels", "rules")  # of an exam's tokens
 
 
 def build_tokenizer(pictures: int = 2000, pairs: int = 500) -> PreTrainedTokenizerFast:
@@ -151,6 +152,10 @@ class Exams(Batch):
     labels: Tensor
     rules: Tensor
 
+    @property
+    def marks(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.segments, self.labels, self.rules
+
 
 def run(encoder: Encoder, batch: Batch) -> Tensor:
     """What the last decoder layer gives before the final norm, (B, T, D). All rows have `images` in the same places."""
@@ -246,7 +251,7 @@ class Source:
 
     def questions(self, generator: torch.Generator, pictures: int = PICTURES) -> Exams:
         picks = torch.randint(len(self.asked), (pictures,), generator=generator).tolist()
-        columns: dict[str, list[list[int]]] = {name: [] for name in ("ids", "segments", "labels", "rules")}
+        columns: dict[str, list[list[int]]] = {name: [] for name in MARKS}
         for pick in picks:
             some = self.asked[pick]
             weights = torch.tensor([SHARES.get(kind, 1.0) for kind, _, _ in some])
@@ -255,16 +260,22 @@ class Source:
             row = [list(self.opening), [0] * shared, [IGNORED] * shared, [0] * shared]
             for number, index in enumerate(chosen, start=1):
                 _, text, answer = some[index]
-                head, told = text + self.closing, [*answer, self.end]
-                row[0] += head + told
-                row[1] += [number] * len(head + told)
-                row[2] += [IGNORED] * len(head) + told
-                row[3] += [0] * len(head) + self.rules(text, answer) + [0]
+                self.add_question(row, number, text, answer, self.closing)
             for column, values in zip(columns.values(), row, strict=True):
                 column.append(values)
-        fill = {"ids": self.padding, "segments": -1, "labels": IGNORED, "rules": 0}
-        padded = {name: pad(rows, fill[name]) for name, rows in columns.items()}
-        return Exams(images=self.pixels[picks][:, None], **padded)
+        return self.exams(self.pixels[picks][:, None], columns)
+
+    def add_question(self, row: list[list[int]], number: int, text: list[int], answer: list[int], closing: list[int]):
+        """Add a question with its answer to a row, whose parts are in the order of `MARKS`."""
+        head, told = text + closing, [*answer, self.end]
+        row[0] += head + told
+        row[1] += [number] * len(head + told)
+        row[2] += [IGNORED] * len(head) + told
+        row[3] += [0] * len(head) + self.rules(text, answer) + [0]
+
+    def exams(self, images: Tensor, columns: dict[str, list[list[int]]]) -> Exams:
+        fill = dict(zip(MARKS, (self.padding, -1, IGNORED, 0), strict=True))
+        return Exams(images=images, **{name: pad(rows, fill[name]) for name, rows in columns.items()})
 
     def prompted(self, generator: torch.Generator, prompts: int = PROMPTS) -> tuple[Batch, Tensor, Tensor, Tensor]:
         """A batch of one task's prompts, their lengths, the changed shares (B, 8, 8), the mean colours (B, 8, 8, 3)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from .tasks import describe
 CLEAR_OFFSET = 0.6  # units by which places must differ for a question about them
 CLEAR_SIZE = 1.15  # ratio of sizes
 CLEAR_VIEW = 15.0  # degrees from one of the eight views
+# Paints that scenes do not have: the more colours there are, the less a colour is learned together with a shape.
+PAINTS = {
+    "navy": (24, 34, 96), "teal": (0, 108, 104), "maroon": (112, 18, 36), "olive": (118, 116, 22),
+    "black": (34, 34, 36), "lime": (170, 232, 60), "coral": (250, 132, 108), "lavender": (186, 166, 240),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,27 @@ def make(count: int, generator: np.random.Generator, test: bool = False, every_o
             for question in facts.questions(i):
                 asked[i].setdefault(question.text, question)
     return Exam(rendered.pixels, [list(some.values()) for some in asked], scenes)
+
+
+def painted(exam: Exam, share: float, generator: np.random.Generator) -> Exam:
+    """With one object of a `share` of the pictures in a paint of `PAINTS`, and its questions asked of that.
+
+    An object's light is kept: what is white or gray of it, as a car's front, stays so.
+    """
+    pixels, asked = exam.pixels.copy(), list(exam.questions)
+    slots = render(exam.scenes).slots
+    for i in np.flatnonzero(generator.random(len(pixels)) < share):
+        slot = generator.choice(np.flatnonzero(exam.scenes.present[i]))
+        old = COLOUR_NAMES[exam.scenes.colour[i, slot]]
+        new = list(PAINTS)[generator.integers(len(PAINTS))]
+        colour = np.array(world.COLOURS[old], dtype=np.float32)
+        picture = exam.pixels[i].astype(np.float32)
+        light = picture @ colour / (colour @ colour)
+        off = np.abs(picture - light[..., None] * colour).max(-1)  # from a shade of the old colour
+        covered = slots[i, ..., slot] * (off < 40)
+        pixels[i] = (picture + (covered * light)[..., None] * (np.array(PAINTS[new]) - colour)).round().clip(0, 255)
+        asked[i] = [replace(q, text=q.text.replace(old, new), answer=q.answer.replace(old, new)) for q in asked[i]]
+    return Exam(pixels, asked, exam.scenes)
 
 
 class Facts:

@@ -1,0 +1,321 @@
+"""The closed loop: pictures that the model chooses among, and questions that it answers from new views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
+from torch import Tensor
+
+from nodes import VAEDecode
+
+from ..joyimage import candidates, judging, reasoning
+from ..joyimage.conditioning import Group
+from ..joyimage.encoder import Encoder
+from ..joyimage.images import Size, from_batch, to_batch
+from ..joyimage.inputs import MAX_REFERENCES
+from ..joyimage.settings import MAX_CANDIDATES, Answering, Sampling
+from .conditioning import (
+    EncodePrompt,
+    base_size_input,
+    empty_latent,
+    encode,
+    fitted,
+    side,
+    side_input,
+    size_note,
+    target_size,
+)
+from .edit import ABSENT, LEAST_GUIDANCE, further_images_input
+from .feedback import caught_warnings, show, told
+from .inputs import Refusal, check, encoder_input, refuse
+from .node import Node
+from .sampling import (
+    Sampler,
+    guidance_input,
+    rescale_input,
+    schedule_inputs,
+    seed_input,
+    solver_input,
+    steps_input,
+)
+from .understanding import answering_inputs
+
+PLANNING = {"max_new_tokens": 512, "temperature": 0.0}  # as the library's judges and planners
+SHOWN = 512  # pixels of the longer side of a picture that appears while the node runs
+NO_VIEWS = "the model asked for no views, so there are none to pass on"
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Makes pictures with the nodes' own parts, as Encode Prompt, Sampler and VAE Decode do."""
+
+    model: Any
+    encoder: Any
+    vae: Any
+    guidance: float
+    options: dict[str, Any]
+
+    def conditioned(self, pictures: tuple[Image.Image, ...], size: Size, prompt: str, negative: str = "") -> tuple:
+        [(positive, negatives, _)] = encode(self.encoder, self.vae, [Group(pictures, size, ((prompt, negative),))])
+        return positive, negatives
+
+    def sampled(self, conditioning: tuple, size: Size, seed: int, steps: int) -> Tensor:
+        """An IMAGE (1, H, W, 3)."""
+        positive, negative = conditioning
+        latent, guidance = empty_latent(size, 1), max(self.guidance, 1.0)
+        made = Sampler.execute(self.model, positive, latent, seed, steps, guidance, negative, **self.options)
+        return VAEDecode().decode(self.vae, *made.args)[0]
+
+
+@contextmanager
+def interruptible(encoder: Encoder) -> Iterator[None]:
+    """Looks, before every forward of the encoder, whether the user has asked to stop."""
+
+    def look(*_) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    hook = encoder.model.register_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def judge_of(encoder: Any) -> candidates.Judge:
+    if judging.by_server():
+        return judging.server_judge(comfy.model_management.throw_exception_if_processing_interrupted)
+    return judging.own_judge(judging.Mind(partial(encoder.answer, **PLANNING), encoder.likelihoods))
+
+
+def loading_inputs(image: io.Input) -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
+        encoder_input(),
+        io.Vae.Input("vae", tooltip="From Load VAE (JoyImage)."),
+        image,
+    ]
+
+
+class BestOf(Node):
+    """Edit (JoyImage) with a choice: the same inputs give the same picture where the first seed is chosen."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JoyImageBestOf",
+            display_name="Best of (JoyImage)",
+            category="JoyImage",
+            description="Edits like Edit (JoyImage) with several seeds and lets the model choose: it looks where a "
+            "moved object is, which side it shows, what the camera moved, or whether the picture is what was asked "
+            "for. It stops as soon as one is surely right. The scores appear on the node.",
+            search_aliases=["best of n", "candidates", "judge", "seed selection", "rerank", "image edit"],
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                *loading_inputs(
+                    io.Image.Input(
+                        "image1",
+                        optional=True,
+                        tooltip="The image to edit, or the first to work from; without any the picture is made from "
+                        "text. For a move it is the one with the red box.",
+                    )
+                ),
+                further_images_input(),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    tooltip="The edit to make, or the picture; what the judge asks about too.",
+                ),
+                io.Int.Input(
+                    "candidates",
+                    default=4,
+                    min=1,
+                    max=MAX_CANDIDATES,
+                    tooltip="How many seeds are tried at most, from the seed below on.",
+                ),
+                base_size_input(),
+                seed_input(),
+                steps_input(),
+                guidance_input(min=LEAST_GUIDANCE),
+                io.Int.Input(
+                    "draft_steps",
+                    default=0,
+                    min=0,
+                    max=Sampling.range("steps").most,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Steps of the candidates; the chosen one is made again by all steps. 0 takes all steps "
+                    "for each.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What guidance leads away from. It may stay empty.",
+                ),
+                *map(side_input, ("width", "height")),
+                rescale_input(),
+                *schedule_inputs(),
+                solver_input(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The chosen picture."),
+                io.Image.Output(display_name="candidates", tooltip="All that were made, in the order of their seeds."),
+                io.String.Output(display_name="scores", tooltip="A line for each candidate; * is the chosen one."),
+                io.Int.Output(display_name="seed", tooltip="The chosen one's, for making it again."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt=None, width=ABSENT, height=ABSENT, images=None) -> bool | str:
+        given = {"prompt": prompt, "width": width, "height": height}
+        return EncodePrompt.validate_inputs(**{name: [value] for name, value in given.items() if value is not ABSENT})
+
+    @classmethod
+    def execute(
+        cls, model, encoder, vae, prompt, candidates, base_size, seed, steps, guidance,
+        draft_steps=0, negative_prompt="", width=0, height=0, image1=None, images=None,
+        rescale=Sampling.rescale, shift=Sampling.shift, schedule=Sampling.schedule, solver=Sampling.solver, **surplus,
+    ) -> io.NodeOutput:  # fmt: skip
+        refuse(surplus, "image1 and images.image2", f"images.image{MAX_REFERENCES}")
+        batches = [image for image in (image1, *(images or {}).values()) if image is not None]
+        options = {"rescale": rescale, "shift": shift, "schedule": schedule, "solver": solver}
+        editor = Editor(model, encoder, vae, guidance, options)
+        with caught_warnings() as problems:
+            pictures, size = fitted(batches, target_size(width, height), side(base_size, encoder))
+            conditioning = editor.conditioned(pictures, size, prompt, negative_prompt)
+        head = "\n".join([size_note(size, pictures), *dict.fromkeys(problems)])
+        sampled = partial(editor.sampled, conditioning, size)
+        made, choice = chosen(cls.hidden.unique_id, head, encoder, sampled, (pictures, prompt), seed, candidates,
+                              draft_steps or steps)  # fmt: skip
+        best = made[choice.best]
+        if draft_steps not in (0, steps):
+            best = sampled(choice.seed, steps)
+        text = told(cls.hidden.unique_id, f"{head}\n{choice}")
+        return io.NodeOutput(best, torch.cat(made), str(choice), choice.seed, ui=text)
+
+
+def chosen(
+    node_id: str,
+    head: str,
+    encoder: Any,
+    sampled: Callable[[int, int], Tensor],
+    edit: tuple[tuple[Image.Image, ...], str],
+    seed: int,
+    count: int,
+    steps: int,
+) -> tuple[list[Tensor], candidates.Choice]:
+    """The candidates' pictures and the choice among them, whose scores appear on the node as they come."""
+    made: list[Tensor] = []
+    judge = judge_of(encoder)
+    lines: list[str] = []
+
+    def make(_members: list[int], seeds: list[int]) -> list[Image.Image]:
+        made.append(sampled(seeds[0], steps))
+        return from_batch(made[-1])
+
+    def judged(attempt: candidates.Attempt) -> candidates.Verdict:
+        verdict = candidates.judged(judge, attempt)
+        lines.append(str(candidates.Candidate((seed + len(lines)) % candidates.SEEDS, verdict)))
+        show(node_id, "\n".join([head, *lines]))
+        return verdict
+
+    with interruptible(encoder):
+        [choice] = candidates.choose(make, [edit], [seed], count, judged)
+    return made, choice
+
+
+class Reason(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        most = reasoning.MOST
+        return io.Schema(
+            node_id="JoyImageReason",
+            display_name="Reason with Views (JoyImage)",
+            category="JoyImage/understanding",
+            description="Answers a question about a picture from new views of its scene: the model says from where it "
+            "wants to look, the editor renders that, and the model answers from all pictures together.",
+            search_aliases=["new view", "spatial reasoning", "VQA", "question", "camera", "look around"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                *loading_inputs(io.Image.Input("image", tooltip="The picture; of a batch, the first.")),
+                io.String.Input(
+                    "question",
+                    multiline=True,
+                    tooltip="What a look from elsewhere would tell, as in: How many cups are behind the box?",
+                ),
+                io.Int.Input("views", default=1, min=1, max=most, tooltip="Views at most in each turn."),
+                io.Int.Input(
+                    "turns", default=1, min=1, max=most, tooltip="How often the model may ask for views, having seen "
+                    "those before. With views this makes eight views at most.",
+                ),
+                base_size_input(),
+                seed_input(),
+                steps_input(),
+                guidance_input(min=LEAST_GUIDANCE),
+                *(each for each in answering_inputs() if each.id != "seed"),
+            ],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="The answer."),
+                io.Image.Output(display_name="views", tooltip="The views, in the order in which they were asked for."),
+                io.String.Output(
+                    display_name="instructions", is_output_list=True, tooltip="The camera instruction of each view."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, question=None, views=1, turns=1) -> bool | str:
+        if question is not None and not question.strip():
+            return Refusal("question", str(check(reasoning.check_reasoning, question, 1, 1)))
+        problem = check(reasoning.check_reasoning, "?", views, turns)
+        return Refusal("views" if views != 1 else "turns", problem) if isinstance(problem, str) else True
+
+    @classmethod
+    def execute(
+        cls, model, encoder, vae, image, question, views, turns, base_size, seed, steps, guidance,
+        max_new_tokens=Answering.max_new_tokens, temperature=Answering.temperature,
+        top_p=Answering.top_p, top_k=Answering.top_k,
+    ) -> io.NodeOutput:  # fmt: skip
+        node = cls.hidden.unique_id
+        picture = from_batch(image)[0]
+        editor = Editor(model, encoder, vae, guidance, {})
+        drawn = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+        bar = comfy.utils.ProgressBar(views * turns, node_id=node)
+        lines: list[str] = []
+
+        def answer(pictures, text: str, system: str | None) -> str:
+            if system is None:
+                return encoder.answer(pictures, text, seed=seed, **drawn)
+            return encoder.answer(pictures, text, system=system, **PLANNING)
+
+        def render(camera) -> Image.Image:
+            pictures, size = fitted([to_batch([picture])], None, side(base_size, encoder))
+            conditioning = editor.conditioned(pictures, size, camera.text)
+            return from_batch(editor.sampled(conditioning, size, seed, steps))[0]
+
+        def on_view(view: reasoning.View) -> None:
+            camera = view.camera
+            lines.append(f"view: yaw {camera.yaw:g}, pitch {camera.pitch:g}, zoom {camera.zoom}")
+            show(node, "\n".join(lines))
+            bar.update_absolute(len(lines), views * turns, ("JPEG", view.picture, SHOWN))
+
+        with interruptible(encoder):
+            found = reasoning.reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
+        text = told(node, "\n".join([*lines, *([found.note] if found.note else []), found.text]))
+        if not found.views:
+            return io.NodeOutput(found.text, ExecutionBlocker(NO_VIEWS), [], ui=text)
+        made = to_batch(found.pictures)
+        return io.NodeOutput(found.text, made, found.instructions, ui={**text, **ui.PreviewImage(made).as_dict()})
