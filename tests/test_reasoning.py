@@ -1,0 +1,106 @@
+"""Reasoning with views: the plan that is read, the views that are made, the question that is asked in the end."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from joyimage import prompts, spatial
+from joyimage.errors import JoyImageError
+from joyimage.reasoning import parse_plan, reason
+
+PICTURE = Image.new("RGB", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "motions"),
+    [
+        ('[{"yaw": 45, "pitch": 0, "zoom": "unchanged"}]', [spatial.Camera(45)]),
+        ('{"yaw": -90}', [spatial.Camera(-90)]),
+        (
+            '```json\n[{"yaw": 30, "pitch": 15, "zoom": "in"}, {"pitch": 40}]\n```',
+            [spatial.Camera(30, 15, "in"), spatial.Camera(0, 40)],
+        ),
+        ("none", []),
+        ('"none"', []),
+        ("[]", []),
+        ('I need no view: "None".', []),
+        ('[{"yaw": 0, "pitch": 0, "zoom": "unchanged"}]', []),
+        ('<think>{"yaw": 10}</think>[{"yaw": 20}]', [spatial.Camera(20)]),
+        ('[{"yaw": 370}]', [spatial.Camera(10)]),
+    ],
+)  # fmt: skip
+def test_plans_are_read(text, motions):
+    assert parse_plan(text) == motions
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I would look from the left.", '[{"yaw": "left"}]', '[{"zoom": "near"}]', '{"yaw": 1e999}']
+)
+def test_what_is_no_plan_is_refused(text):
+    with pytest.raises(JoyImageError):
+        parse_plan(text)
+
+
+class Model:
+    """Says what it is given, and keeps what it was asked."""
+
+    def __init__(self, *replies: str):
+        self.replies, self.asked, self.rendered = list(replies), [], []
+
+    def answer(self, pictures, question, system):
+        self.asked.append((len(pictures), question, system))
+        return self.replies.pop(0)
+
+    def render(self, camera):
+        self.rendered.append(camera)
+        return Image.new("RGB", (8, 8), (int(camera.yaw) % 256, 0, 0))
+
+
+def test_the_answer_rests_on_the_picture_and_its_views():
+    model = Model('[{"yaw": 90}]', " Two. \n")
+    seen = []
+    found = reason(model.answer, model.render, PICTURE, "How many?", on_view=seen.append)
+    assert found.text == str(found) == "Two." and found.note == ""
+    assert found.instructions == [spatial.camera(90)] and found.pictures == [view.picture for view in seen]
+    assert model.asked == [
+        (1, "At most 1 view. Question: How many?", prompts.PLANNING_SYSTEM),
+        (2, "Picture 2 shows the scene after this: yaw 90, pitch 0, zoom unchanged. How many?", None),
+    ]
+
+
+def test_another_turn_sees_the_views_before_it_and_makes_none_twice():
+    model = Model('[{"yaw": 90}, {"yaw": 30}, {"yaw": 60}]', '[{"yaw": 90}, {"yaw": -90}]', "none", "Three.")
+    found = reason(model.answer, model.render, PICTURE, "How many?", views=2, turns=3)
+    assert [camera.yaw for camera in model.rendered] == [90, 30, -90]
+    assert [count for count, *_ in model.asked] == [1, 3, 4, 4] and found.text == "Three."
+    assert model.asked[1][1].startswith("At most 2 views. Question: Picture 2 shows")
+
+
+def test_no_view_is_a_plain_answer():
+    model = Model("none", "One.")
+    found = reason(model.answer, model.render, PICTURE, "How many?")
+    assert (found.text, found.views, found.note) == ("One.", (), "") and model.asked[1] == (1, "How many?", None)
+
+
+def test_a_plan_that_cannot_be_read_is_noted():
+    model = Model("Let me think.", "One.")
+    found = reason(model.answer, model.render, PICTURE, "How many?")
+    assert found.text == "One." and "Let me think." in found.note and "from the picture alone" in found.note
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"question": " "}, "the question is empty"),
+        ({"question": None}, "the question is empty"),
+        ({"views": 0}, "views is 0"),
+        ({"turns": 1.5}, "turns is 1.5"),
+        ({"views": 5, "turns": 2}, "at most 8"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_asked(options, message):
+    model = Model()
+    with pytest.raises(JoyImageError, match=message):
+        reason(model.answer, model.render, PICTURE, **{"question": "How many?", **options})
+    assert not model.asked
