@@ -185,16 +185,17 @@ def best_of(
     made: dict[tuple[int, int], Tensor] = {}
 
     def make(members: list[int], own: list[int]) -> list[Image.Image]:
-        latents = renderer.sample([conditionings[i] for i in members], own, drafts, run.only(members))
+        batch = [conditionings[i] for i in members]
+        latents = renderer.sample(batch, own, drafts, run.only(members))
         made.update(zip(zip(members, own, strict=True), latents, strict=True))
-        return renderer.output(latents, "pil")
+        return renderer.output(latents, batch, "pil")
 
     choices = choose(make, edits, seeds, choosing.candidates, choosing.judge or judge)
     if choosing.draft_steps is None:
         latents = [made[i, choice.seed] for i, choice in enumerate(choices)]
     else:
         latents = renderer.sample(conditionings, [choice.seed for choice in choices], settings, run)
-    pictures = renderer.output(latents, run.output)
+    pictures = renderer.output(latents, conditionings, run.output)
     if run.output == "pil":
         for picture, choice in zip(pictures, choices, strict=True):
             picture.info[CANDIDATES] = choice.as_dict()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch import Tensor
 from . import spatial
 from .errors import JoyImageError
 from .images import Size, best_bucket, check_size, cover, nearest_size
+
+if TYPE_CHECKING:
+    from .inpainting import Area
 
 NEAR_MISS = (
     "the prompt is close to a spatial instruction, but the model knows those word for word: {}. The spatial nodes, "
@@ -31,11 +35,13 @@ class Conditioning:
     negative: Tensor  # (L', text_dim)
     references: tuple[Tensor, ...]  # clean latents, each (1, 16, 1, h_i, w_i)
     size: Size  # height, width of the target in pixels
+    area: Area | None = None  # all that may change of the last picture, whose latent is the last reference
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Samples with equal shapes can share a batch; their prompts need not have one length."""
-        return (self.size, *(tuple(reference.shape) for reference in self.references))
+        mask = () if self.area is None else (tuple(self.area.mask.shape),)
+        return (self.size, *(tuple(reference.shape) for reference in self.references), *mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,7 @@ class Group:
     pictures: tuple[Image.Image, ...]  # fitted
     size: Size  # height, width of the results in pixels
     prompts: tuple[tuple[str, str], ...]  # positive and negative, of each edit
+    area: Area | None = None  # all that may change of the last picture
 
     @property
     def texts(self) -> list[str]:
@@ -81,7 +88,7 @@ def join(
 ) -> list[Conditioning]:
     """One conditioning per edit, group by group."""
     return [
-        Conditioning(context[positive], context[negative], own, group.size)
+        Conditioning(context[positive], context[negative], own, group.size, group.area)
         for group, context, own in zip(groups, contexts, references, strict=True)
         for positive, negative in group.prompts
     ]

@@ -122,6 +122,36 @@ def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
         return _upright_rgb(source if isinstance(source, Image.Image) else _from_array(source))
 
 
+def load_mask(source: str | os.PathLike | Image.Image) -> Image.Image:
+    """Read a mask as a new upright Pillow image of mode F, from black, 0, to white, 1; colours count by their luma.
+
+    Of a picture with transparency the mask is what is transparent, as in ComfyUI and where parts are erased.
+    `source` is a path or a Pillow image of any mode. Raises as `load` does.
+    """
+    if isinstance(source, str | os.PathLike):
+        with _decoding(source), _opened(source) as image:
+            return _upright_mask(image)
+    if not isinstance(source, Image.Image):
+        raise JoyImageError(f"a mask is a path, a Pillow image, an array or a tensor, not {type(source).__name__}")
+    with _decoding("the mask"):
+        return _upright_mask(source)
+
+
+def _upright_mask(image: Image.Image) -> Image.Image:
+    image = _upright(image)
+    if image.mode in WHITE:
+        return _fractions(_to_8_bit(image))
+    if image.has_transparency_data:
+        opacity = image.convert("RGBA").getchannel("A")
+        if opacity.getextrema()[0] < 255:
+            return _fractions(ImageOps.invert(opacity))
+    return _fractions(image.convert("RGB").convert("L"))
+
+
+def _fractions(gray: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(gray, np.float32) / 255)
+
+
 @contextmanager
 def _decoding(name: str | os.PathLike) -> Iterator[None]:
     """Turn what Pillow raises for missing and damaged files into one error that names the file."""
@@ -145,10 +175,14 @@ def _opened(path: str | os.PathLike) -> Image.Image:
     return Image.open(path)
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise JoyImageError(f"it is {image.height} x {image.width} (height x width) and has no pixels")
-    image = ImageOps.exif_transpose(image)
+    return ImageOps.exif_transpose(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image = _upright(image)
     if image.mode in WHITE:
         return _to_8_bit(image).convert("RGB")
     if not image.has_transparency_data:
@@ -175,7 +209,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def cover(image: Image.Image, size: Size) -> Image.Image:
-    """Scale an RGB picture until it covers `size` (height, width), and cut out the centre.
+    """Scale an RGB picture, or a mask of mode F, until it covers `size` (height, width), and cut out the centre.
 
     Pillow's bilinear averages over what it shrinks; torch's does not. The roundings are the original's: the
     scaled sides up, the crop's offset down. Rounded up they never fall short of `size`, whatever the float's last bit.

@@ -19,6 +19,7 @@ from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fi
 from .encoder import Encoder
 from .errors import JoyImageError
 from .images import check_size, load, to_tensor
+from .inpainting import Mask, captioned, regions, with_beginnings
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
@@ -132,7 +133,8 @@ class JoyImage(Understanding):
         return next(m.modulate_table.dtype for m in self.mmdit.modules() if isinstance(m, Modulation))
 
     def edit(
-        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
+        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
+        instruction: str | Sequence[str | None] | None = None, *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
         steps: int | None = Sampling.steps, guidance_scale: float = Sampling.guidance_scale,
@@ -140,6 +142,7 @@ class JoyImage(Understanding):
         shift: float | None = Sampling.shift, schedule: str = Sampling.schedule,
         sigmas: Sequence[float] | None = None, timesteps: Sequence[float] | None = None,
         solver: str = Sampling.solver, strength: float = Sampling.strength,
+        mask: Mask | Sequence[Mask] | None = None, outpaint: Sequence[int] | None = None,
         forecast: int = Sampling.forecast, guidance_every: int = Sampling.guidance_every,
         reference_every: int = Sampling.reference_every, block_cache: float = Sampling.block_cache,
         preset: str = Sampling.preset, latent: Tensor | None = None,
@@ -156,6 +159,9 @@ class JoyImage(Understanding):
         or "auto" for the model's own), and every picture is scaled and cropped to its own. With `base_size=None`
         pictures keep their sizes, rounded to multiples of 16. `size` (height, width) is taken as it is; a single
         picture is fitted to it.
+        With a `mask` of the last picture's size, one for all edits or one each, only what is white in it changes; all
+        else stays to the pixel. `outpaint` is the pixels to add around the last picture: left, top, right, bottom.
+        Without an instruction the model then describes the picture itself. See `joyimage.inpainting`.
         The settings from `steps` to `preset` are those of `joyimage.settings.Sampling`, the rest as in `render`.
         With `candidates` above 1 so many seeds from each edit's own on are tried, until the judge, the model's own
         understanding unless given, is sure; the chosen picture's `info["candidates"]` says why. See
@@ -169,7 +175,9 @@ class JoyImage(Understanding):
         )  # fmt: skip
         run = Run(seed, count, batch_size, output, latent, callback, progress)
         choosing = Choosing(candidates, draft_steps, judge)
-        return _make(self, *pair(images, instruction), negative_prompt, size, base_size, settings, run, choosing)
+        edits, prompts = pair(images, with_beginnings(instruction, mask, outpaint))
+        masks = {"mask": mask, "outpaint": outpaint}
+        return _make(self, edits, prompts, negative_prompt, size, base_size, settings, run, choosing, **masks)
 
     def generate(
         self, prompt: str | Sequence[str], *,
@@ -222,12 +230,15 @@ class JoyImage(Understanding):
         return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
 
     def condition(
-        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]], instruction: str | Sequence[str], *,
+        self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
+        instruction: str | Sequence[str | None] | None = None, *,
         negative_prompt: str | Sequence[str] | None = None,
         size: tuple[int, int] | None = None, base_size: int | str | None = AUTO,
+        mask: Mask | Sequence[Mask] | None = None, outpaint: Sequence[int] | None = None,
     ) -> list[Conditioning]:  # fmt: skip
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
-        return _conditioned(self, _groups(self, images, instruction, negative_prompt, size, base_size))
+        prompts = with_beginnings(instruction, mask, outpaint)
+        return _conditioned(self, _groups(self, images, prompts, negative_prompt, size, base_size, mask, outpaint))
 
     def render(
         self, conditionings: Sequence[Conditioning], *,
@@ -306,12 +317,13 @@ def _networks(
 
 
 def _make(
-    model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run, choosing: Choosing
-) -> Pictures:
+    model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run, choosing: Choosing,
+    **masks: Any,
+) -> Pictures:  # fmt: skip
     """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
     seeds = run.seeds(len(prompts))
     choosing.check(run.count, settings)
-    groups = _groups(model, edits, prompts, negative_prompt, size, base_size)
+    groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
     renderer = model._renderer
     renderer.check_start(groups, settings, run)
     conditionings = _conditioned(model, groups)
@@ -329,7 +341,9 @@ def _speed_up(networks, device: torch.device, attention: Attention, products: st
         compile_blocks(mmdit, device, compile)
 
 
-def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_size) -> list[Group]:
+def _groups(
+    model: JoyImage, images, instruction, negative_prompt, size, base_size, mask=None, outpaint=None
+) -> list[Group]:
     """The edits that `condition` is given, checked, and with their pictures fitted: prompts share one edit's."""
     check_base_size(base_size)
     size = None if size is None else check_size(size)
@@ -340,7 +354,12 @@ def _groups(model: JoyImage, images, instruction, negative_prompt, size, base_si
     base = model.base_size if isinstance(base_size, str) else base_size  # the only word is "auto"
     pairs = list(zip(prompts, negatives, strict=True))
     members = [pairs] if len(edits) < len(pairs) else [[each] for each in pairs]
-    return [Group(*fit(load_all(edit), size, base), tuple(own)) for edit, own in zip(edits, members, strict=True)]
+    loaded = [load_all(edit) for edit in edits]
+    areas = regions(loaded, mask, outpaint)
+    if areas is None:
+        return [Group(*fit(edit, size, base), tuple(own)) for edit, own in zip(loaded, members, strict=True)]
+    fitted = (area.fit(edit[:-1], size, base_size, model.base_size) for edit, area in zip(loaded, areas, strict=True))
+    return [Group(edit, own, tuple(texts), area) for (edit, own, area), texts in zip(fitted, members, strict=True)]
 
 
 @torch.inference_mode()
@@ -353,6 +372,7 @@ def _conditioned(model: JoyImage, groups: Sequence[Group]) -> list[Conditioning]
     def reference(picture: Image.Image) -> Tensor:
         return tiled(partial(model.vae.encode, to_tensor(picture).to(model.device)))
 
+    groups = [captioned(group, model.caption) for group in groups]
     pixels = max(vision_pixels(group.pictures) for group in groups)
     with model.memory.conditioning(pixels, max(text_tokens(group.texts) for group in groups)):
         encoded = encode_texts(groups, contexts)

@@ -21,6 +21,7 @@ from .caching import RunCaches
 from .conditioning import Conditioning, Group
 from .errors import JoyImageError
 from .images import Size, to_pil
+from .inpainting import within
 from .inputs import one_each, spread
 from .memory import Memory
 from .mmdit import MMDiT
@@ -85,11 +86,14 @@ class Renderer:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
         seeds = run.seeds(len(conditionings))
         repeated = [conditioning for conditioning in conditionings for _ in range(run.count)]
-        return self.output(self.sample(repeated, seeds, settings, run), run.output)
+        return self.output(self.sample(repeated, seeds, settings, run), repeated, run.output)
 
-    def output(self, latents: list[Tensor], form: str) -> Pictures:
-        """Latents (1, 16, 1, h, w) in one of the forms of `settings.OUTPUTS`."""
-        return OUTPUTS[form](self, latents)
+    def output(self, latents: list[Tensor], conditionings: Sequence[Conditioning], form: str) -> Pictures:
+        """Latents (1, 16, 1, h, w), one of each conditioning, in one of the forms of `settings.OUTPUTS`."""
+        if form == "latent":
+            return _stack(latents)
+        pairs = zip(self.decode(latents), conditionings, strict=True)
+        return OUTPUTS[form]([c.area.lay_over(made) if c.area else made for made, c in pairs])
 
     @torch.inference_mode()
     def sample(
@@ -113,9 +117,11 @@ class Renderer:
             for members in together:
                 batch = [conditionings[i] for i in members]
                 rows = None if latent is None else latent[members]
-                start, own_levels = self._start(batch, [seeds[i] for i in members], levels, rows, settings.strength)
+                start, noise, own_levels = self._start(
+                    batch, [seeds[i] for i in members], levels, rows, settings.strength
+                )
                 bar.total -= len(levels) - len(own_levels)
-                velocity = self._velocity(batch, settings, own_levels[-2].item())
+                velocity = self._velocity(batch, noise, settings, own_levels[-2].item())
                 latents = sampling.sample(velocity, start, own_levels, solver=settings.solver, callback=on_step)
                 for i, sample in zip(members, latents.split(1), strict=True):
                     results[i] = sample
@@ -154,21 +160,31 @@ class Renderer:
 
     def _start(
         self, batch: list[Conditioning], seeds: list[int], levels: Tensor, latent: Tensor | None, strength: float
-    ) -> tuple[Tensor, Tensor]:
-        """The latents (B, 16, 1, h, w) that a batch starts from, and its sigmas."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The latents (B, 16, 1, h, w) that a batch starts from, the noise in them, and its sigmas."""
         shape = self._latent_shape(batch[0].size)
         noise = sampling.noise(shape, seeds).to(self.memory.device)
         if latent is not None:
             self._check_latent(latent, batch[0].size)
             latent = latent.to(self.memory.device)
             if strength == 1 and levels[0] == 1:
-                return latent.float(), levels
-        elif strength < 1 and batch[0].references:
+                return latent.float(), latent.float(), levels
+        elif (strength < 1 and batch[0].references) or batch[0].area:
             latent = torch.cat([c.references[-1] for c in batch])
-        return sampling.start(noise, levels, latent, strength)
+        start, levels = sampling.start(noise, levels, latent, strength)
+        return start, noise, levels
 
-    def _velocity(self, batch: list[Conditioning], settings: Sampling, last: float) -> sampling.Velocity:
-        """A batch's velocity under guidance, for one run whose last step begins at sigma `last`.
+    def _velocity(self, batch: list[Conditioning], noise: Tensor, settings: Sampling, last: float) -> sampling.Velocity:
+        """A batch's velocity, within its masks, for one run whose last step begins at sigma `last`."""
+        velocity = self._guided(batch, settings, last)
+        areas = [c.area for c in batch if c.area]  # all of them or none
+        if not areas:
+            return velocity
+        mask = torch.cat([area.latent_mask for area in areas]).to(noise.device)
+        return within(velocity, mask, torch.cat([c.references[-1] for c in batch]).float(), noise)
+
+    def _guided(self, batch: list[Conditioning], settings: Sampling, last: float) -> sampling.Velocity:
+        """A batch's velocity under guidance, on all of the picture.
 
         Each prompt's is one pass over all samples; small passes run packed.
         """
@@ -232,25 +248,17 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def _pictures(renderer: Renderer, latents: list[Tensor]) -> list[Image.Image]:
-    return [picture for tensor in renderer.decode(latents) for picture in to_pil(tensor)]
+def _pictures(decoded: list[Tensor]) -> list[Image.Image]:
+    return [picture for tensor in decoded for picture in to_pil(tensor)]
 
 
-def _tensor(renderer: Renderer, latents: list[Tensor]) -> Tensor:
-    return _stack([tensor / 2 + 0.5 for tensor in renderer.decode(latents)])
+def _tensor(decoded: list[Tensor]) -> Tensor:
+    return _stack([tensor / 2 + 0.5 for tensor in decoded])
 
 
-def _array(renderer: Renderer, latents: list[Tensor]) -> np.ndarray:
-    return _tensor(renderer, latents).permute(0, 2, 3, 1).numpy()
+def _array(decoded: list[Tensor]) -> np.ndarray:
+    return _tensor(decoded).permute(0, 2, 3, 1).numpy()
 
 
-def _latents(_renderer: Renderer, latents: list[Tensor]) -> Tensor:
-    return _stack(latents)
-
-
-OUTPUTS: dict[str, Callable[[Renderer, list[Tensor]], Pictures]] = {
-    "pil": _pictures,
-    "pt": _tensor,
-    "np": _array,
-    "latent": _latents,
-}
+# of decoded pictures, each (1, 3, H, W) in [-1, 1]
+OUTPUTS: dict[str, Callable[[list[Tensor]], Pictures]] = {"pil": _pictures, "pt": _tensor, "np": _array}

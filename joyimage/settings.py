@@ -34,6 +34,7 @@ MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for, or the attention that the device is best at
 ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
 SEEDS = 2**64
+MAX_CANVAS = 16384  # pixels, of a side of a picture that is outpainted
 TRAINING_STEPS = 1000  # timesteps in a sigma of 1
 # What saves forwards, by preset; docs/performance.md has the table that "fast" is chosen by.
 PRESETS: dict[str, dict[str, float]] = {"exact": {}, "fast": {"forecast": 4}}
@@ -323,6 +324,25 @@ def check_seed(seed: int) -> None:
     """Raise `JoyImageError` for a seed that is not a whole number in [0, 2^64)."""
     if not whole(seed) or not 0 <= seed < SEEDS:
         raise JoyImageError(f"seed is {seed!r}; give a whole number from 0 to 2^64 - 1")
+
+
+def check_outpaint(sides: Sequence[int]) -> tuple[int, int, int, int]:
+    """The pixels to add on the left, at the top, on the right and at the bottom.
+
+    Raises `JoyImageError` unless they are four whole numbers from 0 to `MAX_CANVAS`, one of them above 0.
+    """
+    try:
+        left, top, right, bottom = sides
+    except (TypeError, ValueError):
+        raise JoyImageError(f"outpaint is {sides!r:.60}; give the pixels to add: left, top, right, bottom") from None
+    given = left, top, right, bottom
+    if not all(isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in given):
+        raise JoyImageError(f"outpaint is {sides!r:.60}; give whole numbers of pixels")
+    if min(given) < 0 or max(given) > MAX_CANVAS:
+        raise JoyImageError(f"outpaint is {sides!r:.60}; each side gets from 0 to {MAX_CANVAS} pixels")
+    if not any(given):
+        raise JoyImageError("outpaint adds nothing: give at least one side more than 0 pixels")
+    return int(left), int(top), int(right), int(bottom)
 
 
 def check_attention(name: str) -> None:

@@ -18,6 +18,7 @@ from .memory import Memory
 from .settings import Answering, check_text
 
 PLAIN = Answering(max_new_tokens=512, temperature=0.0)  # of judges and planners: the likeliest words
+CAPTION_TOKENS = 512  # of an answer that describes a picture for a prompt
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
 
 
@@ -39,6 +40,10 @@ class Understanding:
         pictures = load_all(images)
         with _answering(self, pictures, question or "", max_new_tokens):
             return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
+
+    def caption(self, image: Picture) -> str:
+        """What is in a picture in the model's likeliest words, for a prompt: `ask` with the default question."""
+        return self.ask(image, max_new_tokens=CAPTION_TOKENS, temperature=0).strip()
 
     def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
         """A clearer version of `prompt`, by the server named in the environment or by the encoder.
