@@ -31,7 +31,7 @@ from .settings import AUTO, MAX_CANVAS, NATIVE_BASE_SIZE, check_outpaint
 Mask = str | Path | Image.Image | np.ndarray | Tensor
 Sides = tuple[int, int, int, int]  # left, top, right, bottom
 
-EDGE = 2  # the soft edge within a mask: shrunk by so many pixels, then blurred over as many
+EDGE = 1  # the soft edge within a mask: shrunk by so many pixels, then blurred over as many
 OVERLAP = 8  # pixels of a picture's rim that are blended with what is made around it
 GRAY = (128, 128, 128)
 SPATIAL_FACTOR = WanVAEConfig().spatial_factor

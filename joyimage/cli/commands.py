@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from .. import download, spatial
+from .. import download, prompts, spatial
 from ..errors import JoyImageError, MissingFileError, one_line
 from ..settings import (
     AUTO,
@@ -37,28 +37,31 @@ SAMPLING = (
 def run_edit(options) -> None:
     pictures, instructions, names = _edit_inputs(options)
     parameters = _checked(options)
-    _check_prompts(pictures, instructions)
+    _check_prompts(pictures, instructions, options)
     pictures = loaded_pictures(pictures)
+    part, told = _part(options, pictures)
     edits = max(len(instructions), len(names))
     outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = load_model(options)
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
+    instructions = _with_captions(model, options, pictures, instructions)
     results = model.edit(
         pictures,
         instructions,
         size=options.size,
         base_size=None if options.exact else options.base_size,
         progress=not options.quiet,
+        **part,
         **parameters,
     )
     seconds = time.perf_counter() - started
-    save(options, _saved_name(options), results, outputs, instructions, names, parameters, seconds)
+    save(options, _saved_name(options), results, outputs, instructions, names, parameters | told, seconds)
 
 
 def run_generate(options) -> None:
     parameters = _checked(options)
-    _check_prompts([[]] * len(options.prompt), options.prompt)
+    _check_prompts([[]] * len(options.prompt), options.prompt, options)
     outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
     model = load_model(options)
     parameters = _with_own_schedule(parameters, model)
@@ -183,8 +186,13 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
         raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
     if wanted and options.instruction:
         raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
+    partly = [name for name in ("mask", "outpaint") if getattr(options, name) is not None]
+    if len(partly + wanted[:1]) > 1:
+        raise JoyImageError(f"--{' and --'.join([*partly, *wanted][:2])} cannot go together")
     files, instructions = options.inputs, options.instruction
-    if not wanted and not instructions:
+    if partly and not instructions and (len(files) == 1 or is_file(files[-1])):
+        instructions = [""]  # the model describes the picture
+    elif not wanted and not instructions:
         files, instructions = files[:-1], files[-1:]
         if files and is_file(instructions[0]):
             raise JoyImageError(f"{instructions[0]} is a file, and no instruction was given; put it last, or after -i")
@@ -197,6 +205,35 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
     if options.each:
         return [[picture] for picture in pictures], instructions, [[name] for name in names]
     return pictures, instructions, [names]
+
+
+def _part(options, pictures: list) -> tuple[dict, dict]:
+    """What `edit` is told of the part that changes, and what the picture says of it; checked before weights are opened.
+
+    A mask is read once.
+    """
+    from ..inpainting import read_mask, regions
+
+    mask = None if options.mask is None else read_mask(options.mask)
+    part = {"mask": mask, "outpaint": options.outpaint}
+    regions(pictures if options.each else [pictures], **part)
+    told = {"mask": options.mask and options.mask.name, "outpaint": options.outpaint}
+    return part, {name: value for name, value in told.items() if value is not None}
+
+
+def _with_captions(model, options, pictures: list, instructions: list[str]) -> list[str]:
+    """The instructions, where there are none with a sentence about each picture, which is said."""
+    if all(map(str.strip, instructions)):
+        return instructions
+    edits = pictures if options.each else [pictures]
+    beginning = prompts.INPAINT if options.outpaint is None else prompts.OUTPAINT
+    count = max(len(edits), len(instructions))
+    given = [(edits[i % len(edits)][-1], instructions[i % len(instructions)]) for i in range(count)]
+    texts = [text if text.strip() else beginning + model.caption(picture) for picture, text in given]
+    for (_, empty), text in zip(given, texts, strict=True):
+        if not empty.strip():
+            print(f"joyimage: note: the prompt is: {one_line(text)}", file=sys.stderr)
+    return texts
 
 
 def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
@@ -261,11 +298,14 @@ def _with_own_schedule(parameters: dict, model) -> dict:
     return parameters | {name: value for name, value in own.items() if parameters[name] is None}
 
 
-def _check_prompts(pictures: list, prompts: list[str]) -> None:
+def _check_prompts(pictures: list, given: list[str], options) -> None:
     """Raise `JoyImageError` for prompts and pictures that do not go together, before weights are opened."""
+    from ..inpainting import with_beginnings
     from ..inputs import pair
 
-    pair(pictures, prompts, empty=True)
+    pair(
+        pictures, with_beginnings(given, getattr(options, "mask", None), getattr(options, "outpaint", None)), empty=True
+    )
 
 
 def loaded_pictures(pictures: list) -> list:

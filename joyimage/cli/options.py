@@ -191,6 +191,9 @@ def _add_edit(commands, parents) -> None:
     edit.add_argument("--each", action="store_true", help="edit each picture by itself, not all into one")
     edit.add_argument("--exact", action="store_true", help="keep the picture's own size, to a multiple of 16")
     _add_setting(edit, Sampling, "strength")
+    parts = edit.add_argument_group("editing a part, or around the picture; without an instruction it is described")
+    parts.add_argument("--mask", type=Path, metavar="FILE", help="change what is white in it, and keep all else")
+    parts.add_argument("--outpaint", type=_sides, metavar="L,T,R,B", help="pixels to add on each side")
     spatial_options = edit.add_argument_group("spatial editing, instead of an instruction")
     spatial_options.add_argument("--move", metavar="OBJECT", help="move an object into the box given by --box")
     spatial_options.add_argument("--box", type=_box, metavar="L,T,R,B", help="box for --move, in pixels")
@@ -323,6 +326,16 @@ def _pair_of_floats(text: str) -> tuple[float, float]:
     if len(values) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with a comma between")
     return values[0], values[1]
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    try:
+        sides = tuple(map(int, text.split(",")))
+    except ValueError:
+        sides = ()
+    if len(sides) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LEFT,TOP,RIGHT,BOTTOM in whole pixels")
+    return sides
 
 
 def _box(text: str) -> tuple[float, ...]:
