@@ -143,7 +143,7 @@ def _upright_mask(image: Image.Image) -> Image.Image:
         return _fractions(_to_8_bit(image))
     if image.has_transparency_data:
         opacity = image.convert("RGBA").getchannel("A")
-        if opacity.getextrema()[0] < 255:
+        if np.asarray(opacity).min() < 255:
             return _fractions(ImageOps.invert(opacity))
     return _fractions(image.convert("RGB").convert("L"))
 

@@ -136,11 +136,12 @@ def read_mask(mask: Mask) -> Image.Image:
     with axes of length 1 before, or with 1 or 3 channels behind as uint8.
     Raises `JoyImageError` for others, for NaN, and for a mask that is black all over.
     """
+    name = mask if isinstance(mask, str | Path) else "the mask"
     if isinstance(mask, Tensor):
         mask = (mask.detach().float() if mask.is_floating_point() else mask.detach()).cpu().numpy()
     read = _from_array(mask) if isinstance(mask, np.ndarray) else load_mask(mask)
     if read.getextrema()[1] == 0:
-        raise JoyImageError("the mask is black all over, so nothing would change: white is what changes")
+        raise JoyImageError(f"{name} is black all over, so nothing would change: white is what changes")
     return read
 
 

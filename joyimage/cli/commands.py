@@ -303,9 +303,8 @@ def _check_prompts(pictures: list, given: list[str], options) -> None:
     from ..inpainting import with_beginnings
     from ..inputs import pair
 
-    pair(
-        pictures, with_beginnings(given, getattr(options, "mask", None), getattr(options, "outpaint", None)), empty=True
-    )
+    mask, outpaint = (getattr(options, name, None) for name in ("mask", "outpaint"))  # of edit alone
+    pair(pictures, with_beginnings(given, mask, outpaint), empty=True)
 
 
 def loaded_pictures(pictures: list) -> list:
