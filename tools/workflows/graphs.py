@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from joyimage.inpainting import OVERLAP
+from joyimage.prompts import DEFAULT_QUESTION, INPAINT, OUTPAINT
+from joyimage.understanding import CAPTION_TOKENS
+
 from .build import Group, Node, Out, Workflow
 from .parts import (
     EDIT,
@@ -23,6 +27,7 @@ from .parts import (
     result,
     sampling,
     save,
+    soft_edge,
 )
 
 EDIT_NEEDS, PLUS_NEEDS = needs(EDIT_FILES, EDIT), needs(PLUS_FILES, PLUS)
@@ -248,19 +253,19 @@ Words that are to be written in the picture stand in double quotes.
     return Workflow("Rewrite the prompt and edit", note, groups)
 
 
-def within(
-    name: str, note: str, group: str, picture: dict[str, Node], encoded: Node, whole: Out, mask: Out
-) -> Workflow:
-    """An edit of what lies in a mask; every other pixel of the picture `whole` stays as it was."""
+def within(name: str, note: str, columns: Sequence[Group], encoded: Node, whole: Out, mask: Out, edge: Out) -> Workflow:
+    """An edit of what lies in a mask; every other pixel of the picture `whole` stays as it was. `edge` is the mask
+    through which the result is laid over it.
+    """
     groups = [
         models(EDIT_FILES),
-        Group(group, picture, 360),
+        *columns,
         Group("Prompt and mask", {"encode": encoded, **masked(whole, mask)}, 360),
         sampling(latent=Out("masked")),
         Group(
             "Result",
             {
-                "composite": composite(whole, mask),
+                "composite": composite(whole, edge),
                 "save": save("composite", name.lower().replace(" ", "_")),
                 "compare": compare(whole, Out("composite")),
             },
@@ -277,12 +282,15 @@ def scaled(megapixels: float, title: str) -> Node:
 
 
 def inpaint() -> Workflow:
-    note = """\
-Changes what lies in a mask, and nothing else: the result is laid into the picture through the mask. Here Locate finds \
-the place in words and gives its mask.
+    note = f"""\
+Changes what lies in a mask, and nothing else: the result is laid into the picture through the mask, whose edge is \
+softened inwards. Here Locate finds the place in words and gives its mask.
 
 To paint the mask instead, take ComfyUI's Load Image, right-click it, **Open in Mask Editor**, and connect its MASK in \
-place of Locate's. Grow Mask widens a mask where the new thing is larger than the old."""
+place of Locate's. Grow Mask widens a mask where the new thing is larger than the old.
+
+The prompt may also be the sentence that the model was trained on, with a description of the whole picture as it shall \
+be: *{INPAINT}…* The Outpaint template has the model write such a one."""
     prompt = "Replace the coffee in the cup with green tea with a slice of lemon on it."
     sought = {"encoder": Out("encoder"), "image": Out("scaled"), "object": "the coffee in the cup"}
     nodes = {
@@ -291,25 +299,34 @@ place of Locate's. Grow Mask widens a mask where the new thing is larger than th
         "locate": Node("JoyImageLocate", sought, title="Locate what to change (JoyImage)", room=60),
     }
     encoded = encode(prompt, [Out("scaled")], base_size="exact")
-    return within("Inpaint by mask", note, "Image and place", nodes, encoded, Out("scaled"), Out("locate", "mask"))
+    mask = Out("locate", "mask")
+    columns = [Group("Image and place", nodes, 360), Group("Soft edge", soft_edge(mask), 320)]
+    return within("Inpaint by mask", note, columns, encoded, Out("scaled"), mask, Out("edge"))
 
 
 def outpaint() -> Workflow:
     note = """\
 Makes a picture wider: Pad Image adds a gray border, and the model fills it. Set how far each side goes out, in \
-pixels; multiples of 16 keep the sizes right."""
-    prompt = (
-        "Fill the plain gray border on the left and on the right: continue the sky, the lattice towers and the lights "
-        "of the launch site without a seam."
-    )
-    pad = {"image": Out("scaled"), "left": 256, "top": 0, "right": 256, "bottom": 0, "feathering": 0}
+pixels; multiples of 16 keep the sizes right. Next to the border a few pixels of the picture are blended with it.
+
+Ask describes the picture, and the description completes the sentence that the model was trained on. To say yourself \
+what lies around, write it in place of Ask's answer."""
+    pad = {"image": Out("scaled"), "left": 256, "top": 0, "right": 256, "bottom": 0, "feathering": OVERLAP}
     nodes = {
         "image": photograph("rocket"),
         "scaled": scaled(0.6, "Scale to 0.6 megapixels"),
         "padded": Node("ImagePadForOutpaint", pad),
     }
-    encoded = encode(prompt, [Out("padded")], base_size="exact")
-    return within("Outpaint", note, "Image and border", nodes, encoded, Out("padded"), Out("padded", "MASK"))
+    asked = {"encoder": Out("encoder"), "images.image0": Out("scaled"), "question": DEFAULT_QUESTION}
+    asked |= {"max_new_tokens": CAPTION_TOKENS, "temperature": 0.0}
+    said = {
+        "caption": Node("JoyImageAsk", asked, "Describe the picture (JoyImage)", room=100),
+        "sentence": Node("StringConcatenate", {"string_a": OUTPAINT, "string_b": Out("caption")}, room=60),
+    }
+    columns = [Group("Image and border", nodes, 360), Group("Sentence", said, 400)]
+    encoded = encode(Out("sentence"), [Out("padded")], base_size="exact")
+    mask = Out("padded", "MASK")
+    return within("Outpaint", note, columns, encoded, Out("padded"), mask, mask)
 
 
 WORKFLOWS: Sequence[Workflow] = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from joyimage.inpainting import EDGE
+
 from .build import File, Group, Node, Out
 
 TINY = "tiny (bundled)"
@@ -128,6 +130,17 @@ def masked(picture: Out, mask: Out) -> dict[str, Node]:
     return {
         "original": Node("VAEEncode", {"pixels": picture, "vae": Out("vae")}),
         "masked": Node("SetLatentNoiseMask", {"samples": Out("original"), "mask": mask}),
+    }
+
+
+def soft_edge(mask: Out) -> dict[str, Node]:
+    """The mask under the name "edge", softened inwards: outside it stays black, as the library's `soft_edge`."""
+    shrink = {"mask": mask, "expand": -EDGE, "tapered_corners": False}
+    return {
+        "inner": Node("GrowMask", shrink, "Shrink the mask"),
+        "shown": Node("MaskToImage", {"mask": Out("inner")}),
+        "blurred": Node("ImageBlur", {"image": Out("shown"), "blur_radius": EDGE, "sigma": 1.0}),
+        "edge": Node("ImageToMask", {"image": Out("blurred"), "channel": "red"}),
     }
 
 
