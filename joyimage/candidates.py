@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
-from torch import Tensor
 
-from .conditioning import Conditioning
 from .errors import JoyImageError
-from .rendering import Pictures, Renderer, Run
-from .settings import CANDIDATES, SEEDS, Sampling, check_candidates, finite
+from .settings import CANDIDATES, MAX_CANDIDATES, SEEDS, Sampling, check_steps, finite, whole
+
+if TYPE_CHECKING:  # so that commands check their options without torch
+    from torch import Tensor
+
+    from .conditioning import Conditioning
+    from .rendering import Pictures, Renderer, Run
 
 CLEAR = 0.1  # of a score: what a later candidate must be ahead of the first, so that an unsure judge changes nothing
 
@@ -165,6 +168,23 @@ class Choosing:
             raise JoyImageError(f"the judge must take an Attempt and give a Verdict or a number: {self.judge!r:.60}")
         if self.candidates == 1:
             raise JoyImageError("the judge is for choosing: give 2 candidates or more with it")
+
+
+def check_candidates(candidates: int, draft_steps: int | None, count: int, settings: Sampling) -> None:
+    """Raise `JoyImageError` for numbers of candidates and their steps that cannot be used, or not with the rest."""
+    if not whole(candidates) or not 1 <= candidates <= MAX_CANDIDATES:
+        raise JoyImageError(f"candidates is {candidates!r:.40}; give a whole number from 1 to {MAX_CANDIDATES}")
+    if candidates > 1 and count > 1:
+        raise JoyImageError(
+            f"{candidates} candidates, of which one is chosen, and a count of {count}: leave one of them at 1"
+        )
+    if draft_steps is None:
+        return
+    check_steps(draft_steps)
+    if candidates == 1:
+        raise JoyImageError("draft_steps are those of candidates: give 2 candidates or more with them")
+    if settings.sigmas is not None or settings.timesteps is not None:
+        raise JoyImageError("draft_steps are steps of a schedule: leave out sigmas and timesteps, or draft_steps")
 
 
 def best_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from .compiling import check_compiler, compile_blocks
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
 from .errors import JoyImageError
-from .images import check_size, load, to_tensor
+from .images import check_size, to_tensor
 from .inpainting import Mask, captioned, regions, with_beginnings
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
 from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT, Modulation
 from .quantisation.layers import use_products
-from .reasoning import Reasoned, View, check_reasoning, reason
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
 from .settings import (
@@ -33,7 +32,6 @@ from .settings import (
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     NATIVE_STEPS,
-    Answering,
     Sampling,
     check_base_size,
     check_products,
@@ -163,9 +161,8 @@ class JoyImage(Understanding):
         else stays to the pixel. `outpaint` is the pixels to add around the last picture: left, top, right, bottom.
         Without an instruction the model then describes the picture itself. See `joyimage.inpainting`.
         The settings from `steps` to `preset` are those of `joyimage.settings.Sampling`, the rest as in `render`.
-        With `candidates` above 1 so many seeds from each edit's own on are tried, until the judge, the model's own
-        understanding unless given, is sure; the chosen picture's `info["candidates"]` says why. See
-        `joyimage.candidates`.
+        With `candidates` so many seeds from each edit's own on are tried until the judge, the model's own understanding
+        by default, is sure; the picture's `info["candidates"]` says why it was chosen. See `joyimage.candidates`.
         Raises `JoyImageError` for what cannot be used, before any work.
         """
         settings = Sampling(
@@ -207,27 +204,8 @@ class JoyImage(Understanding):
         pairs = pair([[]] * len(prompts), prompts, empty=True)
         return _make(self, *pairs, negative_prompt, size, base_size, settings, run, choosing)
 
-    def reason(
-        self, image: Picture, question: str, *, views: int = 1, turns: int = 1,
-        max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
-        top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
-        on_view: Callable[[View], object] | None = None, **editing: Any,
-    ) -> Reasoned:  # fmt: skip
-        """Answer a question about a picture from it and from new views of its scene, which the model asks for itself.
-
-        It plans camera motions, at most `views` in each of `turns`, which are rendered as `edit` with the options
-        `editing` does, and answers from all pictures together; see `joyimage.reasoning`. `on_view` gets each view as
-        it is made. `seed` is that of the views and of the answer, whose other options are those of `ask`.
-        """
-        check_reasoning(question, views, turns)
-        answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
-        picture = load(image)
-
-        def render(camera: Camera) -> Image.Image:
-            return self.edit(picture, camera.text, seed=seed, **{**editing, "output": "pil"})[0]
-
-        answer = partial(self._told, answering)
-        return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
+    def _view(self, picture: Image.Image, camera: Camera, seed: int, editing: dict[str, Any]) -> Image.Image:
+        return self.edit(picture, camera.text, seed=seed, **{**editing, "output": "pil"})[0]
 
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
@@ -238,7 +216,8 @@ class JoyImage(Understanding):
     ) -> list[Conditioning]:  # fmt: skip
         """The first third of `edit`: encode prompts and pictures. One conditioning per edit."""
         prompts = with_beginnings(instruction, mask, outpaint)
-        return _conditioned(self, _groups(self, images, prompts, negative_prompt, size, base_size, mask, outpaint))
+        groups = _groups(self, images, prompts, negative_prompt, size, base_size, mask, outpaint)
+        return _conditioned(self, [captioned(group, self.caption) for group in groups])
 
     def render(
         self, conditionings: Sequence[Conditioning], *,
@@ -326,6 +305,7 @@ def _make(
     groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
     renderer = model._renderer
     renderer.check_start(groups, settings, run)
+    groups = [captioned(group, model.caption) for group in groups]
     conditionings = _conditioned(model, groups)
     if choosing.candidates == 1:
         return renderer.render(conditionings, settings, run)
@@ -372,7 +352,6 @@ def _conditioned(model: JoyImage, groups: Sequence[Group]) -> list[Conditioning]
     def reference(picture: Image.Image) -> Tensor:
         return tiled(partial(model.vae.encode, to_tensor(picture).to(model.device)))
 
-    groups = [captioned(group, model.caption) for group in groups]
     pixels = max(vision_pixels(group.pictures) for group in groups)
     with model.memory.conditioning(pixels, max(text_tokens(group.texts) for group in groups)):
         encoded = encode_texts(groups, contexts)

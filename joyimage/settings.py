@@ -377,23 +377,6 @@ def check_batch_size(size: int) -> None:
         raise JoyImageError(f"batch_size is {size!r}; give a whole number of samples that share a forward, at least 1")
 
 
-def check_candidates(candidates: int, draft_steps: int | None, count: int, settings: Sampling) -> None:
-    """Raise `JoyImageError` for numbers of candidates and their steps that cannot be used, or not with the rest."""
-    if not whole(candidates) or not 1 <= candidates <= MAX_CANDIDATES:
-        raise JoyImageError(f"candidates is {candidates!r:.40}; give a whole number from 1 to {MAX_CANDIDATES}")
-    if candidates > 1 and count > 1:
-        raise JoyImageError(
-            f"{candidates} candidates, of which one is chosen, and a count of {count}: leave one of them at 1"
-        )
-    if draft_steps is None:
-        return
-    check_steps(draft_steps)
-    if candidates == 1:
-        raise JoyImageError("draft_steps are those of candidates: give 2 candidates or more with them")
-    if settings.sigmas is not None or settings.timesteps is not None:
-        raise JoyImageError("draft_steps are steps of a schedule: leave out sigmas and timesteps, or draft_steps")
-
-
 def check_base_size(base_size: int | str | None) -> None:
     """Raise `JoyImageError` for a base size that is neither "auto", None nor one that the models know."""
     if isinstance(base_size, str) and base_size != AUTO:

@@ -1,4 +1,4 @@
-"""What a model's encoder says in words: answers about pictures, and clearer prompts."""
+"""What a model's encoder says in words: answers about pictures, clearer prompts, judgements of edits."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
 from . import judging, rewriting
 from .candidates import Judge
 from .encoder import Encoder
+from .images import load
 from .inputs import Picture, load_all, text_tokens, vision_pixels
 from .judging import Mind
 from .memory import Memory
+from .reasoning import Reasoned, View, check_reasoning, reason
 from .settings import Answering, check_text
+from .spatial import Camera
 
 PLAIN = Answering(max_new_tokens=512, temperature=0.0)  # of judges and planners: the likeliest words
 CAPTION_TOKENS = 512  # of an answer that describes a picture for a prompt
@@ -56,6 +60,32 @@ class Understanding:
             return rewriting.rewrite(None, prompt, pictures)
         with _answering(self, pictures, prompt, REWRITE_TOKENS):
             return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
+
+    def reason(
+        self, image: Picture, question: str, *, views: int = 1, turns: int = 1,
+        max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
+        top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
+        on_view: Callable[[View], object] | None = None, **editing: Any,
+    ) -> Reasoned:  # fmt: skip
+        """Answer a question about a picture from it and from new views of its scene, which the model asks for itself.
+
+        It plans camera motions, at most `views` in each of `turns`, which are rendered as `edit` with the options
+        `editing` does, and answers from all pictures together; see `joyimage.reasoning`. `on_view` gets each view as
+        it is made. `seed` is that of the views and of the answer, whose other options are those of `ask`.
+        """
+        check_reasoning(question, views, turns)
+        answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        picture = load(image)
+
+        def render(camera: Camera) -> Image.Image:
+            return self._view(picture, camera, seed, editing)
+
+        answer = partial(self._told, answering)
+        return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
+
+    def _view(self, picture: Image.Image, camera: Camera, seed: int, editing: dict[str, Any]) -> Image.Image:
+        """The picture after the camera moved, by the half of the model that makes pictures."""
+        raise NotImplementedError
 
     @property
     def judge(self) -> Judge:

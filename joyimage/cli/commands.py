@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from .. import download, prompts, spatial
+from ..candidates import check_candidates
 from ..errors import JoyImageError, MissingFileError, one_line
 from ..settings import (
     AUTO,
@@ -19,7 +20,6 @@ from ..settings import (
     Sampling,
     check_base_size,
     check_batch_size,
-    check_candidates,
     check_output,
     check_preset,
     check_seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from ..settings import Answering, Sampling
@@ -41,22 +42,21 @@ def run_reason(options) -> None:
         **answering,
         **editing,
     )
+    _tell(options, reasoned, paths)
+
+
+def _tell(options, reasoned, paths: list[str]) -> None:
     if options.json:
-        views = [vars(view.camera) for view in reasoned.views]
-        print(
-            json.dumps(
-                {
-                    "question": options.question,
-                    "answer": reasoned.text,
-                    "views": views,
-                    "instructions": reasoned.instructions,
-                    "pictures": paths,
-                    "note": reasoned.note,
-                },
-                indent=2,
-            )
-        )
+        found = {
+            "question": options.question,
+            "answer": reasoned.text,
+            "views": [vars(view.camera) for view in reasoned.views],
+            "instructions": reasoned.instructions,
+            "pictures": paths,
+            "note": reasoned.note,
+        }
+        print(json.dumps(found, indent=2))
         return
     if reasoned.note:
-        print(f"joyimage: note: {reasoned.note}")
+        print(f"joyimage: note: {reasoned.note}", file=sys.stderr)
     print(reasoned.text)

@@ -247,7 +247,8 @@ class Source:
                 found.append(0 if kind is None else 1 + len(COLOUR_NAMES) + kind)
             else:
                 found.append(0)
-        return found
+        # a word of another object may be taken for this one's: what is the answer is never left out
+        return [0 if self.barred[rule, token] else rule for rule, token in zip(found, answer, strict=True)]
 
     def questions(self, generator: torch.Generator, pictures: int = PICTURES) -> Exams:
         picks = torch.randint(len(self.asked), (pictures,), generator=generator).tolist()
