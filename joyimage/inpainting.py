@@ -111,11 +111,13 @@ def regions(
     """
     if mask is not None and outpaint is not None:
         raise JoyImageError("mask and outpaint cannot go together: run one edit after the other")
+    if mask is None and outpaint is None:
+        return None
+    if not all(edits):
+        raise JoyImageError("a mask, and outpaint, need a picture that they change")
     if outpaint is not None:
         sides = check_outpaint(outpaint)
         return [_widened(edit[-1], sides) for edit in edits]
-    if mask is None:
-        return None
     masks = [read_mask(one) for one in listed(mask, Mask, "the mask")]
     return [_region(edit[-1], one) for edit, one in zip(edits, spread(masks, len(edits), "masks"), strict=True)]
 
