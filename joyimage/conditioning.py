@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from . import spatial
 from .errors import JoyImageError
 from .images import Size, best_bucket, check_size, cover, nearest_size
+from .wishes import near_miss
 
 if TYPE_CHECKING:
     from .inpainting import Area
-
-NEAR_MISS = (
-    "the prompt is close to a spatial instruction, but the model knows those word for word: {}. The spatial nodes, "
-    "--move, --rotate and --camera, and joyimage.spatial write them as they must be"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +68,8 @@ EncodePicture = Callable[[Image.Image], Tensor]
 def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
     """The first pass: the contexts of each group's texts. Warns of prompts that nearly are spatial instructions."""
     for prompt in dict.fromkeys(positive for group in groups for positive, _ in group.prompts):
-        if problems := spatial.parse(prompt).problems:
-            warnings.warn(NEAR_MISS.format("; ".join(problems)), stacklevel=2)
+        if warning := near_miss(prompt):
+            warnings.warn(warning, stacklevel=2)
     return [dict(zip(group.texts, encode(group.texts, group.pictures), strict=True)) for group in groups]
 
 

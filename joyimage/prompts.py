@@ -6,12 +6,21 @@ import json
 import re
 from collections.abc import Sequence
 
+from . import spatial
+from .settings import VIEWS, ZOOMS
+
 # The MMDiT was trained on this text as it stands, with its leading space, backslash and letter n.
 CONDITIONING_SYSTEM = (
     r" \nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
     "spatial relationships of the objects and background:"
 )
 CHAT_SYSTEM = "You are a helpful assistant."
+
+# Sentences that the MMDiT was trained on word for word, as the spatial ones; a caption of the picture ends the two.
+COLOURISE = "Restore and colorize the photo."
+INPAINT = "Perform inpainting on this image. The original caption is: "
+OUTPAINT = "Extend the image beyond its boundaries using outpainting. The original caption is: "
+
 DEFAULT_QUESTION = "Describe this image in detail."
 
 # Sentences that the MMDiT was trained on, word for word; the first two go on with a caption.
@@ -67,21 +76,49 @@ def question_with_views(question: str, views: Sequence[str]) -> str:
     return f"{told} {question}" if views else question
 
 
+def _template(pieces: Sequence[str]) -> str:
+    """A trained sentence with <object> for what is to be filled in."""
+    return re.sub(spatial.FIELD, r"<\1>", "".join(pieces))
+
+
 _REWRITE_RULES = """\
 Rules:
-- Keep the user's intent. Add nothing that contradicts it and drop nothing that was asked for.
+- Keep the user's intent. Add nothing that contradicts it and drop nothing that was asked for; keep every number.
 - Resolve vague words into concrete, visible ones. Contradictory wishes: keep the more plausible reading.
-- Text to be rendered in the picture stays exactly as given, in its own language, inside double quotes. \
+- Text to be rendered in the picture stays exactly as given, in its own language, inside English double quotes ("). \
 Do not invent such text.
-- Write in the language of the user's prompt, as plain prose without lists.
-- Answer with nothing but a JSON object of this form, with double quotes inside the string escaped as \\":
+- Write in the language of the user's prompt, as plain prose without lists. Only the sentences that \
+are given exactly are always English.
+- Answer with nothing but a JSON object of this form, with double quotes inside the string escaped as \\" and line \
+breaks as \\n:
 {"Rewritten": "the rewritten prompt"}"""
 
-_REWRITE_EDIT = """\
+_REWRITE_EDIT = f"""\
 You turn short requests for changing pictures into precise editing instructions. First come the pictures, numbered in \
-the order you see them, then the user's request. Name what is to be changed by its looks and its place, say what it \
-becomes, and say that everything else stays as it is. Keep people's faces and identities. An instruction about moving \
-or rotating an object, or about the camera, keeps its numbers and its wording."""
+the order you see them, then the user's request. Find out which kind of task it is, and write what that kind needs:
+- Adding, deleting, replacing: a request that is clear is only polished. To a vague one add the least that makes it \
+clear: what the object looks like, where it is, what takes its place. Everything else stays as it is.
+- Text: say which text is written, replaced or removed, and where; its font, colour and size stay unless the user \
+names others.
+- People: the person stays the same person, with face, hair, figure, pose and expression, unless one of these is to \
+change. Changes of the face, make-up and beauty are subtle and natural.
+- Style and enhancement: name the style, and two or three visible traits of it; what is shown and where stays. To give \
+colours to an old or black-and-white photo, write exactly: {COLOURISE}
+- Filling: for blank, masked or damaged parts of the picture write "{INPAINT.strip()}", for a picture that is to reach \
+beyond its edges "{OUTPAINT.strip()}", and after it one or two sentences that describe the whole picture as it should \
+be, the new parts too.
+- Moving an object into a red box that is drawn in the picture, exactly: \
+{_template(spatial.MOVE)} If the picture has no red box, do not speak of one: say in plain words \
+where the object goes.
+- Turning an object so that another of its sides is seen, exactly: {_template(spatial.ROTATE)} \
+The view is one of: {", ".join(VIEWS)}. Left and right are the object's own.
+- Moving the camera or the viewpoint, exactly these four lines:
+{_template(spatial.CAMERA)}
+Yaw is in degrees, positive around the scene to the right, negative to the left; pitch is positive upwards, as for a \
+look from above, and negative downwards. A number that the user gives is kept. Zoom is one of: {", ".join(ZOOMS)}. \
+What is not asked for is 0, or unchanged.
+A sentence that is given exactly stands alone, with nothing before or after it; only what stands in <> is filled in, \
+in English. A request that is such a sentence already comes back as it is."""
 
 _REWRITE_GENERATE = """\
 You turn short ideas into prompts for a text-to-image model. Describe one picture: the main subject and its looks, \

@@ -18,6 +18,7 @@ from .inputs import Picture, load_all, text_tokens, vision_pixels
 from .judging import Mind
 from .memory import Memory
 from .reasoning import Reasoned, View, check_reasoning, reason
+from .rewritten import Rewritten
 from .settings import Answering, check_text
 from .spatial import Camera
 
@@ -50,16 +51,21 @@ class Understanding:
         return self.ask(image, max_new_tokens=CAPTION_TOKENS, temperature=0).strip()
 
     def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
-        """A clearer version of `prompt`, by the server named in the environment or by the encoder.
+        """A clearer version of `prompt`: read plainly, or by the server named in the environment, or by the encoder.
 
         On any failure it warns, says why, and returns the prompt unchanged. See `joyimage.rewriting`.
         """
+        return self.rewrite_with_notes(prompt, images).text
+
+    def rewrite_with_notes(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> Rewritten:
+        """As `rewrite`, with the kind of sentence that it became and what was changed."""
         check_text("the prompt to rewrite", prompt)
         pictures = load_all(images)
-        if rewriting.has_server():
+        if not rewriting.needs_encoder(prompt):
             return rewriting.rewrite(None, prompt, pictures)
+        answer = partial(self.encoder.answer_rewrite, max_new_tokens=rewriting.answer_tokens(prompt))
         with _answering(self, pictures, prompt, REWRITE_TOKENS):
-            return rewriting.rewrite(self.encoder.answer_rewrite, prompt, pictures)
+            return rewriting.rewrite(answer, prompt, pictures)
 
     def reason(
         self, image: Picture, question: str, *, views: int = 1, turns: int = 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial, reduce
 
 import comfy.model_management
@@ -26,7 +25,6 @@ from .inputs import (
 )
 from .node import Node
 
-REWRITE_TOKENS = 2048  # new tokens; as `JoyImage.rewrite`
 LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
 
 
@@ -101,7 +99,9 @@ class RewritePrompt(Node):
             display_name="Rewrite Prompt (JoyImage)",
             category="JoyImage/understanding",
             description="Makes a short prompt clear and specific, by the encoder or by the server that the environment "
-            "variable JOYIMAGE_REWRITE_URL names. If that fails, the prompt stays as it is, and the node says why.",
+            "variable JOYIMAGE_REWRITE_URL or OPENAI_BASE_URL names. A plain wish to turn an object or the camera "
+            "becomes the sentence that the model knows. The node shows what changed. If rewriting fails, the prompt "
+            "stays as it is, and the node says why.",
             search_aliases=["prompt enhance", "expand prompt", "prompt upsampling", "LLM"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -124,17 +124,18 @@ class RewritePrompt(Node):
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> float | None:
         # A server need not answer twice alike, and may be back after a failure. NaN equals nothing, not even itself.
-        return float("nan") if os.environ.get("JOYIMAGE_REWRITE_URL") else None
+        return float("nan") if rewriting.has_server() else None
 
     @classmethod
     def execute(cls, encoder, prompt, images=None, **surplus) -> io.NodeOutput:
         refuse(surplus)
-        with answering(cls.hidden.unique_id, encoder, REWRITE_TOKENS) as on_text, caught_warnings() as problems:
-            answer = partial(encoder.answer_rewrite, max_new_tokens=REWRITE_TOKENS, on_text=on_text)
+        tokens = rewriting.answer_tokens(prompt)
+        with answering(cls.hidden.unique_id, encoder, tokens) as on_text, caught_warnings() as problems:
+            answer = partial(encoder.answer_rewrite, max_new_tokens=tokens, on_text=on_text)
             stop = comfy.model_management.throw_exception_if_processing_interrupted
             rewritten = rewriting.rewrite(answer, prompt, all_pictures((images or {}).values()), stop)
-        text = "\n\n".join([rewritten, *problems])
-        return io.NodeOutput(rewritten, ui=told(cls.hidden.unique_id, text))
+        text = "\n\n".join([rewritten.text, *rewritten.changes, *problems])
+        return io.NodeOutput(rewritten.text, ui=told(cls.hidden.unique_id, text))
 
 
 class Locate(Node):

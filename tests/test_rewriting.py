@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -71,6 +72,13 @@ def environment(monkeypatch):
     return name
 
 
+@pytest.fixture(autouse=True)
+def only_what_a_test_names(monkeypatch):
+    for name in (rewriting.OPENAI_URL, rewriting.OPENAI_KEY, rewriting.OPENAI_MODEL, rewriting.URL, rewriting.KEY):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rewriting, "PAUSE", 0)
+
+
 def said(capsys) -> tuple[str, str]:
     """What the command says, on both streams and with the tracebacks of `--debug`; the secret is nowhere in it."""
     assert main(["rewrite", PROMPT, "--debug"]) == 0
@@ -93,32 +101,35 @@ def parrot(connection: socket.socket, _request: bytes) -> None:
     connection.sendall(http(chat(f'{{"Rewritten": "the key is {KEY}"}}')))
 
 
-FAILURES: dict[str, tuple[bytes | Talk, str]] = {
-    "a key that is refused and repeated": (echo, "status 401 (Unauthorized)"),
-    "no such model": (http(b"{}", "404 Not Found"), "status 404 (Not Found)"),
-    "a status of its own": (http(b"{}", "799 Odd"), "status 799"),
-    "the key in the answer": (parrot, "holds the key"),
-    "a body that is cut": (http(chat(GOOD))[:-9], "not a chat completion"),
-    "chunks that are cut": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", "IncompleteRead"),
-    "no HTTP": (f"hello, {KEY}\r\n".encode(), "BadStatusLine"),
-    "nothing": (b"", "RemoteDisconnected"),
-    "no JSON": (http(b"<html>"), "not a chat completion"),
-    "no object": (http(b"[1]"), "not a chat completion"),
-    "no text": (http(chat(None)), "not a chat completion"),
-    "parts without text": (http(chat([{"type": "text"}])), "not a chat completion"),
-    "parts that are none": (http(chat([1])), "not a chat completion"),
-    "nested without end": (http(b"[" * 100_000), "not a chat completion"),
-    "no rewritten prompt": (http(chat("I would rather not.")), "holds no"),
-    "more than is read": (http(b" " * (rewriting.MAX_REPLY + 9) + chat(GOOD)), "not a chat completion"),
+# what a server says, the reason that is given for it, and how often the server is asked
+FAILURES: dict[str, tuple[bytes | Talk, str, int]] = {
+    "a key that is refused and repeated": (echo, "status 401 (Unauthorized)", 1),
+    "no such model": (http(b"{}", "404 Not Found"), "status 404 (Not Found)", 1),
+    "too many requests": (http(b"{}", "429 Too Many Requests"), "status 429 (Too Many Requests)", 3),
+    "out of order": (http(b"{}", "503 Service Unavailable"), "status 503 (Service Unavailable) (3 tries)", 3),
+    "a status of its own": (http(b"{}", "799 Odd"), "status 799", 3),
+    "the key in the answer": (parrot, "holds the key", 1),
+    "a body that is cut": (http(chat(GOOD))[:-9], "not a chat completion", 3),
+    "chunks that are cut": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", "IncompleteRead", 3),
+    "no HTTP": (f"hello, {KEY}\r\n".encode(), "BadStatusLine", 3),
+    "nothing": (b"", "RemoteDisconnected", 3),
+    "no JSON": (http(b"<html>"), "not a chat completion", 3),
+    "no object": (http(b"[1]"), "not a chat completion", 3),
+    "no text": (http(chat(None)), "not a chat completion", 3),
+    "parts without text": (http(chat([{"type": "text"}])), "not a chat completion", 3),
+    "parts that are none": (http(chat([1])), "not a chat completion", 3),
+    "nested without end": (http(b"[" * 100_000), "not a chat completion", 3),
+    "no rewritten prompt": (http(chat("I would rather not.")), "holds no", 3),
+    "more than is read": (http(b" " * (rewriting.MAX_REPLY + 9) + chat(GOOD)), "not a chat completion", 3),
 }
 
 
-@pytest.mark.parametrize(("reply", "reason"), FAILURES.values(), ids=FAILURES)
-def test_any_failure_keeps_the_prompt_and_says_why(environment, capsys, reply, reason):
+@pytest.mark.parametrize(("reply", "reason", "tries"), FAILURES.values(), ids=FAILURES)
+def test_any_failure_keeps_the_prompt_and_says_why(environment, capsys, reply, reason, tries):
     with server(reply) as (port, requests):
         environment(f"http://127.0.0.1:{port}/v1?api-key={KEY}")
         prompt, error = said(capsys)
-    assert prompt == PROMPT and reason in error and len(requests) == 1
+    assert prompt == PROMPT and reason in error and len(requests) == tries
 
 
 def test_a_redirect_is_not_followed_and_gets_no_key(environment, capsys):
@@ -230,4 +241,88 @@ def test_nothing_is_warned_of_when_all_is_well(environment):
     with server(http(chat(GOOD))) as (port, _), warnings.catch_warnings():
         warnings.simplefilter("error")
         environment(f"http://127.0.0.1:{port}/v1")
-        assert rewriting.rewrite(None, PROMPT) == "Remove the teal cup."
+        assert rewriting.rewrite(None, PROMPT).text == "Remove the teal cup."
+
+
+def in_turn(*replies: bytes) -> Talk:
+    """One reply after the other."""
+    left = iter(replies)
+    return lambda connection, _request: connection.sendall(next(left))
+
+
+def test_a_server_that_comes_back_is_asked_again(environment, capsys):
+    replies = http(b"{}", "503 Service Unavailable"), http(chat("Let me think.")), http(chat(GOOD))
+    with server(in_turn(*replies)) as (port, requests):
+        environment(f"http://127.0.0.1:{port}/v1")
+        prompt, error = said(capsys)
+    assert prompt == "Remove the teal cup." and "changed: at try 3 of 3" in error and len(requests) == 3
+    assert len({request.partition(b"\r\n\r\n")[2] for request in requests}) == 1
+
+
+def test_three_tries_share_one_time(environment, capsys, monkeypatch):
+    monkeypatch.setattr(rewriting, "TIMEOUT", 0.5)
+    first = http(b"{}", "503 Service Unavailable")
+    left = iter([lambda connection, _: connection.sendall(first), drip])
+    with server(lambda connection, request: next(left)(connection, request)) as (port, requests):
+        environment(f"http://127.0.0.1:{port}/v1")
+        prompt, error = said(capsys)
+    assert prompt == PROMPT and len(requests) == 2
+    assert "status 503 (Service Unavailable); the server took more than 0.5 seconds (2 tries)" in error
+
+
+def test_a_pause_between_tries_can_be_ended(environment, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        if requests:
+            raise Stopped
+
+    monkeypatch.setattr(rewriting, "PAUSE", 60)
+    with server(http(b"{}", "503 Service Unavailable")) as (port, requests), pytest.raises(Stopped):
+        environment(f"http://127.0.0.1:{port}/v1")
+        rewriting.rewrite(None, PROMPT, (), stop)
+
+
+THEIRS = "sk-secret-theirs"
+OURS_AND_THEIRS = [
+    # variables, with # for the port; the key that is sent, the model that is asked for
+    ({"OPENAI_BASE_URL": "#", "OPENAI_API_KEY": THEIRS, "OPENAI_MODEL": "theirs"}, THEIRS, "theirs"),
+    ({"OPENAI_BASE_URL": "#", "OPENAI_API_KEY": THEIRS}, THEIRS, "default"),
+    ({"OPENAI_BASE_URL": "#"}, None, "default"),
+    ({"OPENAI_BASE_URL": "#", "OPENAI_API_KEY": THEIRS, "JOYIMAGE_REWRITE_KEY": KEY}, KEY, "default"),
+    ({"OPENAI_BASE_URL": "#", "OPENAI_MODEL": "theirs", "JOYIMAGE_REWRITE_MODEL": "ours"}, None, "ours"),
+    ({"JOYIMAGE_REWRITE_URL": "#", "OPENAI_BASE_URL": "http://127.0.0.1:9", "OPENAI_API_KEY": THEIRS}, None, "default"),
+    ({"JOYIMAGE_REWRITE_URL": "#", "OPENAI_API_KEY": THEIRS, "OPENAI_MODEL": "theirs"}, None, "default"),
+    ({"JOYIMAGE_REWRITE_URL": " ", "OPENAI_BASE_URL": "#", "OPENAI_API_KEY": THEIRS}, THEIRS, "default"),
+]
+
+
+@pytest.mark.parametrize(("variables", "key", "model"), OURS_AND_THEIRS)
+def test_openais_names_stand_in_for_ours(monkeypatch, capsys, variables, key, model):
+    """OpenAI's key and model go to the server of their own address only."""
+    with server(http(chat(GOOD))) as (port, (requests)):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}/v1" if value == "#" else value)
+        assert said(capsys)[0] == "Remove the teal cup."
+    (request,) = requests
+    head, _, body = request.partition(b"\r\n\r\n")
+    authorization = re.search(rb"\r\nAuthorization: Bearer (.*?)\r\n", head)
+    assert (authorization[1].decode() if authorization else None) == key
+    assert json.loads(body)["model"] == model
+
+
+def test_a_key_alone_names_no_server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", THEIRS)
+    monkeypatch.setenv("OPENAI_MODEL", "theirs")
+    assert not rewriting.has_server()
+    with pytest.raises(JoyImageError, match="name a server in JOYIMAGE_REWRITE_URL or OPENAI_BASE_URL"):
+        rewriting.rewrite(None, PROMPT)
+
+
+def test_what_is_wrong_is_named_by_the_variable_that_has_it(monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost")
+    assert "OPENAI_BASE_URL must be an address" in said(capsys)[1]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
+    assert "OPENAI_API_KEY holds characters that no key has" in said(capsys)[1]

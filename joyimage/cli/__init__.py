@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import JoyImageError, shortened
+from ..wishes import NearMiss
+from .commands import spatial_options
 from .options import build_parser
 
 PACKAGE = Path(__file__).parents[1]
@@ -103,6 +105,8 @@ def _note(message, category, filename, *_args, **_options) -> None:
     """Say what the library warns of; what others warn of is for those who program with them."""
     if PACKAGE in Path(filename).parents:
         print(f"joyimage: note: {shortened(str(message))}", file=sys.stderr)
+        if isinstance(message, NearMiss) and message.instruction:
+            print(f"joyimage: note: in its place: {spatial_options(message.instruction)}", file=sys.stderr)
 
 
 def _report(error: Exception, message: str, code: int, debug: bool) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -98,12 +100,17 @@ def run_rewrite(options) -> None:
     from .. import rewriting
 
     pictures = loaded_pictures(options.image)
-    if rewriting.has_server():
-        rewritten = rewriting.rewrite(None, options.prompt, pictures)
+    if rewriting.needs_encoder(options.prompt):
+        rewritten = load_model(options).rewrite_with_notes(options.prompt, pictures)
     else:
-        check_text("the prompt to rewrite", options.prompt)
-        rewritten = load_model(options).rewrite(options.prompt, pictures)
-    print(json.dumps({"prompt": options.prompt, "rewritten": rewritten}) if options.json else rewritten)
+        rewritten = rewriting.rewrite(None, options.prompt, pictures)
+    if options.json:
+        said = {"prompt": rewritten.prompt, "rewritten": rewritten.text, "kind": rewritten.kind}
+        print(json.dumps(said | {"changes": rewritten.changes}))
+        return
+    print(rewritten.text)
+    for change in rewritten.changes:
+        print(f"joyimage: changed: {one_line(change)}", file=sys.stderr)
 
 
 def run_inspect(options) -> None:
@@ -250,6 +257,21 @@ def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
         raise JoyImageError(f"--camera takes YAW,PITCH,ZOOM, not {options.camera!r}")
     yaw, pitch, zoom = parts + ["0", "0", "unchanged"][len(parts) :]
     return [spatial.camera(_number(yaw), _number(pitch), zoom)], pictures
+
+
+def spatial_options(instruction: spatial.Instruction) -> str:
+    """The options of `edit` that write an instruction, as they are typed in a shell."""
+    if isinstance(instruction, spatial.Move):
+        return f"--move {_typed(instruction.object)} --box LEFT,TOP,RIGHT,BOTTOM"
+    if isinstance(instruction, spatial.Rotate):
+        return f"--rotate {_typed(instruction.object)} --view {_typed(instruction.view)}"
+    # the sign of equality, as a value that begins with a minus would be taken for an option
+    return f"--camera={instruction.yaw:.10g},{instruction.pitch:.10g},{instruction.zoom}"
+
+
+def _typed(text: str) -> str:
+    """A word in double quotes, which shells on Windows take as well, where nothing in it has a meaning to a shell."""
+    return shlex.quote(text) if re.search(r'["$`\\!%]', text) else f'"{text}"'
 
 
 def _number(text: str) -> float:
