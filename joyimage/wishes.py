@@ -39,7 +39,7 @@ REST = (
     r"|only\s+chang(?:e|ing)\s+the\s+(?:viewpoint|camera|view)"
     r"|(?:并?保持)?(?:其他|其余|其它|背景|场景)[^,.\n]{0,6}(?:不变|静止)"
 )
-TAIL = re.compile(rf"[\s,.;]+(?:{REST})[\s.]*$", re.IGNORECASE)
+TAIL = re.compile(rf"[\s,.;!]+(?:{REST})[\s.]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def sentence(text: str) -> Sentence | None:
         return Sentence(text.strip(), exact.kind, (), exact)
     if len(text) > MOST_TEXT:
         return _filling(text)
-    plain = THANKS.sub("", _without_courtesy(text.translate(SIGNS).strip()))
+    plain = _without_courtesy(text.translate(SIGNS).strip())
     for read in (_move, _rotate, _camera):
         try:
             found = read(plain)
@@ -110,9 +110,10 @@ Found = tuple[spatial.Instruction, tuple[str, ...]]
 
 
 def _without_courtesy(text: str) -> str:
+    """Without what asks for the rest, and what says that all else stays."""
     while polite := POLITE.match(text):
         text = text[polite.end() :]
-    return text
+    return THANKS.sub("", TAIL.sub("", THANKS.sub("", text)))
 
 
 def _whole(pattern: str, text: str) -> re.Match | None:
@@ -151,7 +152,6 @@ MOVES = (
 
 
 def _move(text: str) -> Found | None:
-    text = TAIL.sub("", text)
     for pattern in MOVES:
         if match := _whole(pattern, text):
             return spatial.Move(_object(match["object"])), ()
@@ -189,7 +189,6 @@ ROTATES_ZH = (
 
 
 def _rotate(text: str) -> Found | None:
-    text = TAIL.sub("", text)
     for pattern in (*ROTATES, *ROTATES_ZH):
         match = _whole(pattern, text)
         if match is None:
@@ -329,7 +328,7 @@ PHOTOGRAPHS = (
     rf"[给把将为]?{PHOTO_ZH}(?:修复)?(?:并|和|后|,)*(?:上色|着色|彩色化|变成彩色|上颜色)",
     rf"(?:修复)?(?:并|和)?(?:上色|着色){PHOTO_ZH}",
 )
-CAPTION = r"\s*[.,:;-]*\s*(?:the\s+)?(?:original\s+|image\s+)?caption(?:\s+is)?\s*[:-]*\s*(?P<caption>\S.*)"
+CAPTION = r"\s*[.,:;-]*\s*(?:the\s+)?(?:original\s+|image\s+)?caption(?:\s+is)?\s*[:-]*\s*(?P<caption>[^\s.,:;-].*)"
 PICTURE = r"(?:this|the)\s+(?:image|picture|photo)"
 EDGES = r"(?:\s+beyond\s+(?:its|the)\s+(?:boundaries|borders|edges|frame))?"
 FILLINGS = (
@@ -371,7 +370,7 @@ EXPECTED = (
         "inpaint",
     ),
     (
-        rf"\b{COLOUR}\s+{PHOTO}\b|(?:照片|相片).{{0,4}}(?:上色|着色)|(?:上色|着色).{{0,6}}(?:照片|相片)",
+        rf"\b{COLOUR}\s+{PHOTO}\b|(?:照片|相片).{{0,9}}(?:上色|着色)|(?:上色|着色).{{0,6}}(?:照片|相片)",
         COLOURISE,
         "colourise",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from joyimage import JoyImage, spatial
-from joyimage.cli import main
+from joyimage.cli import build_parser, commands, main
 from joyimage.images import read_parameters
 
 FAST = ["--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu"]
@@ -25,7 +26,8 @@ FAST = ["--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu"]
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JOYIMAGE_MODEL", raising=False)
-    monkeypatch.delenv("JOYIMAGE_REWRITE_URL", raising=False)
+    for name in ("JOYIMAGE_REWRITE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     for name, colour in (("cup.png", "teal"), ("hat.png", "red")):
         Image.new("RGB", (80, 64), colour).save(tmp_path / name)
     return tmp_path
@@ -179,7 +181,12 @@ def test_rewrite_by_a_server(folder, capsys, monkeypatch):
         code = main(["rewrite", "remove cup", "--image", "cup.png", "--json"])
         server.shutdown()
     assert code == 0
-    assert json.loads(capsys.readouterr().out) == {"prompt": "remove cup", "rewritten": "Remove the teal cup."}
+    assert json.loads(capsys.readouterr().out) == {
+        "prompt": "remove cup",
+        "rewritten": "Remove the teal cup.",
+        "kind": "free",
+        "changes": ["Remove {+the teal +}cup{+.+}"],
+    }
     ((path, key, body),) = requests
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "some-model")
     image, text = body["messages"][1]["content"]
@@ -230,8 +237,25 @@ def test_a_prompt_that_is_nearly_a_spatial_instruction_gets_a_note(folder, capsy
     """Once for each, and an exact one gets none."""
     nearly = ["--instruction", "Move the cup into the red box.", "--instruction", spatial.move_object("cup")]
     assert main(["edit", "cup.png", *nearly, *FAST]) == 0
-    (note,) = [line for line in capsys.readouterr().err.splitlines() if "spatial" in line]
-    assert "and finally remove the red box" in note and "--move" in note
+    note, options = [line for line in capsys.readouterr().err.splitlines() if "--move" in line]
+    assert f"Did you mean: {spatial.move_object('cup')} The spatial nodes" in note and "remove the red box.' is" in note
+    assert options == 'joyimage: note: in its place: --move "cup" --box LEFT,TOP,RIGHT,BOTTOM'
+
+
+@pytest.mark.parametrize(
+    ("instruction", "typed"),
+    [
+        (spatial.Rotate("car", "rear left"), '--rotate "car" --view "rear left"'),
+        (spatial.Rotate('5" pipe', "left"), '--rotate \'5" pipe\' --view "left"'),
+        (spatial.Camera(-45.5, 20, "in"), "--camera=-45.5,20,in"),
+        (spatial.Move("red cup"), '--move "red cup" --box LEFT,TOP,RIGHT,BOTTOM'),
+    ],
+)
+def test_an_instruction_as_options_is_that_instruction(folder, instruction, typed):
+    assert commands.spatial_options(instruction) == typed
+    words = shlex.split(typed.replace("LEFT,TOP,RIGHT,BOTTOM", "1,1,9,9"))
+    options = build_parser().parse_args(["edit", "cup.png", *words])
+    assert commands._edit_inputs(options)[1] == [instruction.text]
 
 
 BAD = [

@@ -12,8 +12,10 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+from forty_wishes import WISHES, Wish, answer
+from PIL import Image
 
-from joyimage import JoyImageError, prompts, rewriting
+from joyimage import JoyImageError, prompts, rewriting, spatial
 from joyimage.cli import main
 
 KEY = "sk-secret-0123"
@@ -326,3 +328,159 @@ def test_what_is_wrong_is_named_by_the_variable_that_has_it(monkeypatch, capsys)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
     assert "OPENAI_API_KEY holds characters that no key has" in said(capsys)[1]
+
+
+PHOTO = Image.new("RGB", (8, 8), (70, 90, 110))
+
+
+def test_there_are_five_wishes_of_each_of_eight_kinds():
+    tasks = [wish.task for wish in WISHES]
+    assert len(set(tasks)) == 8 and all(tasks.count(task) == 5 for task in tasks)
+    assert all(any(ord(sign) > 0x3400 for wish in WISHES if wish.task == task for sign in wish.wish) for task in tasks)
+
+
+def is_in_form(found: rewriting.Rewritten, wish: Wish) -> bool:
+    parsed = spatial.parse(found.text)
+    spatial_kind = parsed.instruction.kind if parsed.instruction else "free"
+    expected = wish.kind if wish.kind in ("move", "rotate", "camera") else "free"
+    return (found.text, found.kind, spatial_kind) == (wish.rewritten, wish.kind, expected) and not parsed.problems
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=lambda wish: f"{wish.task}: {wish.wish}"[:40])
+def test_a_wish_through_a_server(environment, wish):
+    """The right answer is taken, at the try at which it comes; plain wishes ask nobody."""
+    with server(in_turn(*(http(chat(text)) for text in wish.answers))) as (port, requests), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environment(f"http://127.0.0.1:{port}/v1")
+        found = rewriting.rewrite(None, wish.wish, [PHOTO])
+    assert is_in_form(found, wish) and len(requests) == len(wish.answers)
+    assert (f"at try {len(requests)} of 3" in found.notes) == (len(requests) > 1)
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=lambda wish: f"{wish.task}: {wish.wish}"[:40])
+def test_a_wish_through_an_encoder(wish):
+    asked = []
+
+    def encoder(prompt: str, images, seed: int) -> str:
+        asked.append((prompt, len(images), seed))
+        return wish.answers[seed]
+
+    assert is_in_form(rewriting.rewrite(encoder, wish.wish, [PHOTO]), wish)
+    assert asked == [(wish.wish, 1, seed) for seed in range(len(wish.answers))]
+    assert rewriting.needs_encoder(wish.wish) == bool(asked)
+
+
+@pytest.mark.parametrize("wish", [wish for wish in WISHES if len(wish.answers) > 1], ids=lambda wish: wish.wish[:40])
+def test_what_is_wrong_three_times_changes_nothing(wish):
+    """But for an object that could not be named in English: its sentence is plain without any help."""
+    seeds = []
+
+    def encoder(prompt: str, images, seed: int) -> str:
+        seeds.append(seed)
+        return wish.answers[0]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = rewriting.rewrite(encoder, wish.wish, [PHOTO])
+    assert seeds == [0, 1, 2]
+    if wish.wish == "把汽车转到左侧面":
+        assert found.text == spatial.rotate_object("汽车", "left") and not caught
+        assert "the object is named as it was written" in found.notes[0]
+    else:
+        assert found.text == wish.wish and found.kind == "free"
+        assert "used unchanged: " in str(caught[0].message) and "(3 tries)" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "reason"),
+    [
+        ("add 3 lamps", answer("Add lamps."), "loses the number 3"),
+        ("turn a bit, say 37 degrees", answer(spatial.camera(35)), "loses the number 37"),
+        ('write "SALE 5"', answer('Write "Sale".'), "loses the text 'SALE 5'"),
+        ("show the car's other side", answer("Rotate the car to show the other side view."), "which one is unclear"),
+        ("move the cup", answer(spatial.move_object("cup")), "the pictures have none"),
+        ("outpaint it", answer("Make it wider."), "'Extend the image beyond its boundaries using outpainting'"),
+        ("把车转到左侧面", answer(spatial.rotate_object("car", "right")), "another side than left"),
+    ],
+)
+def test_a_refused_answer_has_a_reason(prompt, reply, reason):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = rewriting.rewrite(lambda *_, seed: reply, prompt, [PHOTO])
+    assert reason in "".join([*(str(warning.message) for warning in caught), *found.notes])
+
+
+def test_a_red_box_in_the_picture_is_enough():
+    boxed = spatial.draw_box(Image.new("RGB", (64, 64), (200, 180, 160)), (8, 8, 40, 40))
+    found = rewriting.rewrite(lambda *_, seed: answer(spatial.move_object("cup")), "the cup goes there", [boxed])
+    assert found.text == spatial.move_object("cup")
+
+
+def test_a_failure_of_the_encoder_itself_is_no_reason_to_try_again():
+    seeds = []
+
+    def encoder(prompt: str, images, seed: int) -> str:
+        seeds.append(seed)
+        raise RuntimeError("out of memory")
+
+    with pytest.warns(UserWarning, match="used unchanged: RuntimeError: out of memory"):
+        assert rewriting.rewrite(encoder, PROMPT).text == PROMPT
+    assert seeds == [0]
+
+
+def test_without_a_picture_filling_is_no_edit():
+    found = rewriting.rewrite(lambda *_, seed: answer("An extended photo."), "outpaint: a photo", ())
+    assert found.text == "An extended photo."
+
+
+@pytest.mark.parametrize("text", [spatial.camera(45), spatial.rotate_object("汽车", "rear"), prompts.COLOURISE])
+def test_an_exact_sentence_stays_and_needs_nobody(text):
+    found = rewriting.rewrite(None, text)
+    assert found.text == text and not rewriting.needs_encoder(text)
+    assert found.changes == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "changes"),
+    [
+        ("remove cup", "Remove the teal cup.", ["Remove {+the teal +}cup{+.+}"]),
+        ("make it bright", "Make it bright and warm", ["Make it bright{+ and warm+}"]),
+        ("把天空变红", "把天空变成红色", ["把天空变{+成+}红{+色+}"]),
+        ("nicer sky", "Replace the grey clouds with a clear blue evening.", ["written anew"]),
+        ("a cat", "a cat", []),
+    ],
+)
+def test_changes_are_told_word_by_word(prompt, reply, changes):
+    assert rewriting.rewrite(lambda *_, seed: answer(reply), prompt).changes == changes
+
+
+def test_the_system_text_holds_the_sentences_word_for_word():
+    text = prompts.rewriting_system(True)
+    sentences = (
+        prompts.COLOURISE, prompts.INPAINT.strip(), prompts.OUTPAINT.strip(),
+        spatial.move_object("<object>"), "Rotate the <object> to show the <view> side view.",
+        "Move the camera.\n- Camera rotation: Yaw <yaw>°, Pitch <pitch>°.\n- Camera zoom: <zoom>.\n"
+        "- Keep the 3D scene static; only change the viewpoint.",
+    )  # fmt: skip
+    assert all(sentence in text for sentence in sentences)
+    assert all(view in text for view in spatial.VIEWS)
+
+
+def test_the_command_shows_what_was_changed(capsys):
+    """And loads no model where none is needed: the bundled one says so when it is."""
+    assert main(["rewrite", "look from above"]) == 0
+    output = capsys.readouterr()
+    assert output.out == spatial.camera(0, 30) + "\n"
+    assert output.err.splitlines() == [
+        "joyimage: changed: camera: brought into the sentence that the model knows",
+        "joyimage: changed: 'look from above' was read as 30 degrees",
+    ]
+    assert main(["rewrite", "turn the car to face us", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {
+        "prompt": "turn the car to face us",
+        "rewritten": spatial.rotate_object("car", "front"),
+        "kind": "rotate",
+        "changes": ["rotate: brought into the sentence that the model knows"],
+    }
+    assert output.err == ""

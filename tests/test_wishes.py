@@ -221,7 +221,8 @@ def test_what_a_wish_must_become(wish, kind):
 @pytest.mark.parametrize(
     ("words", "number"),
     [
-        ("12.5", 12.5), ("- 3", -3), ("nineteen", 19), ("forty-five", 45), ("Sixty", 60), ("one hundred and twenty", 120),
+        ("12.5", 12.5), ("- 3", -3), ("nineteen", 19), ("forty-five", 45), ("Sixty", 60),
+        ("one hundred and twenty", 120),
         ("十", 10), ("三十", 30), ("四十五", 45), ("一百八十", 180), ("一百零五", 105), ("两", 2),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import re
 import pytest
 from pieces import PROMPT, STEPS, edited, encode, latents, load_image, sampled
 
+from joyimage import spatial
 from tools.client import Failed, Graph, Rejected, output
 
 
@@ -83,6 +84,14 @@ def test_the_node_shows_the_size_and_how_much_of_the_prompt_was_cut(client):
     size, cut = run.texts[encoded[0]].splitlines()
     assert size == "256 x 256 pixels, references: 0"
     assert re.fullmatch(r"the prompt is too long: its last \d+ tokens were cut", cut)
+
+
+def test_the_node_offers_the_sentence_that_is_nearly_said(client):
+    graph = Graph()
+    encoded = encode(graph, prompt="rotate the car to show the left side", width=64, height=64)
+    graph.add("SaveLatent", samples=output(encoded, 2), filename_prefix="nodes")
+    _, _, *lines = client.run(graph).texts[encoded[0]].splitlines()
+    assert lines[0] == spatial.rotate_object("car", "left") and lines[1].startswith("The spatial nodes")
 
 
 @pytest.mark.parametrize(

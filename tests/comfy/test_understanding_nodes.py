@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pieces import encoder, load_image, text_of
 
+from joyimage import spatial
 from tools.client import Failed, Graph, Rejected
 
 QUESTION = "Is the red cube to the left or to the right of the blue cube?"
@@ -57,14 +58,26 @@ def test_a_rewrite_that_fails_leaves_the_prompt_and_says_why(client, pictures):
     assert run.texts[rewritten[0]].startswith("a red cat\n\nthe prompt was not rewritten and is used unchanged: ")
 
 
+def test_a_plain_wish_becomes_its_sentence_and_what_changed_is_shown(client, pictures):
+    graph = Graph()
+    wish = "turn the red cube so that we see its left side"
+    rewritten = graph.add("JoyImageRewritePrompt", encoder=encoder(graph), prompt=wish)
+    text = graph.add("PreviewAny", source=rewritten)
+    run = client.run(graph)
+    sentence = spatial.rotate_object("red cube", "left")
+    assert text_of(run, text) == sentence
+    assert run.texts[rewritten[0]] == f"{sentence}\n\nrotate: brought into the sentence that the model knows"
+
+
 FINGERPRINTS = """
 import importlib, os, sys
 sys.path.insert(0, sys.argv[2])
 import probes
 probes.import_host(sys.argv[1])
 node = importlib.import_module(".nodes.understanding", probes.PACK).RewritePrompt
-for url in ("", "http://127.0.0.1:9/v1"):
-    os.environ["JOYIMAGE_REWRITE_URL"] = url
+os.environ.pop("OPENAI_BASE_URL", None)
+for name, url in (("JOYIMAGE_REWRITE_URL", ""), ("OPENAI_API_KEY", "sk-1"), ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")):
+    os.environ[name] = url
     print(node.fingerprint_inputs(prompt="a cat") == node.fingerprint_inputs(prompt="a cat"))
 """
 
@@ -72,7 +85,7 @@ for url in ("", "http://127.0.0.1:9/v1"):
 def test_only_a_server_is_asked_again_for_the_same_prompt(comfyui):
     command = [comfyui.python, "-c", FINGERPRINTS, str(comfyui.path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split()[-2:] == ["True", "False"], done.stderr[-2000:]
+    assert done.stdout.split()[-3:] == ["True", "True", "False"], done.stderr[-2000:]
 
 
 def test_an_object_that_is_not_found_is_an_error_with_the_answer(client, pictures):
