@@ -18,7 +18,6 @@ from ..settings import (
     AUTO,
     PRESETS,
     SHORTCUTS,
-    Answering,
     Sampling,
     check_base_size,
     check_batch_size,
@@ -73,44 +72,6 @@ def run_generate(options) -> None:
     )
     seconds = time.perf_counter() - started
     save(options, _saved_name(options), results, outputs, options.prompt, [[]], parameters, seconds)
-
-
-def run_ask(options) -> None:
-    pictures, question = options.inputs, None
-    if not is_file(pictures[-1]):
-        *pictures, question = pictures
-        check_text("the question", question)
-    Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
-    loaded = loaded_pictures(pictures)
-    show = None if options.json else lambda text: print(text, end="", flush=True)
-    answer = load_model(options).ask(
-        loaded,
-        question,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        seed=options.seed,
-        on_text=show,
-    )
-    print(json.dumps({"question": question, "images": pictures, "answer": answer}) if options.json else "")
-
-
-def run_rewrite(options) -> None:
-    from .. import rewriting
-
-    pictures = loaded_pictures(options.image)
-    if rewriting.needs_encoder(options.prompt):
-        rewritten = load_model(options).rewrite_with_notes(options.prompt, pictures)
-    else:
-        rewritten = rewriting.rewrite(None, options.prompt, pictures)
-    if options.json:
-        said = {"prompt": rewritten.prompt, "rewritten": rewritten.text, "kind": rewritten.kind}
-        print(json.dumps(said | {"changes": rewritten.changes}))
-        return
-    print(rewritten.text)
-    for change in rewritten.changes:
-        print(f"joyimage: changed: {one_line(change)}", file=sys.stderr)
 
 
 def run_inspect(options) -> None:

@@ -22,7 +22,6 @@ from ..settings import (
     Settings,
 )
 from .commands import (
-    run_ask,
     run_convert,
     run_demo,
     run_download,
@@ -30,9 +29,8 @@ from .commands import (
     run_generate,
     run_inspect,
     run_plan,
-    run_rewrite,
 )
-from .understanding import run_reason
+from .understanding import run_ask, run_reason, run_rewrite
 
 
 def build_parser() -> argparse.ArgumentParser:

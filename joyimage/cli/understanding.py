@@ -1,4 +1,4 @@
-"""Commands that answer: from new views of a picture's scene."""
+"""Commands in which the encoder speaks: answers, clearer prompts, answers from new views of a picture's scene."""
 
 from __future__ import annotations
 
@@ -6,9 +6,48 @@ import json
 import sys
 from pathlib import Path
 
-from ..settings import Answering, Sampling
+from ..errors import one_line
+from ..settings import Answering, Sampling, check_text
 from .commands import load_model, loaded_pictures
-from .outputs import Names
+from .outputs import Names, is_file
+
+
+def run_ask(options) -> None:
+    pictures, question = options.inputs, None
+    if not is_file(pictures[-1]):
+        *pictures, question = pictures
+        check_text("the question", question)
+    Answering(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
+    loaded = loaded_pictures(pictures)
+    show = None if options.json else lambda text: print(text, end="", flush=True)
+    answer = load_model(options).ask(
+        loaded,
+        question,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        seed=options.seed,
+        on_text=show,
+    )
+    print(json.dumps({"question": question, "images": pictures, "answer": answer}) if options.json else "")
+
+
+def run_rewrite(options) -> None:
+    from .. import rewriting
+
+    pictures = loaded_pictures(options.image)
+    if rewriting.needs_encoder(options.prompt):
+        rewritten = load_model(options).rewrite_with_notes(options.prompt, pictures)
+    else:
+        rewritten = rewriting.rewrite(None, options.prompt, pictures)
+    if options.json:
+        said = {"prompt": rewritten.prompt, "rewritten": rewritten.text, "kind": rewritten.kind}
+        print(json.dumps(said | {"changes": rewritten.changes}))
+        return
+    print(rewritten.text)
+    for change in rewritten.changes:
+        print(f"joyimage: changed: {one_line(change)}", file=sys.stderr)
 
 
 def run_reason(options) -> None:
