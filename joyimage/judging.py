@@ -6,18 +6,22 @@ Each kind of instruction has the question that its result answers best. Scores a
 from __future__ import annotations
 
 import math
+import os
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from . import prompts, spatial
+from . import prompts, rewriting, spatial
 from .boxes import PixelBox, locate_question, overlap, parse_boxes, red_box, red_line
 from .candidates import Attempt, Verdict
 from .errors import JoyImageError
 from .settings import VIEWS
 
+JUDGE = "JOYIMAGE_JUDGE"  # in the environment
 SURE = 0.9  # probability from which on nothing better is looked for
 IN_BOX = 0.55  # overlap with the red box from which on an object is in it: boxes are drawn with some room
 LINE_LEFT = 0.1  # of the red line that may be seen
@@ -68,12 +72,43 @@ def own_judge(mind: Mind) -> Callable[[Attempt], Verdict]:
 
 
 def by_server() -> bool:
-    """Whether the environment asks for the rewriting server's model as the judge, JOYIMAGE_JUDGE=server."""
-    return False
+    """Whether the environment asks for the rewriting server's model as the judge. Raises `JoyImageError` for a value of
+    `JOYIMAGE_JUDGE` that names no judge, and for a server that is not named.
+    """
+    named = os.environ.get(JUDGE, "").strip().lower()
+    if named not in ("", "own", "server"):
+        raise JoyImageError(f'{JUDGE} must be "own", the model itself, or "server", that of the rewriter')
+    if named == "server" and not rewriting.has_server():
+        raise JoyImageError(f'{JUDGE} is "server", but no server is named: set {rewriting.URL}')
+    return named == "server"
 
 
-def server_judge(attempt: Attempt) -> Verdict:
-    raise NotImplementedError
+def server_judge(while_waiting: Callable[[], object] = lambda: None) -> Callable[[Attempt], Verdict]:
+    """The judge that asks the rewriting server's model for a score and a reason.
+
+    Where it gives none it warns, and cannot tell. `while_waiting` is called several times a second and ends the wait by
+    raising. Raises `JoyImageError` for an address or a key that cannot be used.
+    """
+    server = rewriting.Server.from_environment()
+
+    def judge(attempt: Attempt) -> Verdict:
+        request = server.request(_asked(attempt), [*attempt.pictures, attempt.result], prompts.JUDGING_SYSTEM)
+        try:
+            said = server.answer(request, time.monotonic() + rewriting.TIMEOUT, while_waiting)
+            score, reason = prompts.parse_score(said)
+        except JoyImageError as error:
+            warnings.warn(f"the server did not judge: {error}", stacklevel=2)
+            return Verdict(None, "the server did not judge")
+        reason = "" if server.key and server.key in reason else reason
+        return Verdict(score, reason, score >= SURE)
+
+    return judge
+
+
+def _asked(attempt: Attempt) -> str:
+    if attempt.pictures:
+        return prompts.edit_question(attempt.instruction, len(attempt.pictures))
+    return prompts.picture_question(attempt.instruction)
 
 
 def judge_move(mind: Mind, move: spatial.Move, box: PixelBox, attempt: Attempt) -> Verdict:
@@ -101,11 +136,7 @@ def judge_rotation(mind: Mind, rotate: spatial.Rotate, attempt: Attempt) -> Verd
 
 def judge_by_asking(mind: Mind, attempt: Attempt) -> Verdict:
     """How likely the model finds "yes" to whether the edit, or the text, is what the result shows."""
-    if attempt.pictures:
-        question = prompts.edit_question(attempt.instruction, len(attempt.pictures))
-    else:
-        question = prompts.picture_question(attempt.instruction)
-    yes, _ = mind.probabilities([*attempt.pictures, attempt.result], question, prompts.YES_OR_NO)
+    yes, _ = mind.probabilities([*attempt.pictures, attempt.result], _asked(attempt), prompts.YES_OR_NO)
     return Verdict(yes, f"the model says {'yes' if yes >= 0.5 else 'no'} ({max(yes, 1 - yes):.0%} sure)", yes >= SURE)
 
 

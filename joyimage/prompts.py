@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from . import spatial
+from .errors import JoyImageError
 from .settings import VIEWS, ZOOMS
 
 # The MMDiT was trained on this text as it stands, with its leading space, backslash and letter n.
@@ -49,6 +50,29 @@ def picture_question(prompt: str) -> str:
 def view_question(obj: str) -> str:
     """Which of `spatial.VIEWS` is seen of an object."""
     return f"From which side is the {obj} seen?"
+
+
+JUDGING_SYSTEM = """\
+You judge pictures made by an image model. First come the pictures that it was given, if any, then its result; the \
+question says what was asked for. Look at whether it was done, whether anything else changed, and at faults.
+Answer with nothing but a JSON object, with a score from 0 (wrong) to 100 (nothing to improve) and a short reason:
+{"score": 85, "reason": "the cup is where it should be, but its handle is missing"}"""
+
+
+def parse_score(text: str) -> tuple[float, str]:
+    """The score, from 0 to 1, and the reason in a judge's answer; of several the last.
+
+    Raises `JoyImageError` for an answer without a score from 0 to 100.
+    """
+    for match in reversed(list(re.finditer(r"\{[^{}]*\}", text.rpartition("</think>")[2]))):
+        try:
+            said = json.loads(match[0], strict=False)
+        except ValueError:
+            continue
+        score = said.get("score")
+        if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 100:
+            return score / 100, " ".join(str(said.get("reason", "")).split())[:200]
+    raise JoyImageError('the answer holds no {"score": …} from 0 to 100')
 
 
 NAMES_QUESTION = "Name the objects in the picture, separated by commas."

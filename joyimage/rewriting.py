@@ -220,12 +220,12 @@ class Server:
         model = _given(MODEL) or (_given(OPENAI_MODEL) if theirs else "") or "default"
         return cls(address, model, key)
 
-    def request(self, prompt: str, images: Sequence[Image.Image]) -> bytes:
-        """What is posted, the same at each try."""
+    def request(self, prompt: str, images: Sequence[Image.Image], system: str | None = None) -> bytes:
+        """What is posted, the same at each try; the system text is the rewriter's unless given."""
         body = {
             "model": self.model,
             "messages": [
-                {"role": "system", "content": prompts.rewriting_system(bool(images))},
+                {"role": "system", "content": system or prompts.rewriting_system(bool(images))},
                 {"role": "user", "content": [*map(_image_part, images), {"type": "text", "text": prompt}]},
             ],
         }

@@ -11,6 +11,7 @@ from PIL import Image
 from joyimage import judging, prompts, spatial
 from joyimage.boxes import overlap, red_box, red_line
 from joyimage.candidates import Attempt
+from joyimage.errors import JoyImageError
 from joyimage.images import cover
 from joyimage.judging import Mind, moved_box, own_judge
 from joyimage.settings import VIEWS
@@ -140,3 +141,22 @@ def test_a_drawn_box_is_found_in_a_scaled_picture():
 def test_probabilities_are_among_the_answers():
     mind = answers(side={"front": 0.2, "rear": 0.2})
     assert sum(mind.probabilities([GRAY], "side", VIEWS)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "reason"),
+    [
+        ('{"score": 85, "reason": "good"}', 0.85, "good"),
+        ('It is well done.\n```json\n{"score": 0}\n```', 0.0, ""),
+        ('<think>{"score": 10}</think>{"score": 100, "reason": "a\nb"}', 1.0, "a b"),
+        ('{"score": 85}{"score": 40.5}', 0.405, ""),
+    ],
+)
+def test_scores_of_a_server_are_read(text, score, reason):
+    assert prompts.parse_score(text) == (pytest.approx(score), reason)
+
+
+@pytest.mark.parametrize("text", ["", "85", '{"score": 101}', '{"score": -1}', '{"score": "good"}', '{"score": true}'])
+def test_what_is_no_score_is_refused(text):
+    with pytest.raises(JoyImageError, match="score"):
+        prompts.parse_score(text)

@@ -15,7 +15,8 @@ import pytest
 from forty_wishes import WISHES, Wish, answer
 from PIL import Image
 
-from joyimage import JoyImageError, prompts, rewriting, spatial
+from joyimage import JoyImageError, judging, prompts, rewriting, spatial
+from joyimage.candidates import Attempt, Verdict
 from joyimage.cli import main
 
 KEY = "sk-secret-0123"
@@ -76,7 +77,8 @@ def environment(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def only_what_a_test_names(monkeypatch):
-    for name in (rewriting.OPENAI_URL, rewriting.OPENAI_KEY, rewriting.OPENAI_MODEL, rewriting.URL, rewriting.KEY):
+    ours = (rewriting.URL, rewriting.KEY, judging.JUDGE)
+    for name in (rewriting.OPENAI_URL, rewriting.OPENAI_KEY, rewriting.OPENAI_MODEL, *ours):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rewriting, "PAUSE", 0)
 
@@ -484,3 +486,46 @@ def test_the_command_shows_what_was_changed(capsys):
         "changes": ["rotate: brought into the sentence that the model knows"],
     }
     assert output.err == ""
+
+
+def judged_by(reply: bytes | Talk, environment) -> tuple[Verdict, list[bytes]]:
+    attempt = Attempt((Image.new("RGB", (8, 8)),), "Remove the cup.", Image.new("RGB", (8, 8)))
+    with server(reply) as (port, requests):
+        environment(f"http://127.0.0.1:{port}/v1")
+        return judging.server_judge()(attempt), requests
+
+
+def test_a_server_can_judge_edits(environment):
+    verdict, requests = judged_by(http(chat('{"score": 95, "reason": "the cup is gone"}')), environment)
+    assert verdict == Verdict(0.95, "the cup is gone", sure=True)
+    body = json.loads(requests[0].partition(b"\r\n\r\n")[2])
+    system, user = body["messages"]
+    assert system["content"] == prompts.JUDGING_SYSTEM
+    assert [part["type"] for part in user["content"]] == ["image_url", "image_url", "text"]
+    assert user["content"][-1]["text"] == prompts.edit_question("Remove the cup.")
+
+
+@pytest.mark.parametrize("reply", [http(b"{}", "404 Not Found"), http(chat("It is fine.")), b"", echo])
+def test_a_server_that_gives_no_score_changes_nothing(environment, reply):
+    with pytest.warns(UserWarning, match="the server did not judge") as told:
+        verdict, _ = judged_by(reply, environment)
+    assert verdict.score is None and not any("secret" in str(each.message) for each in told)
+
+
+def test_a_servers_reason_never_holds_the_key(environment):
+    verdict, _ = judged_by(http(chat(json.dumps({"score": 50, "reason": f"the key is {KEY}"}))), environment)
+    assert verdict == Verdict(0.5)
+
+
+def test_the_judge_is_named_by_the_environment(environment, monkeypatch):
+    assert not judging.by_server()
+    monkeypatch.setenv(judging.JUDGE, "server")
+    with pytest.raises(JoyImageError, match="no server is named"):
+        judging.by_server()
+    environment("http://127.0.0.1:1/v1")
+    assert judging.by_server()
+    monkeypatch.setenv(judging.JUDGE, "own")
+    assert not judging.by_server()
+    monkeypatch.setenv(judging.JUDGE, "somebody")
+    with pytest.raises(JoyImageError, match='must be "own"'):
+        judging.by_server()

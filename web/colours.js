@@ -24,6 +24,7 @@ const TITLES = {
   JoyImageRotateObject: SPATIAL,
   JoyImageAsk: UNDERSTANDING,
   JoyImageLocate: UNDERSTANDING,
+  JoyImageReason: UNDERSTANDING,
   JoyImageRewritePrompt: UNDERSTANDING,
 };
 

@@ -19,6 +19,7 @@ import { begin, settings } from "./settings.js";
 /** @type {Record<string, (node: GraphNode) => unknown>} */
 const VIEWS = {
   JoyImageAsk: answerView,
+  JoyImageBestOf: answerView,
   JoyImageCamera: cameraView,
   JoyImageCompare: compareView,
   JoyImageEdit: answerView,
@@ -28,6 +29,7 @@ const VIEWS = {
   JoyImageLoadLora: answerView,
   JoyImageLocate: answerView,
   JoyImageOrbit: orbitView,
+  JoyImageReason: answerView,
   JoyImageRewritePrompt: answerView,
   JoyImageRotateObject: dialView,
   JoyImageSpeed: answerView,

@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js";
 
 const BASE_SIZE = "JoyImage.BaseSize";
 const REMEMBER = "JoyImage.RememberFiles";
-const SIZED = ["JoyImageEncodePrompt", "JoyImageEdit"];
+const SIZED = ["JoyImageEncodePrompt", "JoyImageEdit", "JoyImageBestOf", "JoyImageReason"];
 /** @type {Record<string, string>} the loaders' inputs that name a file */
 const FILES = { JoyImageLoadEncoder: "encoder", JoyImageLoadMMDiT: "model", JoyImageLoadVAE: "vae" };
 
@@ -15,7 +15,7 @@ export const settings = [
     id: BASE_SIZE,
     category: ["JoyImage", "New nodes", "Base size"],
     name: "Base size of new nodes",
-    tooltip: "What base_size begins with in Encode Prompt and Edit nodes that you add.",
+    tooltip: "What base_size begins with in Encode Prompt, Edit, Best of and Reason nodes that you add.",
     type: "combo",
     options: ["auto", "64", "256", "512", "768", "1024", "exact"],
     defaultValue: "auto",
