@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -67,6 +68,45 @@ def test_what_a_preset_turns_on_can_not_be_turned_off_beside_it(folder, capsys):
     assert "--forecast 1 turns off what --preset fast turns on (forecast 4)" in capsys.readouterr().err
     assert main([*command, "--forecast", "2", "--guidance-every", "1", "-o", "out.png"]) == 0
     assert read_parameters("out.png")["forecast"] == 2
+
+
+@pytest.fixture
+def painted(folder):
+    """The name of a mask for `cup.png`, white in its middle."""
+    mask = Image.new("L", (80, 64))
+    mask.paste(255, (24, 16, 60, 48))
+    mask.save(folder / "mask.png")
+    return "mask.png"
+
+
+def test_a_mask_keeps_all_else_and_the_sentence_is_told(folder, painted, capsys):
+    assert main(["edit", "cup.png", "--mask", painted, "--exact", *FAST[2:], "-o", "out.png"]) == 0
+    told, sentence = capsys.readouterr(), "Perform inpainting on this image. The original caption is: "
+    saved = read_parameters("out.png")
+    assert saved["prompt"].startswith(sentence) and f"note: the prompt is: {saved['prompt']}\n" in told.err
+    assert saved["mask"] == "mask.png" and "outpaint" not in saved
+    before, after = Image.open("cup.png"), Image.open("out.png")
+    assert before.size == after.size and before.tobytes() != after.tobytes()
+    kept = Image.composite(Image.new("RGB", before.size), after, Image.open(painted))
+    assert kept.tobytes() == Image.composite(Image.new("RGB", before.size), before, Image.open(painted)).tobytes()
+
+
+def test_an_instruction_goes_before_a_sentence(folder, painted, capsys):
+    main(["edit", "cup.png", "Remove the cup.", "--mask", painted, "-o", "out.png", *FAST])
+    assert "the prompt is" not in capsys.readouterr().err
+    assert read_parameters("out.png")["prompt"] == "Remove the cup."
+
+
+def test_each_picture_is_outpainted_by_its_own_sentence(folder, capsys):
+    model = JoyImage.load("tiny")
+    assert main(["edit", "cup.png", "hat.png", "--each", "--outpaint", "16,0,0,0", "-o", "wide", *FAST[2:]]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    for file, name in zip(files, ("cup.png", "hat.png"), strict=True):
+        saved = read_parameters(file)
+        assert saved["size"] == [64, 96] and saved["outpaint"] == [16, 0, 0, 0]
+        assert saved["prompt"].removeprefix(
+            "Extend the image beyond its boundaries using outpainting. The original caption is: "
+        ) == model.caption(name)
 
 
 @pytest.mark.slow
@@ -286,6 +326,12 @@ BAD = [
     (["edit", "cup.png", "Remove it.", "--model", "nowhere"], "nowhere"),
     (["ask", "cup.png", "What?", "--device", "toaster"], "no device 'toaster'"),
     (["ask", "cup.png", "What?", "--temperature", "-1"], "temperature"),
+    (["edit", "cup.png", "Remove it.", "--mask", "nowhere.png"], "nowhere.png does not exist"),
+    (["edit", "cup.png", "Remove it.", "--mask", "hat.png", "--outpaint", "9,0,0,0"], "cannot go together"),
+    (["edit", "cup.png", "--mask", "hat.png", "--camera", "10"], "--mask and --camera cannot go together"),
+    (["edit", "cup.png", "--outpaint", "0,0,0,0"], "outpaint adds nothing"),
+    (["edit", "cup.png", "--outpaint=-16,0,0,0"], "from 0 to 16384"),
+    (["edit", "nowhere.png", "--outpaint", "16,0,0,0"], "nowhere.png"),
     (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
     (["inspect", "cup.png"], "cup.png"),
     (["rewrite", " "], "empty"),
@@ -305,7 +351,14 @@ def test_bad_input_gives_one_line_and_code_2(folder, capsys, arguments, message)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--size", "64"], ["--base-size", "big"], ["--sigmas", "a,b"], ["--box", "1,2"], ["--guidance-interval", "1"]],
+    [
+        ["--size", "64"],
+        ["--base-size", "big"],
+        ["--sigmas", "a,b"],
+        ["--box", "1,2"],
+        ["--guidance-interval", "1"],
+        ["--outpaint", "1,2,3"],
+    ],
 )
 def test_options_that_cannot_be_read_show_the_usage(folder, capsys, arguments):
     with pytest.raises(SystemExit) as stop:

@@ -101,7 +101,7 @@ def test_a_latent_is_the_pictures_own_outside(model, scene, mask):
 
 
 def test_strength_noise_and_solvers(model, scene, mask):
-    run = partial(model.edit, scene, WISH, mask=mask, steps=4)
+    run = partial(model.edit, scene, WISH, mask=mask, steps=6)
     outside = mask == 0
     pictures = [run(strength=0.5), run(), run(solver="heun"), run(forecast=2), run(sigmas=[0.7, 0.3])]
     assert len({picture.tobytes() for [picture] in pictures}) == len(pictures)

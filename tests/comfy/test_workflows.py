@@ -18,6 +18,8 @@ from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.demo import asset
 from joyimage.images import load as load_picture
 from joyimage.images import to_pil
+from joyimage.inpainting import OVERLAP
+from joyimage.understanding import CAPTION_TOKENS
 from tools.client import TINY, Client, Graph, Run
 from tools.workflows import FOLDER, SUBGRAPHS, apps, load
 from tools.workflows.blueprints import BLUEPRINTS, wrap
@@ -250,7 +252,7 @@ def test_rewrite_and_edit(client, library, shipped):
 
 
 def masked_run(client: Client, graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Before, after, and where the mask is, of a graph that changes only what lies in it."""
+    """Before, after, and the mask from 0 to 255, of a graph that changes only what lies in it."""
     masked = graph[find(graph, "SetLatentNoiseMask")]["inputs"]["mask"]
     graph["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": masked}}
     graph["seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["mask", 0]}}
@@ -259,24 +261,39 @@ def masked_run(client: Client, graph: Graph) -> tuple[np.ndarray, np.ndarray, np
     [mask] = run.files(["seen", 0])
     return (
         *(np.asarray(Image.open(file).convert("RGB"), np.int16) for file in (before, after)),
-        *[np.asarray(Image.open(mask).convert("L")) > 127],
+        *[np.asarray(Image.open(mask).convert("L"))],
     )
 
 
-def test_inpaint_changes_the_mask_alone(client, base_directory, shipped):
+def assert_is(picture: np.ndarray, library: JoyImage, graph: Graph, before, prompt: str | None, **change) -> None:
+    """Within a level, what the library makes with the graph's settings."""
+    options = {"steps": SMALL["steps"], "seed": value(graph, "JoyImageSampler", "seed"), "base_size": None}
+    [made] = library.edit(Image.fromarray(before.astype(np.uint8)), prompt, **options, **change)
+    assert np.abs(picture - np.asarray(made, np.int16)).max() <= 1
+
+
+def test_inpaint_changes_the_mask_alone(client, library, base_directory, shipped):
     graph = shipped("Inpaint by mask")
     on_a_scene(graph, base_directory, "red cube")
     before, after, mask = masked_run(client, graph)
-    assert mask.any() and not mask.all()
-    assert (before[~mask] == after[~mask]).all()
-    assert (before[mask] != after[mask]).any()
+    inside = mask > 0
+    assert inside.any() and not inside.all()
+    assert (before[~inside] == after[~inside]).all()
+    assert (before[inside] != after[inside]).any()
+    assert_is(after, library, graph, before, prompt_of(graph), mask=mask)
 
 
-def test_outpaint_fills_the_border_alone(client, shipped):
+def test_outpaint_fills_the_border_alone(client, library, base_directory, shipped):
+    """And a few pixels of the picture next to it, which are blended."""
     graph = shipped("Outpaint")
+    on_a_scene(graph, base_directory, "red cube")
+    graph[find(graph, "JoyImageAsk")]["inputs"]["max_new_tokens"] = CAPTION_TOKENS
     before, after, mask = masked_run(client, graph)
-    wide = mask.shape[1]
-    assert mask[:, : BORDER["left"]].all() and mask[:, wide - BORDER["right"] :].all()
-    assert not mask[:, BORDER["left"] : wide - BORDER["right"]].any()
-    assert (before[~mask] == after[~mask]).all()
-    assert (before[mask] != after[mask]).any()
+    left, right = BORDER["left"], mask.shape[1] - BORDER["right"]
+    assert (mask[:, :left] == 255).all() and (mask[:, right:] == 255).all()
+    assert not mask[:, left + OVERLAP : right - OVERLAP].any()
+    inside = mask > 0
+    assert (before[~inside] == after[~inside]).all()
+    assert (before[inside] != after[inside]).any()
+    sides = BORDER["left"], 0, BORDER["right"], 0
+    assert_is(after, library, graph, before[:, left:right], None, outpaint=sides)
