@@ -225,7 +225,7 @@ def within(velocity: Velocity, mask: Tensor, clean: Tensor, noise: Tensor) -> Ve
 def with_beginnings(instruction: Any, mask: Any, outpaint: Any) -> Any:
     """The instructions of an edit, where there is a mask with the beginning of a sentence in place of empty ones."""
     if mask is None and outpaint is None:
-        return "" if instruction is None else instruction
+        return instruction
     beginning = prompts.INPAINT if outpaint is None else prompts.OUTPAINT
     given = listed("" if instruction is None else instruction, str, "the prompt")
     return [beginning if one is None or (isinstance(one, str) and not one.strip()) else one for one in given]

@@ -277,8 +277,9 @@ def test_without_an_instruction_the_model_describes_the_picture(model, scene, ma
         for empty in (None, "", " ", [None], beginning):
             assert model.edit(scene, empty, **change, **FAST)[0].tobytes() == said
         assert model.edit(scene, WISH, **change, **FAST)[0].tobytes() != said
-    with pytest.raises(JoyImageError, match="prompt 1 of 1 is empty"):
-        model.edit(scene)
+    for empty, message in ((None, "the prompt cannot be None"), ("", "prompt 1 of 1 is empty")):
+        with pytest.raises(JoyImageError, match=message):
+            model.edit(scene, empty)
 
 
 def test_each_picture_is_described_once(model, scene, mask, monkeypatch):
