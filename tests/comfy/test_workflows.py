@@ -24,7 +24,7 @@ from tools.client import TINY, Client, Graph, Run
 from tools.workflows import FOLDER, SUBGRAPHS, apps, load
 from tools.workflows.blueprints import BLUEPRINTS, wrap
 from tools.workflows.build import build
-from tools.workflows.graphs import WORKFLOWS
+from tools.workflows.loop import WORKFLOWS
 from tools.workflows.parts import EDIT_FILES, LOADERS, PLUS_FILES
 from tools.workflows.try_it import WORKFLOWS as TRY_IT
 
@@ -34,7 +34,7 @@ TRIED = [workflow.name for workflow in TRY_IT]
 APPS = [app.graph.name for app in apps.APPS]
 REBUILD = "start ComfyUI with this pack and run python -m tools.workflows"
 # What makes them fast; everything else stays as it is shipped.
-SMALL = {"steps": 2, "max_new_tokens": 12, "megapixels": 0.01, "views": 3}
+SMALL = {"steps": 2, "draft_steps": 1, "max_new_tokens": 12, "megapixels": 0.01, "views": 3}
 SHEET = {"width": 64, "height": 32}  # where a graph asks for a size of its own
 BORDER = {"left": 16, "right": 32}
 PHOTOGRAPHS = FOLDER.parent / "web" / "examples"
@@ -184,7 +184,7 @@ def test_has_a_small_thumbnail(name):
 
 def test_every_graph_for_the_published_model_is_tested():
     rest = {"Ask about an image", "Inpaint by mask", "Locate and move an object", "Outpaint"}
-    assert set(NAMES) == set(EXPECTED) | rest | {"Rewrite the prompt and edit"}
+    assert set(NAMES) == set(EXPECTED) | rest | {"Rewrite the prompt and edit", "Best of four", "Reason with views"}
 
 
 @pytest.mark.parametrize("name", NAMES + APPS)
@@ -240,6 +240,31 @@ def test_locate_and_move(client, library, base_directory, shipped):
         client, graph, library, edit(library, graph, spatial.draw_box(scene, box), spatial.move_object("red cube"))
     )
     assert run.outputs[find(graph, "JoyImageLocate")]["text"] == [f"red cube: {box_to_json(box, *scene.size)}"]
+
+
+def test_best_of_chooses_as_the_library(client, library, base_directory, shipped):
+    graph = shipped("Best of four")
+    scene = on_a_scene(graph, base_directory, "red cube")
+    seed = value(graph, "JoyImageBestOf", "seed")
+    options = {"candidates": 4, "draft_steps": SMALL["draft_steps"], "steps": SMALL["steps"], "seed": seed}
+    [expected] = library.edit(marked(graph, scene), spatial.move_object("red cube"), **options)
+    run = client.run(graph)
+    [file] = run.files([find(graph, "SaveImage"), 0])
+    assert np.abs(np.asarray(Image.open(file), np.int16) - np.asarray(expected, np.int16)).max() <= 1
+    [text] = run.outputs[find(graph, "JoyImageBestOf")]["text"]
+    assert f"* seed {expected.info['candidates']['chosen']}: " in text
+
+
+def test_reasons_as_the_library(client, library, base_directory, shipped):
+    graph = shipped("Reason with views")
+    scene = on_a_scene(graph, base_directory, "red cube")
+    question, seed = inputs_of(graph, "JoyImageReason", "question", "seed")
+    expected = library.reason(
+        scene, question, views=SMALL["views"], steps=SMALL["steps"], seed=seed, temperature=0,
+        max_new_tokens=SMALL["max_new_tokens"],
+    )  # fmt: skip
+    [text] = client.run(graph).outputs[find(graph, "JoyImageReason")]["text"]
+    assert text.splitlines()[-1] == expected.text.splitlines()[-1]
 
 
 def test_rewrite_and_edit(client, library, shipped):

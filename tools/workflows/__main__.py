@@ -15,7 +15,7 @@ from . import FOLDER, SUBGRAPHS
 from .apps import APPS, appear
 from .blueprints import BLUEPRINTS, wrap
 from .build import build
-from .graphs import WORKFLOWS as WORK
+from .loop import WORKFLOWS as WORK
 from .try_it import WORKFLOWS as TRY_IT
 
 

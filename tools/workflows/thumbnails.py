@@ -84,6 +84,18 @@ class Maker:
         made = self.edit(marked, spatial.move_object(self.entry["object"]))
         return Shown([self.scene], [made], f"Put the {self.entry['object']} where the {self.entry['car']} is")
 
+    def chosen(self) -> Shown:
+        box = box_from_json(examples.BOX, SIZE, SIZE)
+        before = spatial.draw_box(self.scene, box)
+        instruction = spatial.move_object(self.entry["object"])
+        made = self.model.edit(before, instruction, count=4, seed=examples.NOISE_SEED, steps=STEPS)
+        return Shown([before], made, f"{self.move_words()}: the best of four")
+
+    def reasoned(self) -> Shown:
+        question = f"Seen from the right, from which side is the {self.entry['car']} seen?"
+        said = self.model.reason(self.scene, question, steps=STEPS, seed=examples.NOISE_SEED, temperature=0)
+        return Shown([self.scene], said.pictures, f"{question}\nThe {said.text} side.")
+
     def asked(self) -> Shown:
         said = self.model.ask(self.scene, self.entry["question"], temperature=0)
         return Shown([self.scene], [], f"{self.entry['question']}\n{said[0].upper()}{said[1:]}.")
@@ -119,6 +131,7 @@ THUMBNAILS: dict[str, Callable[[Maker], Shown]] = {
     "3 Try it - Ask, locate and move": Maker.swapped,
     "4 Try it - Text to image, inpaint": Maker.inpainted,
     "Ask about an image": Maker.asked,
+    "Best of four": Maker.chosen,
     "Character turnaround": Maker.sides,
     "Edit an image": lambda maker: maker.edited(maker.entry["recolouring"]),
     "Edit with three images": Maker.composed,
@@ -130,6 +143,7 @@ THUMBNAILS: dict[str, Callable[[Maker], Shown]] = {
     "Move the camera (app)": Maker.camera,
     "Orbit in eight views": Maker.orbit,
     "Outpaint": Maker.widened,
+    "Reason with views": Maker.reasoned,
     "Rewrite the prompt and edit": lambda maker: maker.edited(maker.entry["removal"], "A short wish, rewritten first"),
     "Rotate an object": Maker.turned,
     "Text to image": Maker.drawn,
