@@ -126,7 +126,7 @@ def judge_move(mind: Mind, move: spatial.Move, box: PixelBox, attempt: Attempt) 
 
 def judge_rotation(mind: Mind, rotate: spatial.Rotate, attempt: Attempt) -> Verdict:
     """How likely the model finds it that this is the side it sees."""
-    chances = dict(
+    chances: dict[str, float] = dict(
         zip(VIEWS, mind.probabilities([attempt.result], prompts.view_question(rotate.object), VIEWS), strict=True)
     )
     seen = max(VIEWS, key=lambda view: chances[view])

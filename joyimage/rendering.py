@@ -68,8 +68,9 @@ class Run:
 
     def only(self, members: Sequence[int]) -> Run:
         """The run of some of its edits, by their numbers."""
-        several = self.latent is not None and len(self.latent) > 1
-        return replace(self, latent=self.latent[list(members)]) if several else self
+        if self.latent is None or len(self.latent) == 1:
+            return self
+        return replace(self, latent=self.latent[list(members)])
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class BestOf(Node):
                     "draft_steps",
                     default=0,
                     min=0,
-                    max=Sampling.range("steps").most,
+                    max=int(Sampling.range("steps").most),
                     optional=True,
                     advanced=True,
                     tooltip="Steps of the candidates; the chosen one is made again by all steps. 0 takes all steps "

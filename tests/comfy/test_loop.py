@@ -39,13 +39,8 @@ def best_of(prompt: str, picture: bool = True, **settings) -> Graph:
 def reason(question: str, **settings) -> Graph:
     graph = Graph()
     image = graph.add("LoadImage", image=SCENE)
-    node = graph.add(
-        "JoyImageReason",
-        **loaders(graph),
-        image=image,
-        question=question,
-        **{**SETTINGS, "views": 1, "turns": 1, **settings},
-    )
+    settings = {**SETTINGS, "views": 1, "turns": 1, **settings}
+    node = graph.add("JoyImageReason", **loaders(graph), image=image, question=question, **settings)
     graph.add("PreviewAny", source=node)
     graph.add("PreviewAny", source=output(node, 2))
     return graph

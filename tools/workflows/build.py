@@ -22,14 +22,9 @@ TEXT = 54  # a text of several lines, before `room` is added
 BADGE = 34  # the line with the pack's name that the new renderer puts into its nodes
 SAID = 120  # the text that a node shows below its widgets
 SAYING = (
-    "JoyImageAsk",
-    "JoyImageBestOf",
-    "JoyImageEdit",
-    "JoyImageEncodePrompt",
-    "JoyImageLocate",
-    "JoyImageReason",
+    "JoyImageAsk", "JoyImageBestOf", "JoyImageEdit", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageReason",
     "JoyImageRewritePrompt",
-)
+)  # fmt: skip
 NODE_GAP, GROUP_GAP = 30, 40
 GROUP_TITLE, MARGIN = 50, 20
 NOTE_LETTERS, NOTE_LINE, NOTE_ENDS = 70, 18, 40  # of the note in a column 400 wide

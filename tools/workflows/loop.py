@@ -16,8 +16,8 @@ WHOLE: dict[str, Any] = {"model": Out("model"), "encoder": Out("encoder"), "vae"
 
 def best_of() -> Workflow:
     note = f"""\
-Moves an object with up to four seeds and keeps the best: the model itself looks whether the object is in its box and the \
-red line is gone. It stops as soon as one is surely right.
+Moves an object with up to four seeds and keeps the best: the model itself looks whether the object is in its box \
+and the red line is gone. It stops as soon as one is surely right.
 
 Candidates take {DRAFT} steps; the chosen seed is made again with all of them. The scores appear on Best of. Any other \
 prompt can be chosen from in the same way, with or without pictures.
@@ -50,8 +50,8 @@ prompt can be chosen from in the same way, with or without pictures.
 
 def reason() -> Workflow:
     note = f"""\
-Answers a question from somewhere else: the model says from where it wants to look, the editor makes that view, and the \
-model answers from both pictures.
+Answers a question from somewhere else: the model says from where it wants to look, the editor makes that view, and \
+the model answers from both pictures.
 
 Ask where things stand for somebody on another side. Views are made up by the editor, so what the picture hides \
 altogether stays a guess.
