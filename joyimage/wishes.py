@@ -328,7 +328,8 @@ PHOTOGRAPHS = (
     rf"[给把将为]?{PHOTO_ZH}(?:修复)?(?:并|和|后|,)*(?:上色|着色|彩色化|变成彩色|上颜色)",
     rf"(?:修复)?(?:并|和)?(?:上色|着色){PHOTO_ZH}",
 )
-CAPTION = r"\s*[.,:;-]*\s*(?:the\s+)?(?:original\s+|image\s+)?caption(?:\s+is)?\s*[:-]*\s*(?P<caption>[^\s.,:;-].*)"
+CAPTION = r"\s*[.,:;-]*\s*(?:the\s+)?(?:original\s+|image\s+)?caption\b(?P<caption>.*)"
+BEFORE_CAPTION = re.compile(r"\s*(?:is\b)?[\s.,:;-]*", re.IGNORECASE)
 PICTURE = r"(?:this|the)\s+(?:image|picture|photo)"
 EDGES = r"(?:\s+beyond\s+(?:its|the)\s+(?:boundaries|borders|edges|frame))?"
 FILLINGS = (
@@ -352,7 +353,8 @@ def _filling(text: str) -> Sentence | None:
     """Inpainting or outpainting with the caption that follows its sentence, which stays as it is."""
     for pattern, start, kind in FILLINGS:
         if match := re.fullmatch(pattern, text.strip().replace("：", ":"), re.IGNORECASE | re.DOTALL):
-            return Sentence(start + " ".join(match["caption"].split()), kind)
+            caption = " ".join(BEFORE_CAPTION.sub("", match["caption"], count=1).split())
+            return Sentence(start + caption, kind) if caption else None
     return None
 
 

@@ -105,6 +105,7 @@ def test_a_plain_wish_becomes_its_sentence(wish, expected):
         "colorize the hair red",
         "Restore and colorize the photo, but keep the dress blue.",
         "Perform inpainting on this image.",
+        "Perform inpainting on this image. The original caption is: ",
         "Make it night.",
         "a view of a city from above",
         "把天空变成红色",
