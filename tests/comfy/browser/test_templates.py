@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from itertools import combinations
 
+import numpy as np
 import pytest
 from conftest import SCENE
 from editor import Editor
+from PIL import Image
 
+from joyimage.boxes import box_from_json
+from joyimage.inpainting import OVERLAP
 from tools.client import TINY
 from tools.workflows import load
 from tools.workflows.graphs import WORKFLOWS
@@ -34,6 +39,9 @@ PLACES = """() => app.graph.nodes.map(node => {
   const tall = shown ? Math.max(height, shown.getBoundingClientRect().height / scale) : height;
   return {title: node.title, left: x, top: y, right: x + width, bottom: y + tall};
 })"""
+PICTURES = """async () => Promise.all([...document.querySelectorAll(".joyimage-compare img")].map(
+  async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]))"""
+SHOWN = "[...document.querySelectorAll('.joyimage-compare img')].filter(image => image.naturalWidth).length === 2"
 RED = "() => app.graph.nodes.filter(node => node.has_errors).map(node => node.title)"
 
 
@@ -60,3 +68,29 @@ def test_runs_and_stays_tidy(editor, name):
         apart = a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
         assert apart, f"{a['title']} and {b['title']} overlap"
     assert editor.page.evaluate(RED) == []
+
+
+def compared(editor: Editor, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """What Compare shows of a template that has run: before, and where the picture after it is another."""
+    open_template(editor, name)
+    editor.run()
+    editor.page.wait_for_function(SHOWN)
+    before, after = (np.asarray(Image.open(io.BytesIO(bytes(each)))) for each in editor.page.evaluate(PICTURES))
+    return before, (before != after).any(-1)
+
+
+def test_an_inpainted_picture_is_another_within_the_place_found_alone(editor):
+    before, changed = compared(editor, "Inpaint by mask")
+    said = [text for run in editor.client.get("/history").values() for each in run["outputs"].values() for text in
+            each.get("text", ()) if text.startswith("red cube: ")]  # fmt: skip
+    left, top, right, bottom = box_from_json(said[-1].partition(": ")[2], before.shape[1], before.shape[0])
+    rows, columns = np.nonzero(changed)
+    assert len(rows) and rows.min() >= int(top) and rows.max() <= bottom
+    assert columns.min() >= int(left) and columns.max() <= right
+
+
+def test_an_outpainted_picture_is_new_at_its_sides_alone(editor):
+    before, changed = compared(editor, "Outpaint")
+    inner = slice(BORDER["left"] + OVERLAP, before.shape[1] - BORDER["right"] - OVERLAP)
+    assert changed[:, : BORDER["left"]].mean() > 0.9 and changed[:, -BORDER["right"] :].mean() > 0.9
+    assert not changed[:, inner].any()
