@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # so that commands check their options without torch
     from .conditioning import Conditioning
     from .rendering import Pictures, Renderer, Run
 
-CLEAR = 0.1  # of a score: what a later candidate must be ahead of the first, so that an unsure judge changes nothing
-
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
@@ -39,12 +37,15 @@ class Attempt:
 class Verdict:
     """What a judge says: a score from 0 to 1, or None where it cannot tell, and why; `sure` that nothing is wrong.
 
+    `clear` is what it must be ahead of the first candidate's, so that a judge that is not sure changes nothing.
+
     Raises `JoyImageError` for a score that is no number from 0 to 1.
     """
 
     score: float | None
     reason: str = ""
     sure: bool = False
+    clear: float = 0.1
 
     def __post_init__(self):
         if self.score is not None and not (finite(self.score) and 0 <= self.score <= 1):
@@ -84,7 +85,7 @@ class Choice:
     def best(self) -> int:
         """The index of the one with the highest score, of equal ones the lower seed, that is the earlier.
 
-        The first stays where the judge could not tell of it, or no other is ahead by more than `CLEAR`.
+        The first stays where the judge could not tell of it, or no other is clearly ahead.
         """
         scores = [candidate.verdict.score for candidate in self.candidates]
         first = scores[0]
@@ -92,7 +93,7 @@ class Choice:
             return 0
         told = [(score, -i) for i, score in enumerate(scores) if score is not None]
         score, index = max(told)
-        return -index if score > first + CLEAR else 0
+        return -index if score > first + self.candidates[-index].verdict.clear else 0
 
     @property
     def done(self) -> bool:

@@ -110,9 +110,11 @@ class Understanding:
         with _answering(self, list(pictures), question, options["max_new_tokens"]):
             return self.encoder.answer(pictures, question, **options)
 
-    def _likelihoods(self, pictures: Sequence[Image.Image], question: str, answers: Sequence[str]) -> list[float]:
-        with _answering(self, list(pictures), question, sum(map(len, answers))):
-            return self.encoder.likelihoods(pictures, question, answers)
+    def _likelihoods(
+        self, pictures: Sequence[Image.Image], question: str, answers: Sequence[str], per_token: bool = False
+    ) -> list[float]:
+        with _answering(self, list(pictures), question, text_tokens(answers)):
+            return self.encoder.likelihoods(pictures, question, answers, per_token=per_token)
 
 
 def _answering(model: Understanding, pictures: list[Image.Image], text: str, new_tokens: int) -> AbstractContextManager:

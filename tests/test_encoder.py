@@ -429,6 +429,30 @@ def test_narrow_sampling_is_greedy(encoder, narrow):
     assert encoder.answer([], "what?", max_new_tokens=12, **{"top_k": 0, "top_p": 1, "seed": 3, **narrow}) == greedy
 
 
+@pytest.mark.parametrize("images", [[], IMAGES[:1]], ids=["text", "image"])
+def test_likelihoods_are_those_of_transformers_logits(encoder, model, tokens, images):
+    choices = ["yes", "no", "a longer answer, 把帽子"]
+    found = encoder.likelihoods(images, "Is it red?", choices)
+    each = encoder.likelihoods(images, "Is it red?", choices, per_token=True)
+    question = message("Is it red?", len(images), prompts.CHAT_SYSTEM)
+    for choice, log, mean in zip(choices, found, each, strict=True):
+        before = inputs_of(tokens, question, images)
+        whole = inputs_of(tokens, f"{question}{choice}<|im_end|>", images)
+        start = before["input_ids"].shape[1]
+        with torch.inference_mode():
+            logs = model(**whole).logits[0].log_softmax(-1)
+        ids = whole["input_ids"][0]
+        expected = sum(logs[place - 1, ids[place]].item() for place in range(start, len(ids)))
+        assert log == pytest.approx(expected, abs=1e-3)
+        assert mean == pytest.approx(expected / (len(ids) - start), abs=1e-3)
+
+
+@pytest.mark.parametrize("choices", [[], ["yes", " "]])
+def test_likelihoods_are_of_answers_that_say_something(encoder, choices):
+    with pytest.raises(JoyImageError, match="answers to choose from"):
+        encoder.likelihoods([], "Is it red?", choices)
+
+
 def test_streamed_pieces_add_up_to_the_answer(encoder):
     pieces = []
     answer = encoder.answer([], "what?", max_new_tokens=60, temperature=2, top_k=0, top_p=1, on_text=pieces.append)

@@ -69,8 +69,19 @@ def test_any_other_edit_is_asked_about(yes, sure):
     judge = own_judge(Mind(lambda *_: "", likelihoods))
     verdict = judge(Attempt((GRAY, GRAY), "Add a hat.", GRAY))
     assert verdict.score == pytest.approx(yes) and verdict.sure is sure
-    judge(Attempt((), "A cat.", GRAY))
-    assert asked == [(3, prompts.edit_question("Add a hat.", 2)), (1, prompts.picture_question("A cat."))]
+    assert asked == [(3, prompts.edit_question("Add a hat.", 2))]
+
+
+def test_a_picture_from_text_is_judged_by_how_well_the_text_describes_it():
+    asked = []
+
+    def likelihoods(pictures, question, choices, per_token):
+        asked.append((len(pictures), question, choices, per_token))
+        return [math.log(0.8)]
+
+    verdict = own_judge(Mind(lambda *_: "", likelihoods))(Attempt((), "A cat.", GRAY))
+    assert verdict.score == pytest.approx(0.8) and not verdict.sure and verdict.clear < 0.1
+    assert asked == [(1, prompts.DEFAULT_QUESTION, ["A cat."], True)]
 
 
 def test_a_move_without_its_red_box_is_asked_about():

@@ -88,8 +88,8 @@ def generate(
 
 def likelihoods(
     model: Qwen3VLForConditionalGeneration, reader: Reader, ids: list[int], vision: VisionInputs, answers: Sequence[str]
-) -> list[float]:
-    """The log-probability of each answer after `ids`: the sum over its tokens and the end of the turn."""
+) -> list[list[float]]:
+    """The log-probabilities of the tokens of each answer after `ids`, and of the end of the turn."""
     chat, backbone = reader.chat, reader.backbone
     rows = [[*chat.ids([answer]), chat.controls[END]] for answer in answers]
     cache = DynamicCache(config=backbone.language_model.config)
@@ -101,7 +101,7 @@ def likelihoods(
         states = torch.cat([before[-1:], hidden[:-1]])  # what each token of the answer is told from
         logits = model.lm_head(backbone.language_model.norm(states)).float()
         chosen = logits.log_softmax(-1).gather(-1, torch.tensor(row, device=logits.device)[:, None])
-        found.append(float(chosen.sum()))
+        found.append(chosen[:, 0].tolist())
     return found
 
 

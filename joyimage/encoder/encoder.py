@@ -106,11 +106,18 @@ class Encoder:
 
     @torch.inference_mode()
     def likelihoods(
-        self, images: Sequence[Image.Image], question: str, answers: Sequence[str], *, system: str = CHAT_SYSTEM
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        answers: Sequence[str],
+        *,
+        system: str = CHAT_SYSTEM,
+        per_token: bool = False,
     ) -> list[float]:
         """How likely the model finds each of `answers`, its end included, as the logarithm of a probability.
 
         Nothing is drawn: it is read off the logits. The question and its images run once for all answers.
+        `per_token` gives the mean over an answer's tokens, by which long texts can be compared with short ones.
         Raises `JoyImageError` for a model without its language head, and for no or empty answers.
         """
         from . import answers as told
@@ -121,7 +128,8 @@ class Encoder:
         vision = self.vision.read(images, self.device)
         ids = self.chat.question_ids(system, told.usable_question(question, images), vision.grids)
         reader = Reader(self.backbone, self.chat, self.device)
-        return told.likelihoods(model, reader, ids, vision, answers)
+        found = told.likelihoods(model, reader, ids, vision, answers)
+        return [sum(logs) / (len(logs) if per_token else 1) for logs in found]
 
     def answer_rewrite(self, prompt: str, images: Sequence[Image.Image] = (), **sampling) -> str:
         """The model's reply to a request to rewrite `prompt`, for `prompts.parse_rewritten`.

@@ -80,7 +80,7 @@ def test_text_alone_is_judged_too(client):
     graph = best_of("A red cube on plain gray ground.", picture=False, candidates=2)
     run = client.run(graph)
     [text] = run.outputs[find(graph, "JoyImageBestOf")]["text"]
-    assert "the model says" in text and len(saved(run, graph, 0)) == 1
+    assert "as a description" in text and len(saved(run, graph, 0)) == 1
 
 
 def test_an_empty_prompt_is_refused(client):

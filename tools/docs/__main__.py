@@ -47,6 +47,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "boxes": '[{"x": 0.27, "y": 0.03, "w": 0.43, "h": 0.77}, {"x": 0.53, "y": 0.56, "w": 0.16, "h": 0.27}]'
     },
     "JoyImageLoadLora": {"lora": "watercolour.safetensors", "strength": 0.8},
+    "JoyImageBestOf": {"prompt": "Put a croissant on the saucer, next to the spoon."},
+    "JoyImageReason": {"question": "Seen from the left, is the spoon in front of the cup or behind it?"},
     "JoyImageLocate": {"object": "the empty table to the right of the saucer"},
 }
 
