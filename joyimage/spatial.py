@@ -1,4 +1,4 @@
-"""Spatial instructions: the sentences the model was trained on, to the letter, and the red box of a move.
+"""Spatial instructions: the sentences the model was trained on, to the letter. The red box of a move is in `boxes`.
 
 Templates: "Spatial Editing Reference" in the README of JoyAI-Image, which asks to keep to them for stable results.
 """
@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from PIL import Image
-
+from .boxes import RED as RED
+from .boxes import draw_box as draw_box  # which a move's sentence goes with
 from .errors import JoyImageError
 from .settings import VIEWS, ZOOMS
 
-RED = (255, 0, 0)
 FIELD = re.compile(r"\{(\w+)\}")
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # The sentences, cut into {fields} and the pieces of fixed text that `parse` reports on.
 MOVE = ("Move the ", "{object}", " into the red box", " and finally remove the red box.")
@@ -266,44 +262,3 @@ TEMPLATES = (
     Template(ROTATE, r"\brotate\b.*\b(to\s+show|view)\b", Rotate),
     Template(CAMERA, r"\bmove\s+the\s+camera\s*(\.|\n|$)|\bcamera\s+(rotation|zoom)\b|\byaw\b.*\bpitch\b", _camera),
 )
-
-
-def draw_box(image: str | os.PathLike | Image.Image, box: Sequence[float], width: int | None = None) -> Image.Image:
-    """An RGB copy of `image` with the red outline that a move needs.
-
-    `image` is whatever `joyimage.images.load` takes; `box` is (left, top, right, bottom) in its upright pixels: any two
-    opposite corners, right and bottom exclusive as in Pillow's `crop`, rounded to whole pixels. The line is pure red
-    and lies inside the box; `width` is in pixels, by default 0.4 % of the picture's shorter side and at least 2:
-    4 at 1024 x 1024. (In the README's own pictures the lines measure 0.3 to 0.5 %.)
-    Raises `JoyImageError` for a box that is empty or reaches outside the picture, and for a width below 1.
-    """
-    from .images import load  # here: torch takes a second to import, and sentences do not need it
-
-    image = load(image)
-    left, top, right, bottom = map(round, _corners(box))
-    picture = f"the picture, which is {image.width} pixels wide and {image.height} high"
-    if left < 0 or top < 0 or right > image.width or bottom > image.height:
-        raise JoyImageError(f"the box {tuple(box)} reaches outside {picture}")
-    if left == right or top == bottom:
-        raise JoyImageError(f"the box {tuple(box)} contains no pixel of {picture}")
-    if width is None:
-        width = max(2, round(0.004 * min(image.size)))
-    elif isinstance(width, bool) or not isinstance(width, numbers.Integral) or width < 1:
-        raise JoyImageError(f"the line's width must be a whole number of pixels, 1 or more, not {width!r}")
-    line = min(width, right - left, bottom - top)
-    for edge in (
-        (left, top, right, top + line),
-        (left, bottom - line, right, bottom),
-        (left, top, left + line, bottom),
-        (right - line, top, right, bottom),
-    ):
-        image.paste(RED, edge)
-    return image
-
-
-def _corners(box: Sequence[float]) -> Box:
-    """The box's numbers, checked, with left <= right and top <= bottom."""
-    if len(box) != 4 or not all(isinstance(n, numbers.Real) and math.isfinite(n) for n in box):
-        raise JoyImageError(f"a box is four finite numbers, left, top, right and bottom, not {box!r}")
-    x0, y0, x1, y1 = map(float, box)
-    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

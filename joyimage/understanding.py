@@ -10,13 +10,16 @@ from typing import Any
 
 from PIL import Image
 
-from . import judging, rewriting
+from . import judging, locating, rewriting
+from .boxes import PixelBox, locate_question
 from .candidates import Judge
 from .encoder import Encoder
 from .images import load
 from .inputs import Picture, load_all, text_tokens, vision_pixels
 from .judging import Mind
+from .locating import LOCATE_TOKENS
 from .memory import Memory
+from .places import read_place
 from .reasoning import Reasoned, View, check_reasoning, reason
 from .rewritten import Rewritten
 from .settings import Answering, check_text
@@ -49,6 +52,39 @@ class Understanding:
     def caption(self, image: Picture) -> str:
         """What is in a picture in the model's likeliest words, for a prompt: `ask` with the default question."""
         return self.ask(image, max_new_tokens=CAPTION_TOKENS, temperature=0).strip()
+
+    def locate(
+        self, image: Picture, object: str, *, on_text: Callable[[str], object] | None = None
+    ) -> list[PixelBox]:  # fmt: skip
+        """The boxes (left, top, right, bottom) around an object, or around each of its kind, in the model's order.
+
+        They are whole pixels of `image` as `joyimage.images.load` gives it, right and bottom exclusive, as
+        `joyimage.spatial.draw_box` takes them. The same picture and words always give the same boxes. `on_text` gets
+        the answer piece by piece, as in `ask`.
+        Raises `JoyImageError` for an empty object, and with the answer for one that names no box.
+        """
+        check_text("the object to locate", object)
+        question = locate_question(object)
+        picture = load(image)
+        with _answering(self, [picture], question, LOCATE_TOKENS):
+            return locating.locate(self.encoder, picture, object, on_text)
+
+    def place(
+        self, image: Picture, object: str, place: str, *, on_text: Callable[[str], object] | None = None
+    ) -> PixelBox:  # fmt: skip
+        """The box for moving an object to a place in words, such as "next to the plate", in pixels as `locate` gives.
+
+        Words that put it left or right of, in front of, behind, next to, on or in something, or where something is,
+        in English or Chinese, are read as such: the object and the other thing are located, and the box is where the
+        object then stands, in the size that it has there. "to the left" alone is from where it is. Any other place is
+        located as it is called. Raises `JoyImageError` as `locate` does, for no words, and where there is no room.
+        """
+        check_text("the object to move", object)
+        check_text("the place", place)
+        question, where = locate_question(object), read_place(place)
+        picture = load(image)
+        with _answering(self, [picture], max(question, locate_question(place), key=len), LOCATE_TOKENS):
+            return locating.place(self.encoder, picture, object, where, on_text)
 
     def rewrite(self, prompt: str, images: Picture | Sequence[Picture] = ()) -> str:
         """A clearer version of `prompt`: read plainly, or by the server named in the environment, or by the encoder.

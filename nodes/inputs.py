@@ -20,8 +20,8 @@ from .host import ENCODER
 LAST_IMAGE = f"images.image{MAX_REFERENCES - 1}"
 
 
-def encoder_input() -> io.Input:
-    return ENCODER.Input("encoder", tooltip="From Load Encoder (JoyImage).")
+def encoder_input(tooltip: str = "From Load Encoder (JoyImage).", **options) -> io.Input:
+    return ENCODER.Input("encoder", tooltip=tooltip, **options)
 
 
 def images_input(tooltip: str) -> io.Autogrow.Input:

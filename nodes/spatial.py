@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
 from torch import Tensor
 
-from ..joyimage import spatial
+from ..joyimage import locating, spatial
 from ..joyimage.boxes import (
+    PixelBox,
     box_from_json,
     box_from_mask,
     box_from_regions,
+    box_to_json,
     box_to_region,
     boxes_from_json,
     boxes_to_mask,
 )
+from ..joyimage.encoder import Encoder
+from ..joyimage.errors import JoyImageError
 from ..joyimage.images import from_batch, to_batch
-from .inputs import blame, check, object_input
+from ..joyimage.locating import LOCATE_TOKENS
+from ..joyimage.places import read_place
+from .feedback import answering, told
+from .inputs import Refusal, blame, check, encoder_input, object_input
 from .node import Node
 
 NO_BOX = {"x": 0, "y": 0, "width": 0, "height": 0}  # what comfy-cli sends for a free bounding box socket
 NOT_CONNECTED = ""  # in `validate_inputs`, where None stands for a value that a link will bring
+NO_ENCODER = "a place in words takes an encoder to find it: connect Load Encoder (JoyImage), or draw a box"
 NO_PICTURE = "the image output of a spatial node is used, but no image is connected to that node"
 ANY_SIDE = 10_000  # pixels; for checking fractions before the picture is known
 
@@ -69,6 +78,7 @@ class MoveObject(Node):
             category="JoyImage/spatial",
             description="Draws a red box where an object is to go, and says so in the words the model was trained on.",
             search_aliases=["red box", "place object", "drag object", "reposition", "image edit"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("image", tooltip="The picture. The box is drawn into every image of a batch."),
                 object_input("move"),
@@ -79,13 +89,13 @@ class MoveObject(Node):
                     socketless=True,
                     extra_dict={"widgetType": "JOYIMAGE_BOX"},
                     tooltip='Where the object is to go: {"x": …, "y": …, "w": …, "h": …} in fractions of the picture. '
-                    "A connected mask or bbox is used in its place.",
+                    "A connected mask or bbox, or a place in words, is used instead of it.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip="Painted over the place where the object is to go; the box is drawn around it. "
-                    "Comes before bbox and the drawn box.",
+                    "Comes before bbox, place and the drawn box.",
                 ),
                 io.BoundingBox.Input(
                     "bbox",
@@ -94,6 +104,14 @@ class MoveObject(Node):
                     force_input=True,
                     default=NO_BOX,
                     tooltip="The place where the object is to go, as from Locate; of several the first. "
+                    "Comes before place and the drawn box.",
+                ),
+                encoder_input("From Load Encoder (JoyImage), which finds the place in words.", optional=True),
+                io.String.Input(
+                    "place",
+                    default="",
+                    optional=True,
+                    tooltip="Where the object is to go in words, as in: next to the plate. Takes an encoder. "
                     "Comes before the drawn box.",
                 ),
             ],
@@ -109,26 +127,41 @@ class MoveObject(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, object, box=None, mask=NOT_CONNECTED, bbox=NOT_CONNECTED) -> bool | str:
+    def validate_inputs(
+        cls, object, box=None, mask=NOT_CONNECTED, bbox=NOT_CONNECTED, encoder=NOT_CONNECTED, place=""
+    ) -> bool | str:
         problem = blame("object", check(spatial.move_object, object))
-        if problem is True and mask == NOT_CONNECTED and bbox in (NOT_CONNECTED, NO_BOX):
-            field = "object" if box is None else "box"  # one that the prompt gives
-            problem = blame(field, check(box_from_json, box or "", ANY_SIDE, ANY_SIDE))
-        return problem
+        if problem is not True or mask != NOT_CONNECTED or bbox not in (NOT_CONNECTED, NO_BOX) or place is None:
+            return problem
+        if place.strip():
+            return Refusal("place", NO_ENCODER) if encoder == NOT_CONNECTED else True
+        field = "object" if box is None else "box"  # one that the prompt gives
+        return blame(field, check(box_from_json, box or "", ANY_SIDE, ANY_SIDE))
 
     @classmethod
-    def execute(cls, image, object, box="", mask=None, bbox=None) -> io.NodeOutput:
+    def execute(cls, image, object, box="", mask=None, bbox=None, encoder=None, place="") -> io.NodeOutput:
         pictures = from_batch(image)
+        shown = {"source": ui.PreviewImage(image[:1]).values}  # for the widget, where no node before shows the picture
         if mask is not None:
             area = box_from_mask(mask, *pictures[0].size)
         elif bbox not in (None, NO_BOX):
             area = box_from_regions(bbox, *pictures[0].size)
+        elif place.strip():
+            area = cls._found(encoder, pictures[0], object, place)
+            shown |= told(cls.hidden.unique_id, f"{place.strip()}: {box_to_json(area, *pictures[0].size)}")
         else:
             area = box_from_json(box, *pictures[0].size)
         marked = to_batch([spatial.draw_box(picture, area) for picture in pictures])
-        source = ui.PreviewImage(image[:1]).values  # for the box widget, where no node before shows the picture
         mask = boxes_to_mask([area], *pictures[0].size)
-        return io.NodeOutput(marked, spatial.move_object(object), box_to_region(area), mask, ui={"source": source})
+        return io.NodeOutput(marked, spatial.move_object(object), box_to_region(area), mask, ui=shown)
+
+    @classmethod
+    def _found(cls, encoder: Encoder | None, picture: Image.Image, object: str, place: str) -> PixelBox:
+        """The box that a place in words means."""
+        if encoder is None:  # the words came by a link, and are not known before
+            raise JoyImageError(NO_ENCODER)
+        with answering(cls.hidden.unique_id, encoder, LOCATE_TOKENS) as on_text:
+            return locating.place(encoder, picture, object, read_place(place), on_text)
 
 
 class RotateObject(Node):

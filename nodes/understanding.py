@@ -7,9 +7,10 @@ from functools import partial, reduce
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..joyimage import rewriting, spatial
-from ..joyimage.boxes import box_to_json, box_to_region, boxes_to_mask, locate_question, parse_boxes
+from ..joyimage import locating, rewriting
+from ..joyimage.boxes import box_to_json, box_to_region, boxes_to_mask, draw_box, locate_question
 from ..joyimage.images import from_batch, to_batch
+from ..joyimage.locating import LOCATE_TOKENS
 from ..joyimage.prompts import DEFAULT_QUESTION
 from ..joyimage.settings import Answering
 from .feedback import answering, caught_warnings, told
@@ -24,9 +25,6 @@ from .inputs import (
     setting_input,
 )
 from .node import Node
-
-LOCATE_TOKENS = 512  # new tokens; room for the boxes of some ten objects, of which the first is used
-
 
 ANSWERING = {
     "max_new_tokens": "The answer is cut off after this many tokens, each about three quarters of a word.",
@@ -175,13 +173,11 @@ class Locate(Node):
     @classmethod
     def execute(cls, encoder, image, object) -> io.NodeOutput:
         picture = from_batch(image)[0]
-        question = locate_question(object)
         with answering(cls.hidden.unique_id, encoder, LOCATE_TOKENS) as on_text:
-            answer = encoder.answer([picture], question, max_new_tokens=LOCATE_TOKENS, temperature=0, on_text=on_text)
-        areas = parse_boxes(answer, *picture.size)
+            areas = locating.locate(encoder, picture, object, on_text)
         boxes = [box_to_json(area, *picture.size) for area in areas]
         regions = [box_to_region(area) for area in areas]
-        drawn = reduce(spatial.draw_box, areas, picture)
+        drawn = reduce(draw_box, areas, picture)
         text = "\n".join(f"{object}: {box}" for box in boxes)
         return io.NodeOutput(
             regions[0],

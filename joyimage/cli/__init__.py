@@ -1,4 +1,6 @@
-"""The command line: `joyimage edit | generate | ask | rewrite | inspect | convert | plan | download | demo`."""
+"""The command line: `joyimage edit`, `generate`, `ask`, `locate`, `rewrite`, `inspect`, `convert`, `plan`, `download`,
+`demo`.
+"""
 
 from __future__ import annotations
 

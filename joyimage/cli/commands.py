@@ -14,6 +14,7 @@ from pathlib import Path
 from .. import download, prompts, spatial
 from ..candidates import check_candidates
 from ..errors import JoyImageError, MissingFileError, one_line
+from ..places import read_place
 from ..settings import (
     AUTO,
     PRESETS,
@@ -44,6 +45,8 @@ def run_edit(options) -> None:
     edits = max(len(instructions), len(names))
     outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
     model = load_model(options)
+    if options.to is not None:
+        pictures = [_boxed(options, model, pictures[0])]
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     instructions = _with_captions(model, options, pictures, instructions)
@@ -57,7 +60,7 @@ def run_edit(options) -> None:
         **parameters,
     )
     seconds = time.perf_counter() - started
-    save(options, _saved_name(options), results, outputs, instructions, names, parameters | told, seconds)
+    save(options, saved_name(options), results, outputs, instructions, names, parameters | told, seconds)
 
 
 def run_generate(options) -> None:
@@ -71,7 +74,7 @@ def run_generate(options) -> None:
         options.prompt, size=options.size, base_size=options.base_size, progress=not options.quiet, **parameters
     )
     seconds = time.perf_counter() - started
-    save(options, _saved_name(options), results, outputs, options.prompt, [[]], parameters, seconds)
+    save(options, saved_name(options), results, outputs, options.prompt, [[]], parameters, seconds)
 
 
 def run_inspect(options) -> None:
@@ -152,6 +155,8 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
     wanted = [name for name in ("move", "rotate", "camera") if getattr(options, name) is not None]
     if len(wanted) > 1:
         raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
+    if options.to is not None and options.move is None:
+        raise JoyImageError("--to goes with --move: it says where an object is to go")
     if wanted and options.instruction:
         raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
     partly = [name for name in ("mask", "outpaint") if getattr(options, name) is not None]
@@ -206,11 +211,16 @@ def _with_captions(model, options, pictures: list, instructions: list[str]) -> l
 
 def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
     if kind == "move":
-        if options.box is None or len(pictures) != 1:
-            raise JoyImageError("--move takes one picture and --box LEFT,TOP,RIGHT,BOTTOM in its pixels")
-        from ..images import load
-
-        return [spatial.move_object(options.move)], [spatial.draw_box(load(pictures[0]), options.box)]
+        if (options.box is None) == (options.to is None) or len(pictures) != 1:
+            raise JoyImageError(
+                "--move takes one picture, and --box LEFT,TOP,RIGHT,BOTTOM in its pixels or --to with a place in words"
+            )
+        sentence = spatial.move_object(options.move)
+        if options.to is not None:
+            check_text("the place", options.to)
+            read_place(options.to)
+            return [sentence], pictures
+        return [sentence], [spatial.draw_box(pictures[0], options.box)]
     if kind == "rotate":
         return [spatial.rotate_object(options.rotate, options.view or "")], pictures
     parts = [part.strip() for part in options.camera.split(",")]
@@ -233,6 +243,14 @@ def spatial_options(instruction: spatial.Instruction) -> str:
 def _typed(text: str) -> str:
     """A word in double quotes, which shells on Windows take as well, where nothing in it has a meaning to a shell."""
     return shlex.quote(text) if re.search(r'["$`\\!%]', text) else f'"{text}"'
+
+
+def _boxed(options, model, picture):
+    """The picture with the box for --move at the place that --to names in words. Says where it is, to be corrected."""
+    box = model.place(picture, options.move, options.to)
+    words = one_line(options.to.strip())
+    print(f"joyimage: note: {words} is --box {','.join(map(str, box))}", file=sys.stderr)
+    return spatial.draw_box(picture, box)
 
 
 def _number(text: str) -> float:
@@ -303,7 +321,7 @@ def _model_name(options) -> str | None:
     return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
 
 
-def _saved_name(options) -> str:
+def saved_name(options) -> str:
     """The model's name in a picture's parameters: for parts given one by one, that of the MMDiT."""
     return _model_name(options) or str(options.mmdit)
 

@@ -30,7 +30,7 @@ from .commands import (
     run_inspect,
     run_plan,
 )
-from .understanding import run_ask, run_reason, run_rewrite
+from .understanding import run_ask, run_locate, run_reason, run_rewrite
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_edit(commands, [*networks, _speed_options(), _sampling_options()])
     _add_generate(commands, [*networks, _speed_options(), _sampling_options()])
     _add_ask(commands, networks)
+    _add_locate(commands, networks)
     _add_rewrite(commands, networks)
     _add_reason(commands, networks)
     inspect = commands.add_parser(
@@ -193,8 +194,9 @@ def _add_edit(commands, parents) -> None:
     parts.add_argument("--mask", type=Path, metavar="FILE", help="change what is white in it, and keep all else")
     parts.add_argument("--outpaint", type=_sides, metavar="L,T,R,B", help="pixels to add on each side")
     spatial_options = edit.add_argument_group("spatial editing, instead of an instruction")
-    spatial_options.add_argument("--move", metavar="OBJECT", help="move an object into the box given by --box")
+    spatial_options.add_argument("--move", metavar="OBJECT", help="move an object to where --box or --to says")
     spatial_options.add_argument("--box", type=_box, metavar="L,T,R,B", help="box for --move, in pixels")
+    spatial_options.add_argument("--to", metavar="PLACE", help='place for --move in words, as in "next to the plate"')
     spatial_options.add_argument("--rotate", metavar="OBJECT", help="rotate an object to the view given by --view")
     spatial_options.add_argument("--view", help=", ".join(VIEWS))
     spatial_options.add_argument(
@@ -236,6 +238,21 @@ def _add_reason(commands, parents) -> None:
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
         _add_setting(reason, Answering, name)
     reason.set_defaults(run=run_reason)
+
+
+def _add_locate(commands, parents) -> None:
+    locate = commands.add_parser(
+        "locate",
+        parents=parents,
+        help="find something in a picture",
+        description="Prints the boxes around it, one a line, as left,top,right,bottom in pixels of the picture: the "
+        "--box that edit --move takes.",
+    )
+    locate.add_argument("image", metavar="IMAGE", help="a picture")
+    locate.add_argument("object", metavar="OBJECT", help='what to find, as in "red cup"')
+    locate.add_argument("--mask", type=Path, metavar="FILE", help="write a mask as PNG, white inside the boxes")
+    locate.add_argument("--draw", type=Path, metavar="FILE", help="write the picture as PNG, with the boxes drawn")
+    locate.set_defaults(run=run_locate)
 
 
 def _add_rewrite(commands, parents) -> None:

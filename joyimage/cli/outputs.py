@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..atomic import check_name
+from ..boxes import PixelBox, draw_box
 from ..errors import JoyImageError
 from ..settings import AUTO, CANDIDATES, EXACT, Shortcuts
 
@@ -70,7 +73,7 @@ def _make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise JoyImageError(f"nothing can be written into {folder}: {reason}; name another with --output") from None
+        raise JoyImageError(f"nothing can be written into {folder}: {reason}; name another") from None
 
 
 def save(
@@ -96,7 +99,6 @@ def save(
             "model": model,
             "version": __version__,
             **_networks(options),
-            **({"loras": [[path, strength] for path, strength in options.lora]} if options.lora else {}),
         }
         for name in ("count", "batch_size", "candidates", "draft_steps"):
             del details[name]
@@ -114,10 +116,55 @@ def _seed(picture: Image, usual: int) -> int:
     return picture.info[CANDIDATES]["chosen"] if CANDIDATES in picture.info else usual
 
 
+def box_names(options) -> dict[str, Names]:
+    """Where `locate` writes its mask and its drawing, as far as they are wanted. Errors as for `Names`."""
+    wanted = {"mask": options.mask, "draw": options.draw}
+    if options.mask is not None and options.mask == options.draw and not options.mask.is_dir():
+        raise JoyImageError(f"--mask and --draw both name {options.mask}; give each a file of its own")
+    stem = Path(options.image).stem
+    return {kind: Names.of(path, f"{stem}-{kind}", 1) for kind, path in wanted.items() if path is not None}
+
+
+def save_boxes(options, model: str, picture: Image, boxes: list[PixelBox], names: dict[str, Names]) -> None:
+    """Print what `locate` found, each box as --box takes it; write the mask and the drawing, and say where they are."""
+    found = {"object": options.object, "boxes": [list(box) for box in boxes]}
+    details = {
+        **found,
+        "images": [Path(options.image).name],
+        "size": [picture.height, picture.width],
+        "model": model,
+        "version": __version__,
+        **_networks(options),
+    }
+    makers = {"mask": lambda: _mask(picture, boxes), "draw": lambda: reduce(draw_box, boxes, picture)}
+    paths = {kind: str(place.save(0, makers[kind](), details)) for kind, place in names.items()}
+    if options.json:
+        print(json.dumps({"image": options.image, **found, **paths}))
+        return
+    print("\n".join(",".join(map(str, box)) for box in boxes))
+    for path in paths.values():
+        print(path, file=sys.stderr)  # apart from the boxes, which another command may read
+
+
+def _mask(picture: Image, boxes: list[PixelBox]) -> Image:
+    """As large as the picture, white inside the boxes and black elsewhere."""
+    from PIL.Image import new
+
+    mask = new("L", picture.size)
+    for box in boxes:
+        mask.paste(255, box)
+    return mask
+
+
 def _networks(options) -> dict:
-    """How the networks computed, where that changes pictures and is not the default."""
+    """How the networks computed, where that changes results and is not the default."""
     defaults = {"dtype": None, "theta": None, "products": EXACT, "attention": AUTO}
-    return {name: getattr(options, name) for name, value in defaults.items() if getattr(options, name) != value}
+    given = {name: getattr(options, name, value) for name, value in defaults.items()}
+    loras = [[path, strength] for path, strength in options.lora]
+    return {
+        **{name: value for name, value in given.items() if value != defaults[name]},
+        **({"loras": loras} if loras else {}),
+    }
 
 
 def _told(parameters: dict) -> dict:

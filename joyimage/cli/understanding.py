@@ -6,10 +6,11 @@ import json
 import sys
 from pathlib import Path
 
+from ..boxes import locate_question
 from ..errors import one_line
 from ..settings import Answering, Sampling, check_text
-from .commands import load_model, loaded_pictures
-from .outputs import Names, is_file
+from .commands import load_model, loaded_pictures, saved_name
+from .outputs import Names, box_names, is_file, save_boxes
 
 
 def run_ask(options) -> None:
@@ -48,6 +49,16 @@ def run_rewrite(options) -> None:
     print(rewritten.text)
     for change in rewritten.changes:
         print(f"joyimage: changed: {one_line(change)}", file=sys.stderr)
+
+
+def run_locate(options) -> None:
+    check_text("the object to locate", options.object)
+    locate_question(options.object)
+    (picture,) = loaded_pictures([options.image])
+    names = box_names(options)
+    model = load_model(options)
+    boxes = model.locate(picture, options.object)
+    save_boxes(options, saved_name(options), picture, boxes, names)
 
 
 def run_reason(options) -> None:
