@@ -145,6 +145,7 @@ def _before_or_behind(relation: str, obj: PixelBox, anchor: PixelBox, width: int
     if relation == BEHIND and foot - away - (top - gap - w * FORESHORTENED) > aside:
         w, h = _size_at(foot - away, obj, height)
         return _standing(middle + (aside if middle < width / 2 else -aside), foot - away, w, h)
+    stands = foot
     for _ in range(SOLVED):  # the size depends on where the foot is, and that on the size
         edge = w * FORESHORTENED  # from the foot's middle down to the edge of the box
         if relation == FRONT:

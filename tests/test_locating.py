@@ -210,7 +210,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
 def test_bad_input_gives_one_line_and_code_2(folder, capsys, monkeypatch, arguments, message):
-    monkeypatch.setattr("joyimage.cli.commands._load", lambda _: pytest.fail("weights were opened"))
+    monkeypatch.setattr("joyimage.pipeline.JoyImage.load", lambda *_, **__: pytest.fail("weights were opened"))
     assert main(arguments) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("joyimage: error: ") and message in error

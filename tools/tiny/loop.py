@@ -24,7 +24,7 @@ from .render import render
 from .tasks import TASKS
 from .training import Recipe, autocast, train
 
-RECIPE = Recipe(steps=2600, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
+RECIPE = Recipe(steps=1400, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
 PAIRS = 450  # of each task, that the editor tries
 PICTURES, PROMPTS, ROWS, ASKED = 10, 8, 14, 3  # of the questions known before, prompts, rows of a paper, questions each
 # How often a paper is drawn; each names its questions in the log.

@@ -311,7 +311,7 @@ def collected(
 ) -> Scenes:
     parts, missing = [], count
     while missing > 0:
-        good, scenes = propose(400)
+        good, scenes = propose(int(np.clip(8 * missing, 64, 400)))
         parts.append(scenes[np.flatnonzero(good)[:missing]])
         missing -= len(parts[-1])
     return world.concatenate(parts)[generator.permutation(count)]
