@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from pieces import BOX, edited, encode, latents, load_image, sampled, shown_image, text_of
+from pieces import BOX, edited, encode, encoder, latents, load_image, sampled, shown_image, text_of
+from PIL import Image
 
 from joyimage import spatial
+from joyimage.boxes import box_to_region
 from tools.client import Failed, Graph, Rejected, output
+from tools.tiny import examples
 
 
 def move(graph: Graph, **inputs) -> list:
@@ -73,6 +76,84 @@ def test_a_mask_without_content_is_named(client, pictures):
     mask = graph.add("SolidMask", value=0.0, width=64, height=64)
     graph.add("PreviewImage", images=move(graph, box="", mask=mask))
     with pytest.raises(Failed, match="the mask is empty"):
+        client.run(graph)
+
+
+@pytest.fixture(scope="module")
+def scene(client) -> tuple[Image.Image, dict]:
+    """A drawn scene, which the server has as scene.png, and what is said of it."""
+    words = json.loads((examples.FOLDER / "scenes.json").read_text(encoding="utf-8"))[0]
+    picture = Image.open(examples.FOLDER / words["file"]).convert("RGB")
+    picture.save(client.base / "input" / "scene.png")
+    return picture, words
+
+
+def move_in_words(graph: Graph, words: dict, where: str | list, **inputs) -> list:
+    image = load_image(graph, "scene.png")
+    return move(graph, **{"image": image, "object": words["object"], "place": where, **inputs})
+
+
+@pytest.mark.parametrize("drawn", [None, "", json.dumps(BOX)])
+def test_a_place_in_words_is_the_librarys_and_comes_before_the_drawn_box(client, library, scene, drawn):
+    picture, words = scene
+    where = f" where the {words['car']} is"
+    graph = Graph()
+    moved = move_in_words(graph, words, where, encoder=encoder(graph), box=drawn)
+    image = graph.add("PreviewImage", images=moved)
+    box = graph.add("PreviewAny", source=output(moved, 2))
+    run = client.run(graph)
+    expected = library.place(picture, words["object"], where)
+    assert json.loads(text_of(run, box)) == box_to_region(expected)
+    assert np.array_equal(shown_image(run, image), np.asarray(spatial.draw_box(picture, expected)))
+    assert run.texts[moved[0]].startswith(f"{where.strip()}: {{")
+    assert [step for step in run.progress if step[0] == moved[0]]
+
+
+@pytest.mark.parametrize("kind", ["mask", "bbox"])
+def test_a_mask_or_a_bounding_box_comes_before_words(client, pictures, scene, kind):
+    graph = Graph()
+    image = load_image(graph, "wide.png")
+    moved = move_in_words(graph, scene[1], "on the table", image=image, **{kind: place(graph, kind)})
+    shown = graph.add("PreviewImage", images=moved)  # without an encoder, which nobody asks
+    expected = spatial.draw_box(pictures["wide.png"], (150, 0, 300, 100))
+    assert np.array_equal(shown_image(client.run(graph), shown), np.asarray(expected))
+
+
+def test_words_without_an_encoder_are_refused_before_running(client, scene):
+    graph = Graph()
+    moved = move_in_words(graph, scene[1], "on the table")
+    graph.add("PreviewImage", images=moved)
+    with pytest.raises(Rejected) as refused:
+        client.run(graph)
+    assert "a place in words takes an encoder" in refused.value.errors["JoyImageMoveObject"]
+    reply = json.loads(str(refused.value))["node_errors"]
+    assert [e["extra_info"]["input_name"] for e in reply[moved[0]]["errors"]] == ["place"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [("on the table", "takes an encoder"), (" ", "there is no box: draw one")]
+)
+def test_words_that_come_by_a_link_are_checked_when_they_are_there(client, scene, words, message):
+    graph = Graph()
+    linked = graph.add("PrimitiveString", value=words)
+    graph.add("PreviewImage", images=move_in_words(graph, scene[1], linked, box=""))
+    with pytest.raises(Failed, match=message):
+        client.run(graph)
+
+
+def test_an_encoder_alone_leaves_the_box_to_be_drawn(client, scene):
+    graph = Graph()
+    graph.add("PreviewImage", images=move_in_words(graph, scene[1], "", encoder=encoder(graph), box=""))
+    with pytest.raises(Rejected) as refused:
+        client.run(graph)
+    assert "draw one" in refused.value.errors["JoyImageMoveObject"]
+
+
+def test_a_place_without_room_is_an_error_that_says_so(client, scene):
+    graph = Graph()
+    words = {"object": scene[1]["car"]}  # which stands at the right edge
+    graph.add("PreviewImage", images=move_in_words(graph, words, "to the right", encoder=encoder(graph), box=""))
+    with pytest.raises(Failed, match="there is no room in the picture"):
         client.run(graph)
 
 
