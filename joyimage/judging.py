@@ -22,7 +22,8 @@ from .errors import JoyImageError
 from .settings import VIEWS
 
 JUDGE = "JOYIMAGE_JUDGE"  # in the environment
-DESCRIBED, AHEAD = 0.995, 0.001  # of a token's probability: when a text surely fits (95 % of such were right), and fits better
+DESCRIBED = 0.995  # mean probability of a text's tokens from which on it surely fits: 95 % of such pictures were right
+AHEAD = 0.001  # of that probability: what fits better
 SURE = 0.9  # probability from which on nothing better is looked for
 IN_BOX = 0.55  # overlap with the red box from which on an object is in it: boxes are drawn with some room
 LINE_LEFT = 0.1  # of the red line that may be seen
