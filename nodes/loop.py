@@ -52,7 +52,6 @@ from .understanding import answering_inputs
 
 PLANNING = {"max_new_tokens": 512, "temperature": 0.0}  # as the library's judges and planners
 SHOWN = 512  # pixels of the longer side of a picture that appears while the node runs
-NO_VIEWS = "the model asked for no views, so there are none to pass on"
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,7 @@ class Reason(Node):
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The answer."),
-                io.Image.Output(display_name="views", tooltip="The views, in the order in which they were asked for."),
+                io.Image.Output(display_name="views", tooltip="The views, in the order in which they were asked for. Without any, what is connected does not run."),
                 io.String.Output(
                     display_name="instructions", is_output_list=True, tooltip="The camera instruction of each view."
                 ),
@@ -316,6 +315,6 @@ class Reason(Node):
             found = reasoning.reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
         text = told(node, "\n".join([*lines, *([found.note] if found.note else []), found.text]))
         if not found.views:
-            return io.NodeOutput(found.text, ExecutionBlocker(NO_VIEWS), [], ui=text)
+            return io.NodeOutput(found.text, ExecutionBlocker(None), [], ui=text)
         made = to_batch(found.pictures)
         return io.NodeOutput(found.text, made, found.instructions, ui={**text, **ui.PreviewImage(made).as_dict()})
