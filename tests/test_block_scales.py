@@ -154,7 +154,12 @@ def test_a_file_is_converted_there_and_back(network, tmp_path, form):
     assert all(raw(after[name]) == raw(before[name]) for name in after)
     convert(path, tmp_path / "c.safetensors", format="fp32")
     loaded = [load_mmdit(tmp_path / f"{name}.safetensors", dtype=torch.float32) for name in "abc"]
-    assert all(torch.equal(velocity(loaded[0]), velocity(other)) for other in loaded[1:])
+    assert torch.equal(velocity(loaded[0]), velocity(loaded[1]))
+    for name in matrices(network):
+        packed = loaded[0].get_submodule(name.removesuffix(".weight")).packed
+        assert torch.equal(packed.dense(torch.float32), loaded[2].get_parameter(name))
+    # some processors add up in another order where a matrix lies elsewhere in memory
+    torch.testing.assert_close(velocity(loaded[0]), velocity(loaded[2]), atol=1e-5, rtol=1e-5)
 
 
 def spoiled(network: MMDiT, folder: Path, form: str, change: Callable[[dict[str, Tensor], str], None]) -> Path:
