@@ -1,6 +1,6 @@
 """JoyAI-Image as a library: understanding, text to image, instruction editing and spatial editing.
 
-`JoyImage.load(folder)` gives a model; its `edit`, `generate`, `ask` and `rewrite` do the work.
+`JoyImage.load(folder)` gives a model; its `edit`, `generate`, `ask`, `locate` and `rewrite` do the work.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ HORIZON = 0.6  # of the picture's height: how far above its upper edge things sh
 GAP = 0.2  # of the widths' mean: between an object and what it is put beside
 MARGIN, LEAST_MARGIN = 0.06, 1.5  # of an object's size, and pixels: between it and its box on each side
 SOLVED = 4  # steps in which a place and a size that depend on each other are found
-MOST_HIDDEN = 0.25  # of an object's box that may lie over what it is put beside
+MOST_SHARED = 0.25  # of the smaller of their boxes: how far an object may reach over what it is put beside
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,15 @@ def box_beside(relation: str, obj: PixelBox, anchor: PixelBox, width: int, heigh
 
     Both stand on one ground, seen from somewhat above: the lower in the picture, the nearer and the larger. The box is
     as large as the object is there, and lies in the picture of `width` x `height`. It does not reach over the anchor,
-    but where the object is to be on or in it, or where the picture leaves no other room, and then by a quarter at most.
+    but where the object is to be on or in it, or where the picture leaves no other room, and then by a quarter of the
+    smaller at most.
     """
     if relation == BESIDE:
         sides = (LEFT, RIGHT) if anchor[0] > width - anchor[2] else (RIGHT, LEFT)
         found = (box_beside(side, obj, anchor, width, height) for side in (*sides, FRONT, BEHIND))
         return next((box for box in found if box), None)
     box = _inside(_placed(relation, obj, anchor, width, height), width, height)
-    return box if relation in (ON, IN, AT) or _hidden(box, anchor) <= MOST_HIDDEN else None
+    return box if relation in (ON, IN, AT) or _shared(box, anchor) <= MOST_SHARED else None
 
 
 def _placed(relation: str, obj: PixelBox, anchor: PixelBox, width: int, height: int) -> Box:
@@ -184,8 +185,9 @@ def _inside(box: Box, width: int, height: int) -> PixelBox:
     return x, y, x + w, y + h
 
 
-def _hidden(box: PixelBox, anchor: PixelBox) -> float:
-    """The share of a box that lies over another."""
-    w = min(box[2], anchor[2]) - max(box[0], anchor[0])
-    h = min(box[3], anchor[3]) - max(box[1], anchor[1])
-    return max(w, 0) * max(h, 0) / ((box[2] - box[0]) * (box[3] - box[1]))
+def _shared(a: PixelBox, b: PixelBox) -> float:
+    """How much of the smaller of two boxes lies in the other, from 0 to 1."""
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(w, 0) * max(h, 0) / smaller
