@@ -34,9 +34,9 @@ LEAST_WAY = 14  # pixels from where the object stands to where it is to go
 DIRECTIONS = np.array(list(RELATIONS.values()), dtype=float)
 
 
-def scenes(count: int) -> tuple[Scenes, np.ndarray]:
+def scenes(count: int, seed: int = SEED) -> tuple[Scenes, np.ndarray]:
     """The same held-out scenes every time, as many for each relation: there is room for it, and a way to go."""
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     wanted, parts = np.arange(count) % len(RELATIONS), []
     for relation, direction in enumerate(DIRECTIONS):
         found: list[Scenes] = []
@@ -85,23 +85,25 @@ def stands_there(made: Scenes, relation: np.ndarray, output: np.ndarray) -> np.n
 
 
 def verdicts(pairs: Pairs, relation: np.ndarray, problems: list[str], output: np.ndarray) -> judge.Verdict:
-    moved = judge.move(pairs, output)
+    verdict = judge.move(pairs, output)
     return {
         "box found": np.array([not problem for problem in problems]),
         "stands there": stands_there(pairs.before, relation, output),
-        "the same solid": moved["object in the box"],
-        "box gone": moved["box gone"],
-        "rest untouched": moved["untouched PSNR"] >= UNTOUCHED,
+        "the same solid": verdict["object in the box"],
+        "box gone": verdict["box gone"],
+        "rest untouched": verdict["untouched PSNR"] >= UNTOUCHED,
     }
 
 
-def measure(model: JoyImage, count: int, steps: int) -> tuple[Pairs, np.ndarray, judge.Verdict, list[str]]:
+def measure(
+    model: JoyImage, count: int = COUNT, steps: int = STEPS, guidance: float = GUIDANCE, seed: int = SEED
+) -> tuple[Pairs, np.ndarray, judge.Verdict, list[str]]:
     """The moves as a judge takes them, the pictures that came out, the verdicts, and what was said against a place."""
-    made, relation = scenes(count)
+    made, relation = scenes(count, seed)
     first, places = render(made), words(made, relation)
     found, problems = boxes(model, first.pixels, made, places)
     pictures = marked(first.pixels, [tuple(map(int, box)) for box in found])
-    output = moved(model, pictures, [spatial.move_object(made.name(i, MOVED)) for i in range(count)], steps)
+    output = moved(model, pictures, [spatial.move_object(made.name(i, MOVED)) for i in range(count)], steps, guidance)
     after = placed(made, MOVED, found)
     rendered = render(after)
     said = [f"{made.name(i, MOVED)} {where}" for i, where in enumerate(places)]
@@ -109,11 +111,11 @@ def measure(model: JoyImage, count: int, steps: int) -> tuple[Pairs, np.ndarray,
     return pairs, output, verdicts(pairs, relation, problems, output), problems
 
 
-def moved(model: JoyImage, pictures: np.ndarray, instructions: list[str], steps: int) -> np.ndarray:
+def moved(model: JoyImage, pictures: np.ndarray, instructions: list[str], steps: int, guidance: float) -> np.ndarray:
     """The model's pictures (N, SIZE, SIZE, 3) uint8; sample i has seed i."""
     made = model.edit(
         [[Image.fromarray(picture)] for picture in pictures], instructions,
-        steps=steps, guidance_scale=GUIDANCE, seed=list(range(len(pictures))), batch_size=BATCH,
+        steps=steps, guidance_scale=guidance, seed=list(range(len(pictures))), batch_size=BATCH,
     )  # fmt: skip
     return np.stack([np.asarray(picture) for picture in made])
 
@@ -134,9 +136,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="tiny", help="a folder with weights instead of the bundled ones")
     parser.add_argument("--count", type=int, default=COUNT, help="scenes")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     parser.add_argument("--folder", type=Path, default=Path("build/tiny/places"), help="for the sheet of pictures")
     options = parser.parse_args(arguments)
-    pairs, output, verdict, problems = measure(JoyImage.load(options.model), options.count, options.steps)
+    model = JoyImage.load(options.model)
+    pairs, output, verdict, problems = measure(model, options.count, options.steps, options.guidance, options.seed)
     for text, problem in zip(pairs.texts, problems, strict=True):
         if problem:
             print(f"{text}: {problem}")
