@@ -268,7 +268,11 @@ class Reason(Node):
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The answer."),
-                io.Image.Output(display_name="views", tooltip="The views, in the order in which they were asked for. Without any, what is connected does not run."),
+                io.Image.Output(
+                    display_name="views",
+                    tooltip="The views, in the order in which they were asked for. Without any, what is connected "
+                    "does not run.",
+                ),
                 io.String.Output(
                     display_name="instructions", is_output_list=True, tooltip="The camera instruction of each view."
                 ),
