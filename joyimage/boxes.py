@@ -212,9 +212,11 @@ def red_box(picture: Image.Image) -> PixelBox | None:
         bottoms = [y for y in range(len(red) - 1, top, -1) if red[y, left:right].mean() >= DRAWN]
         if not bottoms or bottoms[0] - top < LEAST_SIDE:
             continue
-        sides = red[top : bottoms[0] + 1, [left, right - 1]].mean(0)
-        if sides.min() >= DRAWN:
-            return left, top, right, bottoms[0] + 1
+        bottom = bottoms[0] + 1
+        columns = red[top:bottom, left:right].mean(0)
+        within = columns[: len(columns) // 2]  # a line ends there; a red door does not
+        if min(columns[0], columns[-1]) >= DRAWN > within.min():
+            return left, top, right, bottom
     return None
 
 

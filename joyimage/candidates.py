@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # so that commands check their options without torch
 
     from .conditioning import Conditioning
     from .rendering import Pictures, Renderer, Run
+    from .understanding import Understanding
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +161,19 @@ class Choosing:
     draft_steps: int | None = None
     judge: Judge | None = None
 
-    def check(self, count: int, settings: Sampling) -> None:
-        """Raise `JoyImageError` for what cannot be used, or not with the other options of a run."""
+    def checked(self, count: int, settings: Sampling, model: Understanding) -> Choosing:
+        """With the judge of the model where none is given and one is needed.
+
+        Raises `JoyImageError` for what cannot be used, or not with the other options of a run.
+        """
         check_candidates(self.candidates, self.draft_steps, count, settings)
         if self.judge is None:
-            return
+            return self if self.candidates == 1 else replace(self, judge=model.judge)
         if not callable(self.judge):
             raise JoyImageError(f"the judge must take an Attempt and give a Verdict or a number: {self.judge!r:.60}")
         if self.candidates == 1:
             raise JoyImageError("the judge is for choosing: give 2 candidates or more with it")
+        return self
 
 
 def check_candidates(candidates: int, draft_steps: int | None, count: int, settings: Sampling) -> None:
@@ -196,12 +201,12 @@ def best_of(
     settings: Sampling,
     run: Run,
     choosing: Choosing,
-    judge: Judge,
 ) -> Pictures:
     """One picture for each conditioning, in the form of `run.output`: the best of its candidates.
 
-    `edits` are the pictures and instructions of the conditionings; `judge` is asked where `choosing` names none.
+    `edits` are the pictures and instructions of the conditionings; `choosing` has been checked.
     """
+    assert choosing.judge is not None
     drafts = settings if choosing.draft_steps is None else replace(settings, steps=choosing.draft_steps)
     made: dict[tuple[int, int], Tensor] = {}
 
@@ -211,7 +216,7 @@ def best_of(
         made.update(zip(zip(members, own, strict=True), latents, strict=True))
         return renderer.output(latents, batch, "pil")
 
-    choices = choose(make, edits, seeds, choosing.candidates, choosing.judge or judge)
+    choices = choose(make, edits, seeds, choosing.candidates, choosing.judge)
     if choosing.draft_steps is None:
         latents = [made[i, choice.seed] for i, choice in enumerate(choices)]
     else:

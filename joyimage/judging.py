@@ -28,10 +28,12 @@ SURE = 0.9  # probability from which on nothing better is looked for
 IN_BOX = 0.55  # overlap with the red box from which on an object is in it: boxes are drawn with some room
 LINE_LEFT = 0.1  # of the red line that may be seen
 NAMED = 6  # objects at most that are looked for after the camera moved
+WENT = 0.7  # score from which on things surely went where the camera's motion takes them
 STILL = 0.75  # overlap of places before and after a motion from which on it cannot be told
 # The camera that a photo is taken with, where nothing is known of it: its elevation, and its field of view.
 ELEVATION, FIELD_OF_VIEW = math.radians(35), math.radians(38)
 ZOOM = {"in": 0.78, "unchanged": 1.0, "out": 1.28}  # factors of the distance
+OPPOSITE = {"in": "out", "out": "in", "unchanged": "unchanged"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def judge_rotation(mind: Mind, rotate: spatial.Rotate, attempt: Attempt) -> Verd
 
 
 def judge_by_asking(mind: Mind, attempt: Attempt) -> Verdict:
-    """How likely the model finds "yes" to whether the edit, or the text, is what the result shows."""
+    """How likely the model finds "yes" to whether the edit is what the result shows."""
     yes, _ = mind.probabilities([*attempt.pictures, attempt.result], _asked(attempt), prompts.YES_OR_NO)
     return Verdict(yes, f"the model says {'yes' if yes >= 0.5 else 'no'} ({max(yes, 1 - yes):.0%} sure)", yes >= SURE)
 
@@ -180,10 +182,7 @@ def judge_camera(mind: Mind, camera: spatial.Camera, attempt: Attempt) -> Verdic
     )
     score = right / (right + max(wrong)) if right + max(wrong) > 0 else 0.0
     went = "went as the camera's motion takes it" if score > 0.5 else "did not go as the camera's motion takes it"
-    return Verdict(score, f"{_listed(len(pairs))} {went}", score >= 0.7)
-
-
-OPPOSITE = {"in": "out", "out": "in", "unchanged": "unchanged"}
+    return Verdict(score, f"{_listed(len(pairs))} {went}", score >= WENT)
 
 
 def _listed(count: int) -> str:

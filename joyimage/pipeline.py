@@ -301,16 +301,15 @@ def _make(
 ) -> Pictures:  # fmt: skip
     """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
     seeds = run.seeds(len(prompts))
-    choosing.check(run.count, settings)
+    choosing = choosing.checked(run.count, settings, model)
     groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
     renderer = model._renderer
     renderer.check_start(groups, settings, run)
     groups = [captioned(group, model.caption) for group in groups]
-    conditionings = _conditioned(model, groups)
     if choosing.candidates == 1:
-        return renderer.render(conditionings, settings, run)
+        return renderer.render(_conditioned(model, groups), settings, run)
     attempts = [(group.pictures, positive) for group in groups for positive, _ in group.prompts]
-    return best_of(renderer, conditionings, attempts, seeds, settings, run, choosing, model.judge)
+    return best_of(renderer, _conditioned(model, groups), attempts, seeds, settings, run, choosing)
 
 
 def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool | str) -> None:

@@ -24,11 +24,6 @@ OUTPAINT = "Extend the image beyond its boundaries using outpainting. The origin
 
 DEFAULT_QUESTION = "Describe this image in detail."
 
-# Sentences that the MMDiT was trained on, word for word; the first two go on with a caption.
-INPAINT = "Perform inpainting on this image. The original caption is: "
-OUTPAINT = "Extend the image beyond its boundaries using outpainting. The original caption is: "
-COLOURISE = "Restore and colorize the photo."
-
 # Questions of the judge of edits and of reasoning with views. The bundled model was taught them word for word.
 YES_OR_NO = ("yes", "no")
 

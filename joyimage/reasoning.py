@@ -35,6 +35,11 @@ class View:
     picture: Image.Image
 
     @property
+    def words(self) -> str:
+        """The motion in few words."""
+        return prompts.described_view(self.camera.yaw, self.camera.pitch, self.camera.zoom)
+
+    @property
     def instruction(self) -> str:
         """The sentence that the editor was given."""
         return self.camera.text
@@ -98,8 +103,7 @@ def reason(
 
 
 def _with(question: str, views: Sequence[View]) -> str:
-    cameras = [view.camera for view in views]
-    return prompts.question_with_views(question, [prompts.described_view(c.yaw, c.pitch, c.zoom) for c in cameras])
+    return prompts.question_with_views(question, [view.words for view in views])
 
 
 def parse_plan(text: str) -> list[spatial.Camera]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from nodes import VAEDecode
@@ -46,6 +48,35 @@ def further_images_input() -> io.Autogrow.Input:
     return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
 
 
+def part_inputs() -> list[io.Input]:
+    """The three parts of the model."""
+    return [
+        io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
+        encoder_input(),
+        io.Vae.Input("vae", tooltip="From Load VAE (JoyImage)."),
+    ]
+
+
+def negative_input() -> io.String.Input:
+    return io.String.Input(
+        "negative_prompt",
+        default="",
+        multiline=True,
+        optional=True,
+        advanced=True,
+        tooltip="What guidance leads away from. It may stay empty.",
+    )
+
+
+def fine_inputs() -> list[io.Input]:
+    return [rescale_input(), *schedule_inputs(), solver_input()]
+
+
+def check_edit(**given: Any) -> bool | str:
+    """For `validate_inputs`: what Encode Prompt says of those inputs that are given, `ABSENT` standing for none."""
+    return EncodePrompt.validate_inputs(**{name: [value] for name, value in given.items() if value is not ABSENT})
+
+
 class Edit(Node):
     """Its first image has a socket of its own: the editor cannot replace a node by one whose image is in a group."""
 
@@ -60,9 +91,7 @@ class Edit(Node):
             search_aliases=["image edit", "qwen edit", "instruction edit", "edit pipeline", "text to image", "joyai"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
-                encoder_input(),
-                io.Vae.Input("vae", tooltip="From Load VAE (JoyImage)."),
+                *part_inputs(),
                 io.Image.Input(
                     "image1",
                     optional=True,
@@ -79,27 +108,17 @@ class Edit(Node):
                 seed_input(),
                 steps_input(),
                 guidance_input(min=LEAST_GUIDANCE),
-                io.String.Input(
-                    "negative_prompt",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What guidance leads away from. It may stay empty.",
-                ),
+                negative_input(),
                 *map(side_input, ("width", "height")),
                 batch_size_input(),
-                rescale_input(),
-                *schedule_inputs(),
-                solver_input(),
+                *fine_inputs(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture; several with batch_size.")],
         )
 
     @classmethod
     def validate_inputs(cls, prompt=None, width=ABSENT, height=ABSENT, images=None) -> bool | str:
-        given = {"prompt": prompt, "width": width, "height": height}
-        return EncodePrompt.validate_inputs(**{name: [value] for name, value in given.items() if value is not ABSENT})
+        return check_edit(prompt=prompt, width=width, height=height)
 
     @classmethod
     def execute(

@@ -39,7 +39,7 @@ def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[C
     bar = comfy.utils.ProgressBar(max_new_tokens, node_id=node_id)
     text, shown_at = "", 0.0
 
-    def on_token(*_) -> None:
+    def on_token() -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update(1)
 
@@ -50,9 +50,18 @@ def answering(node_id: str, encoder: Encoder, max_new_tokens: int) -> Iterator[C
             show(node_id, text)
             shown_at = time.monotonic()
 
-    hook = encoder.model.register_forward_pre_hook(on_token)
-    try:
+    with before_forwards(encoder, on_token):
         yield on_text
+
+
+@contextmanager
+def before_forwards(
+    encoder: Encoder, call: Callable = comfy.model_management.throw_exception_if_processing_interrupted
+) -> Iterator[None]:
+    """Calls `call` before every forward of the encoder; by default it looks whether the user has asked to stop."""
+    hook = encoder.model.register_forward_pre_hook(lambda *_: call())
+    try:
+        yield
     finally:
         hook.remove()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,12 +19,11 @@ from nodes import VAEDecode
 
 from ..joyimage import candidates, judging, reasoning
 from ..joyimage.conditioning import Group
-from ..joyimage.encoder import Encoder
 from ..joyimage.images import Size, from_batch, to_batch
 from ..joyimage.inputs import MAX_REFERENCES
 from ..joyimage.settings import MAX_CANDIDATES, Answering, Sampling
+from ..joyimage.understanding import PLAIN
 from .conditioning import (
-    EncodePrompt,
     base_size_input,
     empty_latent,
     encode,
@@ -35,22 +33,27 @@ from .conditioning import (
     size_note,
     target_size,
 )
-from .edit import ABSENT, LEAST_GUIDANCE, further_images_input
-from .feedback import caught_warnings, show, told
-from .inputs import Refusal, check, encoder_input, refuse
+from .edit import (
+    ABSENT,
+    LEAST_GUIDANCE,
+    check_edit,
+    fine_inputs,
+    further_images_input,
+    negative_input,
+    part_inputs,
+)
+from .feedback import before_forwards, caught_warnings, show, told
+from .inputs import Refusal, check, refuse
 from .node import Node
 from .sampling import (
     Sampler,
     guidance_input,
-    rescale_input,
-    schedule_inputs,
     seed_input,
-    solver_input,
     steps_input,
 )
 from .understanding import answering_inputs
 
-PLANNING = {"max_new_tokens": 512, "temperature": 0.0}  # as the library's judges and planners
+PLANNING = asdict(PLAIN)
 SHOWN = 512  # pixels of the longer side of a picture that appears while the node runs
 
 
@@ -76,33 +79,10 @@ class Editor:
         return VAEDecode().decode(self.vae, *made.args)[0]
 
 
-@contextmanager
-def interruptible(encoder: Encoder) -> Iterator[None]:
-    """Looks, before every forward of the encoder, whether the user has asked to stop."""
-
-    def look(*_) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    hook = encoder.model.register_forward_pre_hook(look)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def judge_of(encoder: Any) -> candidates.Judge:
     if judging.by_server():
         return judging.server_judge(comfy.model_management.throw_exception_if_processing_interrupted)
     return judging.own_judge(judging.Mind(partial(encoder.answer, **PLANNING), encoder.likelihoods))
-
-
-def loading_inputs(image: io.Input) -> list[io.Input]:
-    return [
-        io.Model.Input("model", tooltip="From Load MMDiT (JoyImage), or patched by other nodes."),
-        encoder_input(),
-        io.Vae.Input("vae", tooltip="From Load VAE (JoyImage)."),
-        image,
-    ]
 
 
 class BestOf(Node):
@@ -120,13 +100,12 @@ class BestOf(Node):
             search_aliases=["best of n", "candidates", "judge", "seed selection", "rerank", "image edit"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                *loading_inputs(
-                    io.Image.Input(
-                        "image1",
-                        optional=True,
-                        tooltip="The image to edit, or the first to work from; without any the picture is made from "
-                        "text. For a move it is the one with the red box.",
-                    )
+                *part_inputs(),
+                io.Image.Input(
+                    "image1",
+                    optional=True,
+                    tooltip="The image to edit, or the first to work from; without any the picture is made from text. "
+                    "For a move it is the one with the red box.",
                 ),
                 further_images_input(),
                 io.String.Input(
@@ -155,18 +134,9 @@ class BestOf(Node):
                     tooltip="Steps of the candidates; the chosen one is made again by all steps. 0 takes all steps "
                     "for each.",
                 ),
-                io.String.Input(
-                    "negative_prompt",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What guidance leads away from. It may stay empty.",
-                ),
+                negative_input(),
                 *map(side_input, ("width", "height")),
-                rescale_input(),
-                *schedule_inputs(),
-                solver_input(),
+                *fine_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The chosen picture."),
@@ -178,8 +148,7 @@ class BestOf(Node):
 
     @classmethod
     def validate_inputs(cls, prompt=None, width=ABSENT, height=ABSENT, images=None) -> bool | str:
-        given = {"prompt": prompt, "width": width, "height": height}
-        return EncodePrompt.validate_inputs(**{name: [value] for name, value in given.items() if value is not ABSENT})
+        return check_edit(prompt=prompt, width=width, height=height)
 
     @classmethod
     def execute(
@@ -190,14 +159,15 @@ class BestOf(Node):
         refuse(surplus, "image1 and images.image2", f"images.image{MAX_REFERENCES}")
         batches = [image for image in (image1, *(images or {}).values()) if image is not None]
         options = {"rescale": rescale, "shift": shift, "schedule": schedule, "solver": solver}
-        editor = Editor(model, encoder, vae, guidance, options)
+        editor, judge = Editor(model, encoder, vae, guidance, options), judge_of(encoder)
         with caught_warnings() as problems:
             pictures, size = fitted(batches, target_size(width, height), side(base_size, encoder))
             conditioning = editor.conditioned(pictures, size, prompt, negative_prompt)
         head = "\n".join([size_note(size, pictures), *dict.fromkeys(problems)])
         sampled = partial(editor.sampled, conditioning, size)
-        made, choice = chosen(cls.hidden.unique_id, head, encoder, sampled, (pictures, prompt), seed, candidates,
-                              draft_steps or steps)  # fmt: skip
+        draft = partial(sampled, steps=draft_steps or steps)
+        with before_forwards(encoder):
+            made, choice = chosen(cls.hidden.unique_id, head, judge, draft, (pictures, prompt), seed, candidates)
         best = made[choice.best]
         if draft_steps not in (0, steps):
             best = sampled(choice.seed, steps)
@@ -208,20 +178,18 @@ class BestOf(Node):
 def chosen(
     node_id: str,
     head: str,
-    encoder: Any,
-    sampled: Callable[[int, int], Tensor],
+    judge: candidates.Judge,
+    sampled: Callable[[int], Tensor],
     edit: tuple[tuple[Image.Image, ...], str],
     seed: int,
     count: int,
-    steps: int,
 ) -> tuple[list[Tensor], candidates.Choice]:
     """The candidates' pictures and the choice among them, whose scores appear on the node as they come."""
     made: list[Tensor] = []
-    judge = judge_of(encoder)
     lines: list[str] = []
 
     def make(_members: list[int], seeds: list[int]) -> list[Image.Image]:
-        made.append(sampled(seeds[0], steps))
+        made.append(sampled(seeds[0]))
         return from_batch(made[-1])
 
     def judged(attempt: candidates.Attempt) -> candidates.Verdict:
@@ -230,8 +198,7 @@ def chosen(
         show(node_id, "\n".join([head, *lines]))
         return verdict
 
-    with interruptible(encoder):
-        [choice] = candidates.choose(make, [edit], [seed], count, judged)
+    [choice] = candidates.choose(make, [edit], [seed], count, judged)
     return made, choice
 
 
@@ -249,7 +216,7 @@ class Reason(Node):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                *loading_inputs(io.Image.Input("image", tooltip="The picture; of a batch, the first.")),
+                *part_inputs(), io.Image.Input("image", tooltip="The picture; of a batch, the first."),
                 io.String.Input(
                     "question",
                     multiline=True,
@@ -310,12 +277,11 @@ class Reason(Node):
             return from_batch(editor.sampled(conditioning, size, seed, steps))[0]
 
         def on_view(view: reasoning.View) -> None:
-            camera = view.camera
-            lines.append(f"view: yaw {camera.yaw:g}, pitch {camera.pitch:g}, zoom {camera.zoom}")
+            lines.append(f"view: {view.words}")
             show(node, "\n".join(lines))
             bar.update_absolute(len(lines), views * turns, ("JPEG", view.picture, SHOWN))
 
-        with interruptible(encoder):
+        with before_forwards(encoder):
             found = reasoning.reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
         text = told(node, "\n".join([*lines, *([found.note] if found.note else []), found.text]))
         if not found.views:

@@ -180,3 +180,10 @@ def test_a_callback_can_stop_and_errors_come_through(model, picture):
 
     with pytest.raises(Stop):
         model.edit(picture, "Remove the red cube.", candidates=2, callback=callback, **STEPS)
+
+
+def test_a_judge_that_the_environment_does_not_know_is_refused_before_any_work(model, picture, monkeypatch):
+    monkeypatch.setenv("JOYIMAGE_JUDGE", "somebody")
+    monkeypatch.setattr(type(model.encoder), "encode", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(JoyImageError, match="JOYIMAGE_JUDGE"):
+        model.edit(picture, "Remove the red cube.", candidates=2)

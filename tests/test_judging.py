@@ -171,3 +171,10 @@ def test_scores_of_a_server_are_read(text, score, reason):
 def test_what_is_no_score_is_refused(text):
     with pytest.raises(JoyImageError, match="score"):
         prompts.parse_score(text)
+
+
+def test_a_red_thing_is_no_red_box():
+    picture = Image.new("RGB", (60, 60), (90, 120, 60))
+    picture.paste((255, 0, 0), (10, 10, 40, 50))
+    assert red_box(picture) is None
+    assert red_box(spatial.draw_box(picture, (5, 5, 55, 58))) == (5, 5, 55, 58)

@@ -79,7 +79,7 @@ def run_reason(options) -> None:
             details = {"prompt": view.instruction, "images": [Path(options.image).name], "seed": options.seed}
             paths.append(str(names.save(len(paths), view.picture, {**editing, **details})))
         if not options.json:
-            print(f"view: yaw {view.camera.yaw:g}, pitch {view.camera.pitch:g}, zoom {view.camera.zoom}", *paths[-1:])
+            print(f"view: {view.words}", *paths[-1:])
 
     model = load_model(options)
     reasoned = model.reason(

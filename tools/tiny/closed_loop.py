@@ -23,7 +23,7 @@ from joyimage import JoyImage, reasoning, spatial
 from joyimage.candidates import Attempt, Candidate, Choice, judged
 
 from . import papers
-from .evaluate import condition, markdown
+from .evaluate import condition, markdown, outputs
 from .judge import verdicts
 from .papers import Reasoning, turned
 from .render import render
@@ -83,7 +83,7 @@ def choosing(model: JoyImage, task: str, count: int, candidates: int, **options)
     true, judge = [], model.judge
     for number in range(candidates):
         seeds = [SPACING * i + number for i in range(count)]
-        output = outputs_of(model, conditionings, seeds, **options)
+        output = outputs(model, conditionings, seeds, **options)
         true.append(truth(pairs, output))
         for i, choice in enumerate(choices):
             attempt = Attempt(pictures[i], pairs.texts[i], Image.fromarray(output[i]))
@@ -103,14 +103,6 @@ def stopping(choice: Choice) -> Choice:
         if early.done:
             break
     return early
-
-
-def outputs_of(model: JoyImage, conditionings: list, seeds: list[int], batch: int = 50, **options) -> np.ndarray:
-    made = []
-    for start in range(0, len(seeds), batch):
-        part = slice(start, start + batch)
-        made += model.render(conditionings[part], seed=seeds[part], batch_size=batch, **options)
-    return np.stack([np.asarray(picture) for picture in made])
 
 
 def questions(count: int) -> Iterator[tuple[str, Reasoning]]:

@@ -318,16 +318,12 @@ def fit(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         answers, right = answering(encoder, source.questions(generator, recipe.batch(PICTURES)), source.barred)
         batch, lengths, changed, colours = source.prompted(generator, recipe.batch(PROMPTS))
-        with autocast():
-            hidden = run(encoder, batch).float()
         details = {"answers": answers.item(), "right": right}
         if teacher:
-            with torch.no_grad(), autocast():
-                wanted = run(teacher, batch).float()
-            place = torch.arange(hidden.shape[1])
-            used = (place >= encoder.chat.prefix_length) & (place < lengths[:, None])
-            away = ((hidden - wanted)[used].square().sum(-1) / wanted[used].square().sum(-1)).mean()
+            away = apart(encoder, teacher, batch, lengths)
             return answers + TAUGHT * away, {**details, "away": away.item()}
+        with autocast():
+            hidden = run(encoder, batch).float()
         last = hidden[torch.arange(len(hidden)), lengths - 1]
         shares, means = network["forecast"](last)
         where = F.binary_cross_entropy_with_logits(shares, changed)
@@ -340,6 +336,17 @@ def fit(
     model.set_attn_implementation("sdpa")
     encoder.model.eval().requires_grad_(False)
     return encoder
+
+
+def apart(encoder: Encoder, teacher: Encoder, batch: Batch, lengths: Tensor) -> Tensor:
+    """The squared distance of contexts from the teacher's, as a share of those."""
+    with autocast():
+        hidden = run(encoder, batch).float()
+    with torch.no_grad(), autocast():
+        wanted = run(teacher, batch).float()
+    place = torch.arange(hidden.shape[1])
+    used = (place >= encoder.chat.prefix_length) & (place < lengths[:, None])
+    return ((hidden - wanted)[used].square().sum(-1) / wanted[used].square().sum(-1)).mean()
 
 
 def others(name: str) -> bool:

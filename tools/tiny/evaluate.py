@@ -11,7 +11,7 @@ import json
 import os
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +57,16 @@ def condition(model: JoyImage, pairs: Pairs) -> list[Conditioning]:
     return model.condition(pictures, pairs.texts, size=(SIZE, SIZE))
 
 
-def outputs(model: JoyImage, conditionings: list[Conditioning], **options) -> np.ndarray:
-    """The model's pictures (N, SIZE, SIZE, 3) uint8; sample i has seed i."""
+def outputs(
+    model: JoyImage, conditionings: list[Conditioning], seeds: Sequence[int] | None = None, **options
+) -> np.ndarray:
+    """The model's pictures (N, SIZE, SIZE, 3) uint8; sample i has seed i unless seeds are given."""
+    seeds = range(len(conditionings)) if seeds is None else seeds
     options = {"steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": BATCH, **options}
     made: list[Image.Image] = []
     for start in range(0, len(conditionings), BATCH):
-        part = conditionings[start : start + BATCH]
-        made += model.render(part, seed=list(range(start, start + len(part))), **options)
+        part = slice(start, start + BATCH)
+        made += model.render(conditionings[part], seed=list(seeds[part]), **options)
     return np.stack([np.asarray(picture) for picture in made])
 
 

@@ -18,11 +18,11 @@ from joyimage.encoder.chat import closing, opening
 
 from . import papers as exams
 from . import questions
-from .encoder import IGNORED, SEEN, TAUGHT, Exams, Source, answering, others, run
+from .encoder import IGNORED, SEEN, TAUGHT, Exams, Source, answering, apart, others
 from .papers import Paper
 from .render import render
 from .tasks import TASKS
-from .training import Recipe, autocast, train
+from .training import Recipe, train
 
 RECIPE = Recipe(steps=1400, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
 PAIRS = 450  # of each task, that the editor tries
@@ -37,7 +37,6 @@ ATTEMPTED = {"steps": 4, "guidance_scale": 4.0}
 def make(model: JoyImage, folder: Path, seed: int, count: int) -> dict[str, Paper]:
     """The papers, kept in a folder; `count` pairs of each task, and more or fewer of what is made faster or slower."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
     for number, (name, maker) in enumerate(MAKERS.items()):
         file = folder / f"{name}.pt"
         if not file.exists():
@@ -46,9 +45,7 @@ def make(model: JoyImage, folder: Path, seed: int, count: int) -> dict[str, Pape
                 torch.save(vars(part), folder / f"{paper}.part")
                 (folder / f"{paper}.part").rename(folder / f"{paper}.pt")
                 print(f"{paper}: {len(part.pictures)} rows", flush=True)
-    for name in SHARES:
-        found[name] = Paper(**torch.load(folder / f"{name}.pt", weights_only=False))
-    return found
+    return {name: Paper(**torch.load(folder / f"{name}.pt", weights_only=False)) for name in SHARES}
 
 
 def make_edits(model: JoyImage, count: int, generator: np.random.Generator) -> dict[str, Paper]:
@@ -71,13 +68,13 @@ def make_views(model: JoyImage, count: int, generator: np.random.Generator) -> d
     """Views of both kinds, the true ones and the editor's, and plans."""
     views, plans = [], []
     for side in exams.SIDES:
-        for part in (exams.seen_from_a_side(3 * count, generator, side),):
-            first, true = (rendered.pixels for rendered in exams.rendered_pair(part))
-            views.append(part.paper(first, true))
-            plans.append(part.plans(first, generator))
-            some = slice(0, count)
-            own = exams.viewed(model, first[some], part.motion, **ATTEMPTED)
-            views.append(part[some].paper(first[some], own))
+        part = exams.seen_from_a_side(3 * count, generator, side)
+        first, true = (rendered.pixels for rendered in exams.rendered_pair(part))
+        views.append(part.paper(first, true))
+        plans.append(part.plans(first, generator))
+        some = slice(0, count)
+        own = exams.viewed(model, first[some], part.motion, **ATTEMPTED)
+        views.append(part[some].paper(first[some], own))
     part = exams.hiding(count, generator)
     first, true = (rendered.pixels for rendered in exams.rendered_pair(part))
     plans.append(part.plans(first, generator))
@@ -158,17 +155,6 @@ def fit(
     model.set_attn_implementation("sdpa")
     encoder.model.eval().requires_grad_(False)
     return encoder
-
-
-def apart(encoder: Encoder, teacher: Encoder, batch, lengths: Tensor) -> Tensor:
-    """The squared distance of contexts from the teacher's, as a share of those."""
-    with autocast():
-        hidden = run(encoder, batch).float()
-    with torch.no_grad(), autocast():
-        wanted = run(teacher, batch).float()
-    place = torch.arange(hidden.shape[1])
-    used = (place >= encoder.chat.prefix_length) & (place < lengths[:, None])
-    return ((hidden - wanted)[used].square().sum(-1) / wanted[used].square().sum(-1)).mean()
 
 
 def asked_before(count: int, seed: int) -> tuple[Tensor, list[list[questions.Question]]]:
