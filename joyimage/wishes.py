@@ -248,7 +248,7 @@ CLAUSES = (
     r"(?P<head>move\s+(?:the\s+)?camera|camera\s+(?:rotation|motion|movement)|移动(?:镜头|相机)|镜头旋转)\b",
     rf"(?P<yaw>yaw|偏航角?)\s*[:=]?\s*{N}(?:\s*{TO}{SIDE})?",
     rf"(?P<pitch>pitch|俯仰角?)\s*[:=]?\s*{N}(?:\s*(?P<way>up|down)\b)?",
-    rf"(?:camera\s+zoom|zoom|缩放)\s*[:=]?\s*(?:(?P<zoom_in>{IN})|(?P<zoom_out>{OUT})|(?P<zoom_unchanged>{SAME}))(?![a-z])",
+    rf"(?:camera\s+zoom|zoom|缩放)\s*[:=]?\s*(?:zoom\s+)?(?:(?P<zoom_in>{IN})|(?P<zoom_out>{OUT})|(?P<zoom_unchanged>{SAME}))(?![a-z])",
     rf"(?P<rest>{REST})",
 )
 CLAUSE = tuple(re.compile(pattern, re.IGNORECASE) for pattern in CLAUSES)

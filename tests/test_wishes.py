@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from joyimage import numerals, prompts, spatial, wishes
@@ -169,6 +169,7 @@ def test_an_exact_sentence_stays(text):
 
 
 @given(EXACT, st.lists(st.sampled_from(sorted(MUTATIONS)), min_size=1, max_size=3, unique=True))
+@example(spatial.camera(0, 0, "in"), ["closer", "zoom in"])  # "zoom: zoom closer"
 def test_a_changed_sentence_is_repaired(text, names):
     changed = text
     for name in names:
