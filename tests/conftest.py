@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
 import torch
 from unrun import compares_with_diffusers, without_comfyui, without_diffusers
 
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for name in item.path.relative_to(TESTS).parts[:-1]:  # "comfy", and in it "browser"; "model"
             item.add_marker(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_here(tmp_path_factory):
+    """What torch compiles is kept by this run alone: one that was killed may have left half a library behind."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
 
 
 def pytest_terminal_summary(terminalreporter):

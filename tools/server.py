@@ -67,8 +67,13 @@ def serve(comfyui: Installation, base: Path, *more: str) -> Iterator[Client]:
     options += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK_NAME, *more]
     with log.open("wb") as sink:
         command = [comfyui.python, "-s", "main.py", *options]
-        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny networks: more threads only wait for each other
-        server = subprocess.Popen(command, cwd=comfyui.path, env=one_thread, stdout=sink, stderr=subprocess.STDOUT)
+        own = {
+            "OMP_NUM_THREADS": "1",  # tiny networks: more threads only wait for each other
+            # a server that was killed while it linked leaves half a library, which no other shall find
+            "TORCHINDUCTOR_CACHE_DIR": str(base / "inductor"),
+        }
+        environment = {**os.environ, **own}
+        server = subprocess.Popen(command, cwd=comfyui.path, env=environment, stdout=sink, stderr=subprocess.STDOUT)
     try:
         yield _connect(server, port, base, log)
     finally:
