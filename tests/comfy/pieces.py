@@ -59,6 +59,15 @@ def edited(library: JoyImage, images, prompt, **options) -> torch.Tensor:
     return library.edit(images, prompt, **options)
 
 
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of what two tensors differ by, as a share of the expected one's.
+
+    The largest difference of all would be that of the unluckiest rounding: guidance multiplies what two builds of
+    torch round differently, and how much that is at one place depends on the processor.
+    """
+    return float((found - expected).norm() / expected.norm())
+
+
 def shown_image(run, node: list) -> np.ndarray:
     return np.asarray(load(run.files(node)[0]))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from pieces import difference
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -147,7 +148,7 @@ def assert_makes(client: Client, graph: Graph, library: JoyImage, latents: list[
         assert np.abs(np.asarray(Image.open(file), np.int16) - np.asarray(picture, np.int16)).max() <= 1
     for file, latent in zip(run.files(["latent", 0], "latents"), latents, strict=True):
         found = normalised(load_file(file)["latent_tensor"])
-        torch.testing.assert_close(found, latent, atol=1e-5 * latent.abs().max().item(), rtol=0)
+        assert difference(found, latent) < 1e-5
     return run
 
 
