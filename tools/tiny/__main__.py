@@ -143,7 +143,8 @@ class Run:
     def loop(self) -> None:
         """The encoder learns on what the closed loop asks, from a model that is whole already."""
         seed, pairs = self.options.seed, self.options.pairs
-        editor = JoyImage(self.load_mmdit(), self.load_vae(), self.load_encoder(), base_size=SIZE)
+        teacher = self.load_encoder(self.options.teacher)
+        editor = JoyImage(self.load_mmdit(), self.load_vae(), teacher, base_size=SIZE)
         papers = loop.make(editor, self.folder / "papers", seed, min(loop.PAIRS, pairs))
         network = self.load_encoder()
         pixels, asked = loop.asked_before(min(QUESTIONS, 12 * pairs), seed)
@@ -151,7 +152,7 @@ class Run:
         source = encoder.Source(network, pixels, asked, prompted)
         recipe = self.recipe(loop.RECIPE)
         known = loop.Papers(source, papers)
-        loop.fit(network, source, known, self.folder, recipe, editor.encoder, seed=seed)
+        loop.fit(network, source, known, self.folder, recipe, teacher, seed=seed)
         torch.save(network.model.state_dict(), self.folder / "reasoning.pt")
 
     def pack(self) -> None:

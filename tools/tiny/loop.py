@@ -24,14 +24,15 @@ from .render import render
 from .tasks import TASKS
 from .training import Recipe, train
 
-RECIPE = Recipe(steps=1400, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
+RECIPE = Recipe(steps=1900, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
 PAIRS = 450  # of each task, that the editor tries
-PICTURES, PROMPTS, ROWS, ASKED = 10, 8, 14, 3  # of the questions known before, prompts, rows of a paper, questions each
+PICTURES, PROMPTS, ROWS, ASKED = 10, 8, 20, 3  # of the questions known before, prompts, rows of a paper, questions each
 # How often a paper is drawn; each names its questions in the log.
-SHARES = {"edits": 3.0, "compositions": 1.0, "pictures": 3.0, "names": 1.0, "plans": 1.0, "views": 2.0, "hidden": 1.0}
+SHARES = {"edits": 4.0, "compositions": 1.5, "pictures": 4.0, "names": 0.5, "plans": 1.2, "views": 1.6, "hidden": 0.7}
 PAINTED = 0.4  # of the pictures, in which one object has a colour that scenes do not have
 TURN, GAIN = 7.0, (0.88, 1.1)  # degrees of hue, and factors of light, by which pictures are varied
 ATTEMPTED = {"steps": 4, "guidance_scale": 4.0}
+FINER = {"steps": 8, "guidance_scale": 4.0}  # of pictures from a text alone, whose slips are of another kind when rough
 
 
 def make(model: JoyImage, folder: Path, seed: int, count: int) -> dict[str, Paper]:
@@ -55,8 +56,8 @@ def make_edits(model: JoyImage, count: int, generator: np.random.Generator) -> d
 
 
 def make_pictures(model: JoyImage, count: int, generator: np.random.Generator) -> dict[str, Paper]:
-    pairs = TASKS["generate"](6 * count, generator)
-    made, good = exams.attempts(model, pairs, **ATTEMPTED)
+    pairs = TASKS["generate"](12 * count, generator)
+    made, good = exams.attempts(model, pairs, **FINER)
     print(f"generate: {good.mean():.2f} of the editor's are right", flush=True)
     true = exams.judged_pictures(pairs, pairs.target, np.ones(len(good), dtype=bool), generator)
     few = slice(0, 2 * count)
@@ -114,11 +115,11 @@ class Papers:
                 source.add_question(row, number, *asked[pick][k], self.closing)
             for column, values in zip(columns.values(), row, strict=True):
                 column.append(values)
-        return source.exams(torch.from_numpy(self.papers[name].pictures[picks]), columns)
+        return source.exams(varied(torch.from_numpy(self.papers[name].pictures[picks]), generator), columns)
 
 
 def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (N, H, W, 3) uint8 with slightly other hues and another light, each its own."""
+    """Pictures (N, k, H, W, 3) uint8 with slightly other hues and another light, the same for those of one row."""
     n = len(pictures)
     angle = (torch.rand(n, generator=generator) * 2 - 1) * torch.pi / 180 * TURN
     gain = GAIN[0] + torch.rand(n, generator=generator) * (GAIN[1] - GAIN[0])
@@ -126,7 +127,11 @@ def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
     axis = torch.tensor([[0, -root, root], [root, 0, -root], [-root, root, 0]])
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     matrix = cos * torch.eye(3) + (1 - cos) * torch.full((3, 3), third) + sin * axis  # a turn around gray
-    return torch.einsum("nhwc,ndc->nhwd", pictures.float() * gain[:, None, None, None], matrix).round().clamp(0, 255)
+    return (
+        torch.einsum("nkhwc,ndc->nkhwd", pictures.float() * gain[:, None, None, None, None], matrix)
+        .round()
+        .clamp(0, 255)
+    )
 
 
 def fit(
@@ -140,7 +145,7 @@ def fit(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         known = source.questions(generator, recipe.batch(PICTURES))
-        known = Exams(known.ids, varied(known.images[:, 0], generator)[:, None], *known.marks)
+        known = Exams(known.ids, varied(known.images, generator), *known.marks)
         answers, right = answering(encoder, known, source.barred)
         name = names[int(torch.multinomial(weights, 1, generator=generator))]
         paper = papers.draw(name, generator, recipe.batch(ROWS))

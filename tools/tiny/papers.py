@@ -192,7 +192,8 @@ class Reasoning:
         for i, some in enumerate(self.questions):
             views = int(generator.integers(1, 4))
             wanted = json.dumps([{"yaw": int(self.motion.yaw), "pitch": 0, "zoom": "unchanged"}])
-            row = [Question("plan", prompts.planning_question(q.text, views), wanted) for q in some[:1]]
+            asked_of = some[generator.integers(len(some))].text
+            row = [Question("plan", prompts.planning_question(asked_of, views), wanted)]
             slot = int(generator.choice(np.flatnonzero(self.before.present[i])))
             plain = f"What shape is the {COLOUR_NAMES[self.before.colour[i, slot]]} object?"
             row.append(Question("plan", prompts.planning_question(plain, views), '"none"'))
