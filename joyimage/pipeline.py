@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ from .settings import (
 from .spatial import Camera
 from .understanding import Understanding
 from .vae import WanVAE
+
+# Options of `edit` that decide what is encoded, and those by which several are made to choose from.
+ENCODED = {"negative_prompt", "size", "base_size"}
+CHOOSING = {field.name for field in fields(Choosing)}
 
 
 class JoyImage(Understanding):
@@ -204,8 +209,10 @@ class JoyImage(Understanding):
         pairs = pair([[]] * len(prompts), prompts, empty=True)
         return _make(self, *pairs, negative_prompt, size, base_size, settings, run, choosing)
 
-    def _view(self, picture: Image.Image, camera: Camera, seed: int, editing: dict[str, Any]) -> Image.Image:
-        return self.edit(picture, camera.text, seed=seed, **{**editing, "output": "pil"})[0]
+    def _views(
+        self, picture: Image.Image, cameras: Sequence[Camera], seed: int, editing: dict[str, Any]
+    ) -> Iterator[Image.Image]:  # fmt: skip
+        return _views(self, picture, [camera.text for camera in cameras], {**editing, "seed": seed, "output": "pil"})
 
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
@@ -310,6 +317,16 @@ def _make(
         return renderer.render(_conditioned(model, groups), settings, run)
     attempts = [(group.pictures, positive) for group in groups for positive, _ in group.prompts]
     return best_of(renderer, _conditioned(model, groups), attempts, seeds, settings, run, choosing)
+
+
+def _views(model: JoyImage, picture: Image.Image, texts: list[str], options: dict[str, Any]) -> Iterator[Image.Image]:
+    """Edits of one picture as they are made, whose encodings are shared where nothing is to be chosen."""
+    if CHOOSING & options.keys():
+        yield from (model.edit(picture, text, **options)[0] for text in texts)
+        return
+    encoded = {name: options.pop(name) for name in ENCODED & options.keys()}
+    for conditioning in model.condition(picture, texts, **encoded):
+        yield model.render([conditioning], **options)[0]
 
 
 def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool | str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -23,8 +23,8 @@ UNREADABLE = "the plan of views could not be read, so the answer is from the pic
 
 # pictures, a question, a system text or None for the usual one -> the answer
 Answer = Callable[[Sequence[Image.Image], str, "str | None"], str]
-# a motion of the camera -> the picture seen afterwards
-Render = Callable[[spatial.Camera], Image.Image]
+# motions of the camera -> the picture seen after each, as it is made; all are known first, so that encodings are shared
+Render = Callable[[Sequence[spatial.Camera]], Iterable[Image.Image]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,8 @@ def reason(
         cameras = [camera for camera in dict.fromkeys(cameras) if camera not in known][:views]
         if not cameras:
             break
-        for camera in cameras:
-            made.append(View(camera, render(camera)))
+        for camera, seen in zip(cameras, render(cameras), strict=True):
+            made.append(View(camera, seen))
             if on_view:
                 on_view(made[-1])
     text = answer([picture, *(view.picture for view in made)], _with(question, made), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -119,14 +119,16 @@ class Understanding:
         answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         picture = load(image)
 
-        def render(camera: Camera) -> Image.Image:
-            return self._view(picture, camera, seed, editing)
+        def render(cameras: Sequence[Camera]) -> Iterator[Image.Image]:
+            return self._views(picture, cameras, seed, editing)
 
         answer = partial(self._told, answering)
         return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
 
-    def _view(self, picture: Image.Image, camera: Camera, seed: int, editing: dict[str, Any]) -> Image.Image:
-        """The picture after the camera moved, by the half of the model that makes pictures."""
+    def _views(
+        self, picture: Image.Image, cameras: Sequence[Camera], seed: int, editing: dict[str, Any]
+    ) -> Iterator[Image.Image]:  # fmt: skip
+        """The picture after each motion of the camera, by the half of the model that makes pictures."""
         raise NotImplementedError
 
     @property

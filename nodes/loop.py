@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -67,9 +67,12 @@ class Editor:
     guidance: float
     options: dict[str, Any]
 
-    def conditioned(self, pictures: tuple[Image.Image, ...], size: Size, prompt: str, negative: str = "") -> tuple:
-        [(positive, negatives, _)] = encode(self.encoder, self.vae, [Group(pictures, size, ((prompt, negative),))])
-        return positive, negatives
+    def conditioned(
+        self, pictures: tuple[Image.Image, ...], size: Size, prompts: Sequence[str], negative: str = ""
+    ) -> list[tuple]:
+        """Positive and negative CONDITIONING of each prompt; all share the pictures' encodings."""
+        group = Group(pictures, size, tuple((prompt, negative) for prompt in prompts))
+        return [(positive, negatives) for positive, negatives, _ in encode(self.encoder, self.vae, [group])]
 
     def sampled(self, conditioning: tuple, size: Size, seed: int, steps: int) -> Tensor:
         """An IMAGE (1, H, W, 3)."""
@@ -162,7 +165,7 @@ class BestOf(Node):
         editor, judge = Editor(model, encoder, vae, guidance, options), judge_of(encoder)
         with caught_warnings() as problems:
             pictures, size = fitted(batches, target_size(width, height), side(base_size, encoder))
-            conditioning = editor.conditioned(pictures, size, prompt, negative_prompt)
+            [conditioning] = editor.conditioned(pictures, size, [prompt], negative_prompt)
         head = "\n".join([size_note(size, pictures), *dict.fromkeys(problems)])
         sampled = partial(editor.sampled, conditioning, size)
         draft = partial(sampled, steps=draft_steps or steps)
@@ -271,10 +274,10 @@ class Reason(Node):
                 return encoder.answer(pictures, text, seed=seed, **drawn)
             return encoder.answer(pictures, text, system=system, **PLANNING)
 
-        def render(camera) -> Image.Image:
+        def render(cameras) -> Iterator[Image.Image]:
             pictures, size = fitted([to_batch([picture])], None, side(base_size, encoder))
-            conditioning = editor.conditioned(pictures, size, camera.text)
-            return from_batch(editor.sampled(conditioning, size, seed, steps))[0]
+            for conditioning in editor.conditioned(pictures, size, [camera.text for camera in cameras]):
+                yield from_batch(editor.sampled(conditioning, size, seed, steps))[0]
 
         def on_view(view: reasoning.View) -> None:
             lines.append(f"view: {view.words}")

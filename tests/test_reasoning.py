@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from joyimage import prompts, spatial
+from joyimage import JoyImage, prompts, spatial
 from joyimage.errors import JoyImageError
 from joyimage.reasoning import parse_plan, reason
 
@@ -52,9 +52,10 @@ class Model:
         self.asked.append((len(pictures), question, system))
         return self.replies.pop(0)
 
-    def render(self, camera):
-        self.rendered.append(camera)
-        return Image.new("RGB", (8, 8), (int(camera.yaw) % 256, 0, 0))
+    def render(self, cameras):
+        for camera in cameras:
+            self.rendered.append(camera)
+            yield Image.new("RGB", (8, 8), (int(camera.yaw) % 256, 0, 0))
 
 
 def test_the_answer_rests_on_the_picture_and_its_views():
@@ -104,3 +105,16 @@ def test_what_cannot_be_used_is_refused_before_anything_is_asked(options, messag
     with pytest.raises(JoyImageError, match=message):
         reason(model.answer, model.render, PICTURE, **{"question": "How many?", **options})
     assert not model.asked
+
+
+def test_views_of_one_turn_are_edits_that_share_their_encodings(monkeypatch):
+    model, cameras = JoyImage.load("tiny"), [spatial.Camera(45), spatial.Camera(0, 20, "in")]
+    picture, options = Image.new("RGB", (64, 64), (90, 140, 90)), {"steps": 2, "seed": 5, "negative_prompt": "gray"}
+    edits = model.edit(picture, [camera.text for camera in cameras], **options)
+    plan = '[{"yaw": 45}, {"yaw": 0, "pitch": 20, "zoom": "in"}]'
+    replies, visits, encode = iter([plan, "Two."]), [], model.encoder.encode
+    monkeypatch.setattr(model.encoder, "answer", lambda *_args, **_options: next(replies))
+    monkeypatch.setattr(model.encoder, "encode", lambda *args, **named: visits.append(args) or encode(*args, **named))
+    found = model.reason(picture, "How many?", views=2, **options)
+    assert [view.camera for view in found.views] == cameras and len(visits) == 1
+    assert [view.tobytes() for view in found.pictures] == [edit.tobytes() for edit in edits]

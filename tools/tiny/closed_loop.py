@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,12 +138,14 @@ def asking(model: JoyImage, pictures: list[Image.Image], question: str, system: 
     return model.encoder.answer(pictures, question, temperature=0, max_new_tokens=80, **options)
 
 
-def edited(model: JoyImage, picture: Image.Image, options: dict, camera: spatial.Camera) -> Image.Image:
-    return model.edit(picture, camera.text, **options)[0]
+def edited(
+    model: JoyImage, picture: Image.Image, options: dict, cameras: Sequence[spatial.Camera]
+) -> list[Image.Image]:
+    return model.edit(picture, [camera.text for camera in cameras], **options)
 
 
-def true(scene: Scenes, camera: spatial.Camera) -> Image.Image:
-    return Image.fromarray(render(turned(scene, camera.yaw)).pixels[0])
+def true(scene: Scenes, cameras: Sequence[spatial.Camera]) -> list[Image.Image]:
+    return [Image.fromarray(render(turned(scene, camera.yaw)).pixels[0]) for camera in cameras]
 
 
 def main(arguments: list[str] | None = None) -> None:
