@@ -1,4 +1,5 @@
-"""The scenes of the node Example Scene: `python -m tools.tiny.examples` chooses and draws them anew.
+"""The scenes of the node Example Scene: `python -m tools.tiny.examples` chooses and draws them anew, with `--mend` only
+those on which something fails now.
 
 They are held-out scenes: the object that is moved is of a combination that training never showed. All of the templates
 that offer them must succeed on each, with one seed and the same settings, as a judge sees it from the scene's truth;
@@ -348,6 +349,7 @@ def load_scenes() -> tuple[list[dict], Scenes]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.tiny.examples", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only judge those that are there")
+    parser.add_argument("--mend", action="store_true", help="keep those on which all succeeds, and replace the others")
     options = parser.parse_args(arguments)
     model = JoyImage.load("tiny")
     if options.check:
@@ -355,17 +357,37 @@ def main(arguments: list[str] | None = None) -> None:
         for name, attempt in TRIES.items():
             print(f"{name}: {attempt(model, scenes).sum()} of {len(scenes)}")
         return
+    if options.mend:
+        write(mended(model, load_scenes()[1]))
+        return
     found: list[Scenes] = []
     for scenes in good_ones(model, np.random.default_rng(SEED)):
         found.append(scenes)
         if sum(map(len, found)) >= COUNT + SPARE:
             break
-    write(world.concatenate(found))
+    scenes = world.concatenate(found)
+    chosen = various(scenes, COUNT)
+    write(scenes[[chosen[FIRST], *np.delete(chosen, FIRST)]])
+
+
+def mended(model: JoyImage, scenes: Scenes) -> Scenes:
+    """The scenes, with others in place of those on which something fails."""
+    good = np.all([attempt(model, scenes) for attempt in TRIES.values()], axis=0)
+    bad, names = list(np.flatnonzero(~good)), {title(scenes, i) for i in np.flatnonzero(good)}
+    print(f"{len(bad)} of {len(scenes)} fail", flush=True)
+    found = good_ones(model, np.random.default_rng([SEED, 1]))  # scenes other than those chosen from before
+    while bad:
+        new = next(found)
+        for i in range(len(new)):
+            if bad and title(new, i) not in names:
+                names.add(title(new, i))
+                order = np.arange(len(scenes))
+                order[bad.pop(0)] = len(scenes)
+                scenes = world.concatenate([scenes, new[i : i + 1]])[order]
+    return scenes
 
 
 def write(scenes: Scenes) -> None:
-    chosen = various(scenes, COUNT)
-    scenes = scenes[[chosen[FIRST], *np.delete(chosen, FIRST)]]
     names = {title(scenes, i) for i in range(len(scenes))}
     if len(names) < len(scenes):
         raise ValueError("two scenes have the same name")
