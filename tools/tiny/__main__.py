@@ -150,9 +150,10 @@ class Run:
         pixels, asked = loop.asked_before(min(QUESTIONS, 12 * pairs), seed)
         prompted = {task: self.pairs(task, 1) for task in self.shards}
         source = encoder.Source(network, pixels, asked, prompted)
-        recipe = self.recipe(loop.RECIPE)
         known = loop.Papers(source, papers)
-        loop.fit(network, source, known, self.folder, recipe, teacher, seed=seed)
+        loop.fit(network, source, known, self.folder, self.recipe(loop.RECIPE), teacher, seed=seed)
+        settling = {"name": "settling", "taught": loop.SETTLED, "prompts": loop.SETTLING_PROMPTS}
+        loop.fit(network, source, known, self.folder, self.recipe(loop.SETTLING), teacher, seed=seed, **settling)
         torch.save(network.model.state_dict(), self.folder / "reasoning.pt")
 
     def pack(self) -> None:

@@ -25,6 +25,9 @@ from .tasks import TASKS
 from .training import Recipe, train
 
 RECIPE = Recipe(steps=1900, matrix_rate=0.004, other_rate=6e-4, average=0.995, hold=0.4, save_every=50, half=True)
+# At the end the contexts come back to what the MMDiT knows: half a decibel of the camera's pictures hangs on it.
+SETTLING = Recipe(steps=250, matrix_rate=0.0015, other_rate=2e-4, average=0.98, hold=0.3, save_every=100, half=True)
+SETTLED, SETTLING_PROMPTS = 200.0, 24  # how much the distance from the teacher's contexts weighs then, and prompts
 PAIRS = 450  # of each task, that the editor tries
 PICTURES, PROMPTS, ROWS, ASKED = 10, 8, 20, 3  # of the questions known before, prompts, rows of a paper, questions each
 # How often a paper is drawn; each names its questions in the log.
@@ -135,9 +138,10 @@ def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def fit(
-    encoder: Encoder, source: Source, papers: Papers, folder: Path, recipe: Recipe, teacher: Encoder, **options
-) -> Encoder:
-    """Train on from the encoder's weights; it comes back with the averaged ones."""
+    encoder: Encoder, source: Source, papers: Papers, folder: Path, recipe: Recipe, teacher: Encoder, *,
+    name: str = "loop", taught: float = TAUGHT, prompts: int = PROMPTS, **options,
+) -> Encoder:  # fmt: skip
+    """Train on from the encoder's weights; it comes back with the averaged ones. `name` is that of the run's files."""
     model = encoder.model.requires_grad_(True).train()
     model.set_attn_implementation("eager")
     network = nn.ModuleDict({"model": model})
@@ -147,15 +151,15 @@ def fit(
         known = source.questions(generator, recipe.batch(PICTURES))
         known = Exams(known.ids, varied(known.images, generator), *known.marks)
         answers, right = answering(encoder, known, source.barred)
-        name = names[int(torch.multinomial(weights, 1, generator=generator))]
-        paper = papers.draw(name, generator, recipe.batch(ROWS))
+        drawn = names[int(torch.multinomial(weights, 1, generator=generator))]
+        paper = papers.draw(drawn, generator, recipe.batch(ROWS))
         new, new_right = answering(encoder, paper, source.barred)
-        batch, lengths, _, _ = source.prompted(generator, recipe.batch(PROMPTS))
+        batch, lengths, _, _ = source.prompted(generator, recipe.batch(prompts))
         away = apart(encoder, teacher, batch, lengths)
         details = {"answers": answers.item(), "right": right, "away": away.item()}
-        return answers + new + TAUGHT * away, {**details, f"{name}": new.item(), f"{name} right": new_right}
+        return answers + new + taught * away, {**details, f"{drawn}": new.item(), f"{drawn} right": new_right}
 
-    averaged = train("loop", network, loss, recipe, folder, others=others, **options)
+    averaged = train(name, network, loss, recipe, folder, others=others, **options)
     network.load_state_dict(averaged)
     model.set_attn_implementation("sdpa")
     encoder.model.eval().requires_grad_(False)
