@@ -87,8 +87,13 @@ def by_server() -> bool:
     return named == "server"
 
 
-def server_judge(while_waiting: Callable[[], object] = lambda: None) -> Callable[[Attempt], Verdict]:
-    """The judge that asks the rewriting server's model for a score and a reason.
+def server_judge(
+    while_waiting: Callable[[], object] = lambda: None,
+    system: str = prompts.JUDGING_SYSTEM,
+    ask: Callable[[Attempt], str] | None = None,
+) -> Callable[[Attempt], Verdict]:
+    """The judge that asks the rewriting server's model for a score and a reason. `system` says what is judged, and
+    `ask` what of an attempt is told: by default, whether it was done.
 
     Where it gives none it warns, and cannot tell. `while_waiting` is called several times a second and ends the wait by
     raising. Raises `JoyImageError` for an address or a key that cannot be used.
@@ -96,7 +101,7 @@ def server_judge(while_waiting: Callable[[], object] = lambda: None) -> Callable
     server = rewriting.Server.from_environment()
 
     def judge(attempt: Attempt) -> Verdict:
-        request = server.request(_asked(attempt), [*attempt.pictures, attempt.result], prompts.JUDGING_SYSTEM)
+        request = server.request((ask or _asked)(attempt), [*attempt.pictures, attempt.result], system)
         try:
             said = server.answer(request, time.monotonic() + rewriting.TIMEOUT, while_waiting)
             score, reason = prompts.parse_score(said)
@@ -200,12 +205,12 @@ def moved_box(box: PixelBox, camera: spatial.Camera, size: tuple[int, int]) -> t
     left, top, right, bottom = box
     u = ((left + right) / width - 1) * half
     v = (1 - (top + bottom) / height) * half * height / width
-    eye, axes = _camera(0.0, ELEVATION, 1.0)
+    eye, axes = orbited(0.0, ELEVATION, 1.0)
     ray = u * axes[0] + v * axes[1] + axes[2]
     reach = min(-eye[2] / ray[2], 3.0) if ray[2] < -1e-3 else 3.0  # what is above the horizon is far away
     point = eye + reach * ray
     pitch = min(math.radians(85), max(math.radians(5), ELEVATION + math.radians(camera.pitch)))
-    eye, axes = _camera(math.radians(camera.yaw), pitch, ZOOM[camera.zoom])
+    eye, axes = orbited(math.radians(camera.yaw), pitch, ZOOM[camera.zoom])
     x, y, depth = axes @ (point - eye)
     depth = max(depth, 0.05)
     scale = reach / depth
@@ -214,7 +219,7 @@ def moved_box(box: PixelBox, camera: spatial.Camera, size: tuple[int, int]) -> t
     return middle[0] - w, middle[1] - h, middle[0] + w, middle[1] + h
 
 
-def _camera(yaw: float, elevation: float, distance: float) -> tuple[np.ndarray, np.ndarray]:
+def orbited(yaw: float, elevation: float, distance: float) -> tuple[np.ndarray, np.ndarray]:
     """The eye (3,), and the right, up and forward directions as rows (3, 3), of a camera that looks at the origin."""
     back = np.array([math.cos(elevation) * math.sin(yaw), -math.cos(elevation) * math.cos(yaw), math.sin(elevation)])
     right = np.array([math.cos(yaw), math.sin(yaw), 0.0])

@@ -138,7 +138,12 @@ class Understanding:
         """
         if judging.by_server():
             return judging.server_judge()
-        return judging.own_judge(Mind(partial(self._told, PLAIN), self._likelihoods))
+        return judging.own_judge(self.mind)
+
+    @property
+    def mind(self) -> Mind:
+        """The model as judges and benchmarks ask it: the likeliest answers, and how likely given ones are."""
+        return Mind(partial(self._told, PLAIN), self._likelihoods)
 
     def _told(
         self, settings: Answering, pictures: Sequence[Image.Image], question: str, system: str | None = None

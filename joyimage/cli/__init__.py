@@ -1,5 +1,5 @@
-"""The command line: `joyimage edit`, `generate`, `ask`, `locate`, `rewrite`, `inspect`, `convert`, `plan`, `download`,
-`demo`.
+"""The command line: `joyimage edit`, `generate`, `ask`, `locate`, `rewrite`, `evaluate`, `inspect`, `convert`, `plan`,
+`download`, `demo`.
 """
 
 from __future__ import annotations

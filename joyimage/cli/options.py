@@ -19,7 +19,6 @@ from ..settings import (
     VIEWS,
     Answering,
     Sampling,
-    Settings,
 )
 from .commands import (
     run_convert,
@@ -30,6 +29,8 @@ from .commands import (
     run_inspect,
     run_plan,
 )
+from .evaluation import add_evaluate
+from .fields import add_setting, base_size
 from .understanding import run_ask, run_locate, run_reason, run_rewrite
 
 
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_locate(commands, networks)
     _add_rewrite(commands, networks)
     _add_reason(commands, networks)
+    add_evaluate(commands, [*networks, _speed_options()])
     inspect = commands.add_parser(
         "inspect", parents=[common], help="say what a weight file or model folder is, and how a picture was made"
     )
@@ -128,22 +130,22 @@ def _sampling_options() -> argparse.ArgumentParser:
     options.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, multiples of 16")
     sizes = f"{', '.join(map(str, BASE_SIZES[:-1]))} or {BASE_SIZES[-1]}"
     options.add_argument(
-        "--base-size", type=_base_size, default=AUTO, metavar="N",
+        "--base-size", type=base_size, default=AUTO, metavar="N",
         help=f"{sizes} ({AUTO}: the model's own, {BASE_SIZES[-1]} or tiny's {BASE_SIZES[0]})",
     )  # fmt: skip
-    _add_setting(options, Sampling, "steps")
-    _add_setting(options, Sampling, "guidance_scale", "-g")
-    _add_setting(options, Sampling, "rescale")
+    add_setting(options, Sampling, "steps")
+    add_setting(options, Sampling, "guidance_scale", "-g")
+    add_setting(options, Sampling, "rescale")
     low, high = Sampling.guidance_interval
     options.add_argument(
         "--guidance-interval", type=_pair_of_floats, default=(low, high), metavar="LOW,HIGH",
         help=f"{Sampling.purpose('guidance_interval')} ({low:g},{high:g})",
     )  # fmt: skip
-    _add_setting(options, Sampling, "shift")
-    _add_setting(options, Sampling, "schedule")
+    add_setting(options, Sampling, "shift")
+    add_setting(options, Sampling, "schedule")
     options.add_argument("--sigmas", type=_floats, metavar="S,S,…", help=Sampling.purpose("sigmas"))
     options.add_argument("--timesteps", type=_floats, metavar="T,T,…", help=Sampling.purpose("timesteps"))
-    _add_setting(options, Sampling, "solver")
+    add_setting(options, Sampling, "solver")
     _add_shortcuts(options)
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture (0)")
     options.add_argument("--count", type=int, default=1, help="pictures per instruction (1)")
@@ -165,20 +167,10 @@ def _sampling_options() -> argparse.ArgumentParser:
 
 def _add_shortcuts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fewer forwards, which changes results a little")
-    _add_setting(group, Sampling, "preset")
+    add_setting(group, Sampling, "preset")
     group.add_argument("--fast", action="store_const", const="fast", dest="preset", help="the same as --preset fast")
     for name in SHORTCUTS:
-        _add_setting(group, Sampling, name).default = None  # so that one turned off is told from one left out
-
-
-def _add_setting(
-    parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str
-) -> argparse.Action:
-    """An option for a setting: its name, default and help."""
-    default = getattr(settings, name)
-    kind = type(settings.range(name).step if default is None else default)
-    flag = f"--{name.replace('_', '-')}"
-    return parser.add_argument(*short, flag, type=kind, default=default, help=settings.help(name))
+        add_setting(group, Sampling, name).default = None  # so that one turned off is told from one left out
 
 
 def _add_edit(commands, parents) -> None:
@@ -189,7 +181,7 @@ def _add_edit(commands, parents) -> None:
     edit.add_argument("-i", "--instruction", action="append", default=[], help="an instruction; may be repeated")
     edit.add_argument("--each", action="store_true", help="edit each picture by itself, not all into one")
     edit.add_argument("--exact", action="store_true", help="keep the picture's own size, to a multiple of 16")
-    _add_setting(edit, Sampling, "strength")
+    add_setting(edit, Sampling, "strength")
     parts = edit.add_argument_group("editing a part, or around the picture; without an instruction it is described")
     parts.add_argument("--mask", type=Path, metavar="FILE", help="change what is white in it, and keep all else")
     parts.add_argument("--outpaint", type=_sides, metavar="L,T,R,B", help="pixels to add on each side")
@@ -217,7 +209,7 @@ def _add_ask(commands, parents) -> None:
         "inputs", nargs="+", metavar="IMAGE… [QUESTION]", help="pictures, then the question (a description)"
     )
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
-        _add_setting(ask, Answering, name)
+        add_setting(ask, Answering, name)
     ask.set_defaults(run=run_ask)
 
 
@@ -233,10 +225,10 @@ def _add_reason(commands, parents) -> None:
     reason.add_argument("--views", type=int, default=1, metavar="N", help="views at most in each turn (1)")
     reason.add_argument("--turns", type=int, default=1, metavar="N", help="times that the model may ask for views (1)")
     reason.add_argument("-o", "--output", type=Path, help="folder for the views (they are not kept)")
-    _add_setting(reason, Sampling, "steps")
-    _add_setting(reason, Sampling, "guidance_scale", "-g")
+    add_setting(reason, Sampling, "steps")
+    add_setting(reason, Sampling, "guidance_scale", "-g")
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed"):
-        _add_setting(reason, Answering, name)
+        add_setting(reason, Answering, name)
     reason.set_defaults(run=run_reason)
 
 
@@ -280,7 +272,7 @@ def _add_plan(commands, parents) -> None:
     plan = commands.add_parser("plan", parents=parents, help="say what will be where within a --memory")
     plan.add_argument("--size", type=_size, default=(1024, 1024), metavar="HxW", help="of the picture (1024x1024)")
     plan.add_argument("--references", type=int, default=1, help="pictures that go in (1)")
-    _add_setting(plan, Sampling, "reference_every")
+    add_setting(plan, Sampling, "reference_every")
     plan.set_defaults(run=run_plan)
 
 
@@ -312,12 +304,6 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, such as 4")
     return int(text)
-
-
-def _base_size(text: str) -> int | str:
-    if text != AUTO and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pixels, such as 512")
-    return text if text == AUTO else int(text)
 
 
 def _lora(text: str) -> tuple[str, float]:

@@ -98,7 +98,7 @@ def save(
             "size": [picture.height, picture.width],
             "model": model,
             "version": __version__,
-            **_networks(options),
+            **networks_told(options),
         }
         for name in ("count", "batch_size", "candidates", "draft_steps"):
             del details[name]
@@ -134,7 +134,7 @@ def save_boxes(options, model: str, picture: Image, boxes: list[PixelBox], names
         "size": [picture.height, picture.width],
         "model": model,
         "version": __version__,
-        **_networks(options),
+        **networks_told(options),
     }
     makers = {"mask": lambda: _mask(picture, boxes), "draw": lambda: reduce(draw_box, boxes, picture)}
     paths = {kind: str(place.save(0, makers[kind](), details)) for kind, place in names.items()}
@@ -156,7 +156,7 @@ def _mask(picture: Image, boxes: list[PixelBox]) -> Image:
     return mask
 
 
-def _networks(options) -> dict:
+def networks_told(options) -> dict:
     """How the networks computed, where that changes results and is not the default."""
     defaults = {"dtype": None, "theta": None, "products": EXACT, "attention": AUTO}
     given = {name: getattr(options, name, value) for name, value in defaults.items()}

@@ -32,6 +32,9 @@ class Rendered:
     pixels: np.ndarray  # (N, SIZE, SIZE, 3) uint8
     slots: np.ndarray  # (N, SIZE, SIZE, SLOTS) float32: the share of each pixel that shows each object
 
+    def __getitem__(self, index) -> Rendered:
+        return Rendered(self.pixels[index], self.slots[index])
+
     def box(self, slot: int = 0) -> np.ndarray:
         """Boxes (N, 4) of left, top, right, bottom around what is visible of an object; zeros where it is not."""
         return mask_boxes(self.slots[..., slot] > 0.5)

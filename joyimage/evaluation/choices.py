@@ -1,0 +1,228 @@
+"""Multiple choice in VLMEvalKit's tables: a letter is right or wrong, and nothing is asked of another model."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import csv
+import io
+import re
+import string
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import JoyImageError, MissingFileError
+from ..images import load
+from .kept import Kept
+from .predicting import keeping
+from .report import Report, Row, Shown
+from .tools import Find
+
+ANSWERS = "answers.jsonl"
+LONGEST_INDEX = 64  # characters: what is as short in the column of pictures is another row's index
+GROUPS = ("category", "l2-category", "task", "split")
+CLOSING = "Answer with the letter of the right option alone."
+# An answer that is nothing but a letter, that starts with one and a sign, or that names one somewhere.
+ALONE = re.compile(r"\W*([A-Z])\W*")
+STARTED = re.compile(r"\s*\(?([A-Z])[).:：]")
+NAMED = re.compile(r"(?i:answer|option|choice)(?i:\s+is)?\s*[:：]?\s*\**\(?([A-Z])\b")  # "the answer is a cup" has none
+
+Choose: TypeAlias = Callable[["Question"], str]  # the letter, or "" where none was given
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row. `pictures` are base64 or paths; `options` by letter, in order; `answer` is the right letter."""
+
+    index: str
+    pictures: tuple[str | Path, ...]
+    question: str
+    options: Mapping[str, str]
+    answer: str
+    hint: str = ""
+    groups: Mapping[str, str] | None = None
+
+    @property
+    def text(self) -> str:
+        """What is asked."""
+        listed = "\n".join(f"{letter}. {option}" for letter, option in self.options.items())
+        return "\n".join(filter(None, (self.hint, self.question, listed, CLOSING)))
+
+    def images(self) -> list[Image.Image]:
+        """Raises `JoyImageError`, with the row's index, for a picture that cannot be read."""
+        return [_picture(self.index, picture) for picture in self.pictures]
+
+
+def _picture(index: str, picture: str | Path) -> Image.Image:
+    try:
+        if isinstance(picture, Path):
+            return load(picture)
+        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True))) as image:
+            return load(image)
+    except (binascii.Error, OSError, JoyImageError) as error:
+        raise JoyImageError(f"row {index}: its picture cannot be read: {error}") from error
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The rows of a table, with tabs between columns and a first line of names.
+
+    Raises `JoyImageError` that names the row for what is missing or malformed; pictures are read when they are asked.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no table {path}")
+    rows = list(_rows(path))
+    if not rows:
+        raise JoyImageError(f"{path} holds no rows")
+    pictures = {row["index"]: row["image"] for row in rows if row.get("image") and row.get("index")}
+    return [_question(path, number, row, pictures) for number, row in enumerate(rows, 1)]
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """With fields of any length, as pictures are; the limit of Python's reader is restored."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file, delimiter="\t")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise JoyImageError(f"{path} is no table in UTF-8 with tabs: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _question(path: Path, number: int, row: dict[str, str], pictures: Mapping[str, str]) -> Question:
+    place = f"{path}, row {number}"
+    index, question, answer = ((row.get(name) or "").strip() for name in ("index", "question", "answer"))
+    letters = (letter for letter in string.ascii_uppercase if (row.get(letter) or "").strip() not in ("", "nan"))
+    options = {letter: row[letter].strip() for letter in letters}
+    if not index or not question:
+        raise JoyImageError(
+            f"{place}: it has no index or no question; the columns are {', '.join(filter(None, row))!s:.200}"
+        )
+    if len(options) < 2:
+        raise JoyImageError(f"{place}: it has {len(options)} options; multiple choice needs the columns A, B …")
+    if answer not in options:
+        raise JoyImageError(f"{place}: its answer {answer!r:.40} is none of the letters {', '.join(options)}")
+    given = _given(place, row, pictures, path.parent)
+    groups = {name: row[name] for name in GROUPS if row.get(name)}
+    hint = (row.get("hint") or "").strip()
+    return Question(index, given, question, options, answer, "" if hint == "nan" else hint, groups)
+
+
+def _given(place: str, row: dict[str, str], pictures: Mapping[str, str], folder: Path) -> tuple[str | Path, ...]:
+    """The pictures of a row: its own, those of the row that it names, or files beside the table."""
+    image = row.get("image") or ""
+    if 0 < len(image) <= LONGEST_INDEX and not image.startswith("["):
+        if image not in pictures or len(pictures[image]) <= LONGEST_INDEX:
+            raise JoyImageError(f"{place}: its picture is that of the row {image!r}, which has none")
+        image = pictures[image]
+    if image:
+        return _listed(place, image)
+    paths = [folder / name for name in _listed(place, row.get("image_path") or "")]
+    if not paths or not all(path.is_file() for path in paths):
+        raise JoyImageError(f"{place}: it has no picture in the column image, nor files of image_path beside the table")
+    return tuple(paths)
+
+
+def _listed(place: str, text: str) -> tuple[str, ...]:
+    """One, or several as a list is written in Python or JSON."""
+    if not text.startswith("["):
+        return (text,) if text else ()
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        values = None
+    if not (isinstance(values, list) and values and all(isinstance(value, str) for value in values)):
+        raise JoyImageError(f"{place}: its pictures are no list of texts")
+    return tuple(values)
+
+
+def by_likelihood(find: Find) -> Choose:
+    """The letter that the model finds the likeliest as a whole answer: there always is one."""
+
+    def choose(question: Question) -> str:
+        letters = list(question.options)
+        chances = find().probabilities(question.images(), question.text, letters)
+        return letters[max(range(len(letters)), key=chances.__getitem__)]
+
+    return choose
+
+
+def by_answer(find: Find) -> Choose:
+    """The letter in the model's likeliest words."""
+    return lambda question: letter_of(find().answer(question.images(), question.text), question.options)
+
+
+def letter_of(answer: str, options: Mapping[str, str]) -> str:
+    """The letter that an answer names: alone, at its start with a sign after it, after "answer" or the like, or the one
+    whose option it repeats word for word. "" where it names none, or several.
+    """
+    text = answer.rpartition("</think>")[2].strip()
+    if match := ALONE.fullmatch(text.upper()) or STARTED.match(text):
+        return match[1] if match[1] in options else ""
+    named = {match[1] for match in NAMED.finditer(text)} & options.keys()
+    if not named:
+        plain = text.strip(" .\n").casefold()
+        named = {letter for letter, option in options.items() if option.strip(" .").casefold() == plain}
+    return named.pop() if len(named) == 1 else ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    question: Question
+    letter: str
+
+    @property
+    def right(self) -> bool:
+        return self.letter == self.question.answer
+
+
+def answer_all(
+    questions: Sequence[Question], choose: Choose, name: str, folder: Path, progress: bool = False
+) -> list[Answered]:
+    """Answers by what is called `name`, kept in the folder, so that nothing is asked twice."""
+    kept = Kept(folder / ANSWERS)
+    answered: list[Answered] = []
+    with tqdm(total=len(questions), disable=not progress, unit="question") as bar:
+        for question in questions:
+            with keeping(f"{len(answered)} of {len(questions)} answers are kept"):
+                of = (name, question.index, question.text, *map(str, question.pictures))
+                answered.append(Answered(question, kept.get(of, partial(choose, question))))
+            bar.update()
+    return answered
+
+
+def figures(answered: Sequence[Answered]) -> dict[str, dict[str, float | int]]:
+    """Shares of right letters: of all, and of each group that the table names."""
+    groups: dict[str, list[Answered]] = {"all": list(answered)}
+    for each in answered:
+        for name, value in (each.question.groups or {}).items():
+            groups.setdefault(f"{name} {value}", []).append(each)
+    return {
+        name: {"accuracy": sum(each.right for each in own) / len(own), "questions": len(own)}
+        for name, own in groups.items()
+    }
+
+
+def report(benchmark: str, answered: Sequence[Answered], about: dict[str, Any]) -> Report:
+    unread = sum(not each.letter for each in answered)
+    counts = {"items": len(answered), "without_a_letter": unread}
+    return Report(benchmark, figures(answered), {**about, **counts}, list(map(_row, answered)))
+
+
+def _row(each: Answered) -> Row:
+    question = each.question
+    shown = [
+        Shown(f"picture {n}", partial(_picture, question.index, picture))
+        for n, picture in enumerate(question.pictures, 1)
+    ]
+    values = {"right": question.answer, "answered": each.letter, **(question.groups or {})}
+    note = "" if each.letter else "no letter is named"
+    return Row(question.index, "", question.text, float(each.right), note, values, shown)

@@ -1,0 +1,202 @@
+"""LongText-Bench: pictures of long texts, and how much of the texts a reader finds in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import JoyImageError, MissingFileError
+from ..images import load
+from .kept import Kept, digest
+from .predicting import Wanted, keeping
+from .report import Report, Row, Shown
+from .settings import Sampled
+from .tools import Read
+
+if TYPE_CHECKING:
+    from ..pipeline import JoyImage
+
+NAME = "LongText-Bench"
+FILES = {"en": "text_prompts.jsonl", "zh": "text_prompts_zh.jsonl"}
+READINGS = "readings.jsonl"
+# What counts of a text: letters (those of French too), digits and Chinese characters, as in the published metric.
+COUNTED = r"\u4e00-\u9fa5a-zA-Z0-9àâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ"
+NOT_COUNTED, NOT_WORDS = re.compile(f"[^{COUNTED}]"), re.compile(rf"[^{COUNTED}\s]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt, and the texts that its pictures are to show."""
+
+    id: int
+    prompt: str
+    texts: tuple[str, ...]
+    category: str = ""
+    length: str = ""
+
+    def picture(self, folder: Path, repeat: int) -> Path:
+        """Of `repeat` from 1."""
+        return folder / f"{self.id:04d}_{repeat}.png"
+
+
+def read_prompts(path: Path, language: str = "en") -> list[Prompt]:
+    """The prompts in a file, or in the file of a language in a folder.
+
+    Raises `JoyImageError` that names the line for what is missing or malformed.
+    """
+    path = path / FILES[language] if path.is_dir() else path
+    if not path.is_file():
+        raise MissingFileError(f"there is no {path}: give LongText-Bench's folder, or its file of prompts")
+    prompts: dict[int, Prompt] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            prompt = _prompt(line, len(prompts), f"{path}, line {number}")
+            if prompt.id in prompts:
+                raise JoyImageError(f"{path}, line {number}: prompt_id {prompt.id} is there twice")
+            prompts[prompt.id] = prompt
+    if not prompts:
+        raise JoyImageError(f"{path} holds no prompts")
+    return list(prompts.values())
+
+
+def _prompt(line: str, position: int, place: str) -> Prompt:
+    try:
+        fields = json.loads(line)
+        texts = fields["text"]
+        texts = (texts,) if isinstance(texts, str) else tuple(texts)
+        number = int(fields.get("prompt_id", position))
+        prompt = fields["prompt"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise JoyImageError(f"{place}: it is no JSON with prompt, text and prompt_id") from None
+    if not (isinstance(prompt, str) and prompt.strip() and texts and all(isinstance(text, str) for text in texts)):
+        raise JoyImageError(f"{place}: prompt must be text, and text a list of texts")
+    return Prompt(number, prompt, texts, str(fields.get("category", "")), str(fields.get("length", "")))
+
+
+def units(text: str, language: str) -> list[str]:
+    """What is counted of a text: words in lower case in English, characters in Chinese."""
+    if language == "zh":
+        return list(NOT_COUNTED.sub("", text))
+    return NOT_WORDS.sub("", text).lower().split()
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How many of a text's words or characters were read, each as often as it is there."""
+
+    matched: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        return self.matched / self.count if self.count else 0.0
+
+
+def recall(texts: Sequence[str], read: str, language: str) -> Recall:
+    """Order does not count, and what is read beyond the texts neither."""
+    wanted = Counter(units(" ".join(texts), language))
+    return Recall((wanted & Counter(units(read, language))).total(), wanted.total())
+
+
+def wanted(
+    prompts: Sequence[Prompt], folder: Path, model: Callable[[], JoyImage], settings: Sampled, told: dict[str, Any]
+) -> list[Wanted]:
+    """The pictures to make, `settings.repeats` of each prompt, by a model that is loaded when the first is made."""
+    options = settings.options()
+    repeats, seed = options.pop("repeats"), options.pop("seed")
+
+    def make(prompt: Prompt, own: int) -> Image.Image:
+        return model().generate(prompt.prompt, seed=own, **options)[0]
+
+    return [
+        Wanted(
+            prompt.picture(folder, repeat + 1),
+            {"prompt": prompt.prompt, **options, "seed": seed + repeat, **told},
+            partial(make, prompt, seed + repeat),
+        )
+        for prompt in prompts
+        for repeat in range(repeats)
+    ]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A picture, and what was read in it; None where there is no picture."""
+
+    prompt: Prompt
+    path: Path
+    text: str | None
+    recall: Recall
+
+
+def read(
+    prompts: Sequence[Prompt],
+    folder: Path,
+    reader: Read,
+    name: str,
+    language: str,
+    repeats: int,
+    progress: bool = False,
+) -> list[Reading]:
+    """What a reader called `name` finds in each picture; kept in the folder, so that none is read twice."""
+    kept = Kept(folder / READINGS)
+    readings: list[Reading] = []
+    pictures = [(prompt, prompt.picture(folder, repeat)) for prompt in prompts for repeat in range(1, repeats + 1)]
+    with tqdm(total=len(pictures), disable=not progress, unit="picture") as bar:
+        for prompt, path in pictures:
+            with keeping(f"{len(readings)} of {len(pictures)} readings are kept"):
+                text = None
+                if path.is_file():
+                    text = kept.get((name, digest(path)), partial(_read, reader, path))
+            readings.append(Reading(prompt, path, text, recall(prompt.texts, text or "", language)))
+            bar.update()
+    return readings
+
+
+def _read(reader: Read, path: Path) -> str:
+    text = reader(load(path))
+    if not isinstance(text, str):
+        raise JoyImageError(f"the reader gives {type(text).__name__} for {path}; it must give the text")
+    return text
+
+
+def figures(readings: Sequence[Reading]) -> dict[str, dict[str, float | int]]:
+    """The score, pooled over all that was to be read, and that of each category."""
+    there = [reading for reading in readings if reading.text is not None]
+    categories = sorted({reading.prompt.category for reading in there} - {""})
+    groups = {"all": there} | {name: [r for r in there if r.prompt.category == name] for name in categories}
+    return {name: {"recall": _pooled(own), "pictures": len(own)} for name, own in groups.items() if own}
+
+
+def _pooled(readings: Sequence[Reading]) -> float:
+    matched = sum(reading.recall.matched for reading in readings)
+    return Recall(matched, sum(reading.recall.count for reading in readings)).value
+
+
+def report(readings: Sequence[Reading], about: dict[str, Any]) -> Report:
+    missing = sum(reading.text is None for reading in readings)
+    return Report(
+        NAME, figures(readings), {**about, "items": len(readings), "missing": missing}, list(map(_row, readings))
+    )
+
+
+def _row(reading: Reading) -> Row:
+    prompt, there = reading.prompt, reading.text is not None
+    shown = [Shown("picture", partial(load, reading.path))] if there else []
+    values = {
+        "recall": reading.recall.value,
+        "of": reading.recall.count,
+        "text": " ".join(prompt.texts),
+        "read": reading.text,
+    }
+    goodness, note = (reading.recall.value, "") if there else (None, "there is no picture")
+    return Row(reading.path.stem, prompt.category, prompt.prompt, goodness, note, values, shown)
