@@ -9,7 +9,6 @@ import numpy as np
 from .scenes import CAR, COLOURS, CONE, CUBE, CYLINDER, FIELD_OF_VIEW, GROUNDS, SIZE, SLOTS, SPHERE, Scenes, axes, boxes
 
 RAYS = 2  # along each side of a pixel
-SIDE = SIZE * RAYS
 LIGHT = np.array([-0.45, -0.5, 0.74], dtype=np.float32)
 AMBIENT = 0.5
 SHADOW = 0.42  # how much of the ground's light an object's foot takes
@@ -25,12 +24,25 @@ SIDES[CAR] = [*SIDES[CUBE], ((1.2, 0, 0.78), 1.2 * 0.2 + 0.78)]  # the bonnet sl
 PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
 GROUND_PALETTE = np.array(list(GROUNDS.values()), dtype=np.float32)
 NOTHING = 255
+HORIZON = 0.05  # of a ray's length along the axis: one that falls by less measures no ground
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The rays of a picture: `rays` along each side of a pixel, `size` pixels along each side of the picture."""
+
+    size: int = SIZE
+    rays: int = RAYS
+
+    @property
+    def side(self) -> int:
+        return self.size * self.rays
 
 
 @dataclass(frozen=True)
 class Rendered:
-    pixels: np.ndarray  # (N, SIZE, SIZE, 3) uint8
-    slots: np.ndarray  # (N, SIZE, SIZE, SLOTS) float32: the share of each pixel that shows each object
+    pixels: np.ndarray  # (N, size, size, 3) uint8
+    slots: np.ndarray  # (N, size, size, SLOTS) float32: the share of each pixel that shows each object
 
     def __getitem__(self, index) -> Rendered:
         return Rendered(self.pixels[index], self.slots[index])
@@ -50,41 +62,69 @@ def mask_boxes(masks: np.ndarray) -> np.ndarray:
     return np.where(columns.any(axis=1)[:, None], found, 0)
 
 
-def render(scenes: Scenes, chunk: int = 64) -> Rendered:
+def render(scenes: Scenes, chunk: int = 64, size: int = SIZE) -> Rendered:
     """Pictures of scenes and which object each pixel shows."""
-    parts = [_render(scenes[i : i + chunk]) for i in range(0, len(scenes), chunk)]
+    parts = [_render(scenes[i : i + chunk], Grid(size)) for i in range(0, len(scenes), chunk)]
     return Rendered(np.concatenate([p for p, _ in parts]), np.concatenate([s for _, s in parts]))
 
 
-def _render(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
+def measure(scenes: Scenes, size: int = SIZE, chunk: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """What the middle of each pixel shows: depth along the camera's axis, and the slot of an object.
+
+    Both (N, size, size): depth float32, 0 for the sky; slots uint8, `NOTHING` for ground and sky.
+    """
+    parts = [_measure(scenes[i : i + chunk], Grid(size, 1)) for i in range(0, len(scenes), chunk)]
+    return np.concatenate([d for d, _ in parts]), np.concatenate([w for _, w in parts])
+
+
+def _measure(scenes: Scenes, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     eye, basis = (a.astype(np.float32) for a in axes(scenes.camera))
-    directions = _directions(basis)  # (N, SIDE * SIDE, 3)
+    directions = _directions(basis, grid)
+    down = directions[..., 2]
+    ground = np.where(down < -HORIZON, eye[:, None, 2] / np.maximum(-down, HORIZON), 0)
+    depth, which, _ = _cast(scenes, eye, directions, grid, np.zeros_like(directions))
+    shape = len(scenes), grid.size, grid.size
+    return np.where(which == NOTHING, ground, depth).astype(np.float32).reshape(shape), which.reshape(shape)
+
+
+def _render(scenes: Scenes, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    eye, basis = (a.astype(np.float32) for a in axes(scenes.camera))
+    directions = _directions(basis, grid)
     colour, ground_point = _ground(scenes, eye, directions)
-    depth = np.full(directions.shape[:2], np.inf, dtype=np.float32)
-    which = np.full(directions.shape[:2], NOTHING, dtype=np.uint8)
-    windows = [_window(scenes, slot) for slot in range(SLOTS)]
-    for slot in range(SLOTS):
-        _shade_ground(scenes, slot, windows[slot], ground_point, colour)
-    for slot in range(SLOTS):
-        _draw_slot(scenes, slot, windows[slot], eye, directions, depth, which, colour)
-    pixels = _shrink(colour)
-    shares = np.stack([_shrink((which == slot)[..., None].astype(np.float32))[..., 0] for slot in range(SLOTS)], -1)
+    _, which, colour = _cast(scenes, eye, directions, grid, colour, ground_point)
+    pixels = _shrink(colour, grid)
+    shares = np.stack(
+        [_shrink((which == slot)[..., None].astype(np.float32), grid)[..., 0] for slot in range(SLOTS)], -1
+    )
     return np.rint(pixels).clip(0, 255).astype(np.uint8), shares
 
 
-def _directions(basis: np.ndarray) -> np.ndarray:
-    """Of the rays of all pixels, row by row, with length 1 along the camera's axis: (N, SIDE * SIDE, 3)."""
+def _cast(scenes, eye, directions, grid, colour, ground_point=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth (N, R), slots (N, R) and colours (N, R, 3) of what the rays meet; shadows where there is a ground."""
+    depth = np.full(directions.shape[:2], np.inf, dtype=np.float32)
+    which = np.full(directions.shape[:2], NOTHING, dtype=np.uint8)
+    windows = [_window(scenes, slot, grid) for slot in range(SLOTS)]
+    if ground_point is not None:
+        for slot in range(SLOTS):
+            _shade_ground(scenes, slot, windows[slot], ground_point, colour)
+    for slot in range(SLOTS):
+        _draw_slot(scenes, slot, windows[slot], eye, directions, depth, which, colour)
+    return depth, which, colour
+
+
+def _directions(basis: np.ndarray, grid: Grid) -> np.ndarray:
+    """Of the rays of all pixels, row by row, with length 1 along the camera's axis: (N, side * side, 3)."""
     half = np.tan(np.radians(FIELD_OF_VIEW / 2))
-    steps = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1) * half
+    steps = ((np.arange(grid.side, dtype=np.float32) + 0.5) / grid.side * 2 - 1) * half
     y, x = np.meshgrid(-steps, steps, indexing="ij")
     local = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3).astype(np.float32)
     return local @ basis
 
 
-def _shrink(values: np.ndarray) -> np.ndarray:
-    """Means over the rays of a pixel: (N, SIDE * SIDE, C) -> (N, SIZE, SIZE, C)."""
-    grid = values.reshape(len(values), SIZE, RAYS, SIZE, RAYS, -1)
-    return (grid[:, :, 0, :, 0] + grid[:, :, 0, :, 1] + grid[:, :, 1, :, 0] + grid[:, :, 1, :, 1]) / 4
+def _shrink(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Means over the four rays of a pixel: (N, side * side, C) -> (N, size, size, C)."""
+    rays = values.reshape(len(values), grid.size, RAYS, grid.size, RAYS, -1)
+    return (rays[:, :, 0, :, 0] + rays[:, :, 0, :, 1] + rays[:, :, 1, :, 0] + rays[:, :, 1, :, 1]) / 4
 
 
 def _ground(scenes: Scenes, eye: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,17 +145,17 @@ def _ground(scenes: Scenes, eye: np.ndarray, directions: np.ndarray) -> tuple[np
     return colour + (SKY - colour) * haze, point
 
 
-def _window(scenes: Scenes, slot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _window(scenes: Scenes, slot: int, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rays that may meet a slot's objects or their shadows: index of the scene and of the ray, and its object."""
     index = np.flatnonzero(scenes.present[:, slot])
-    found = boxes(scenes[index])[:, slot] * RAYS
-    pad = np.array([-7, -3, 7, 7]) * RAYS
-    left, top, right, bottom = np.clip(np.rint(found + pad), 0, SIDE).astype(int).T
+    found = boxes(scenes[index])[:, slot]
+    pad = np.array([-7, -3, 7, 7])
+    left, top, right, bottom = np.clip(np.rint((found + pad) * (grid.side / SIZE)), 0, grid.side).astype(int).T
     width, area = right - left, np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
     scene = np.repeat(np.arange(len(index)), area)
     within = np.arange(area.sum()) - np.repeat(np.cumsum(area) - area, area)
     row, column = np.divmod(within, np.maximum(width, 1)[scene])
-    return index[scene], (row + top[scene]) * SIDE + column + left[scene], scene
+    return index[scene], (row + top[scene]) * grid.side + column + left[scene], scene
 
 
 def _frame(scenes: Scenes, slot: int, rows: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,127 @@
+"""A scene: posed pictures with depth and instance masks, and what stands in it.
+
+Pictures stay on disk until they are asked for, so that a scene of a thousand views is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import JoyImageError
+from .cameras import Pinhole
+from .oriented import OrientedBox
+from .pictures import read_depth, read_instances, read_picture, sample
+
+Instances = Path | np.ndarray | Mapping[int, Path]  # a picture of numbers, or a black and white one for each number
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One picture. `camera` is that of the picture; depth and masks may be of another size.
+
+    depth: a file or metres (h, w), 0 where unknown. depth_scale: what a stored number is divided by. depth_intrinsic:
+    (3, 3) of the depth picture where it shows another part than the picture; None if it shows the same.
+    instances: numbers of objects (h, w), 0 for none, on the depth picture's grid where both are of one size.
+    """
+
+    name: str
+    camera: Pinhole
+    image: Path | Image.Image | bytes
+    depth: Path | np.ndarray | None = None
+    instances: Instances | None = None
+    depth_scale: float = 1000.0
+    depth_intrinsic: np.ndarray | None = None
+    ignored: Path | None = None  # a mask, black where nothing is to be used
+
+    def picture(self) -> Image.Image:
+        """In RGB. Raises `JoyImageError` for a file that cannot be read or has another size than the camera's."""
+        picture = read_picture(self.image, self.name)
+        if picture.size != (self.camera.width, self.camera.height):
+            raise JoyImageError(
+                f"view {self.name}: its picture has {picture.width}x{picture.height} pixels, and its camera "
+                f"{self.camera.width}x{self.camera.height}"
+            )
+        return picture
+
+    def sensed(self) -> Sensed:
+        """Depth and masks on the depth picture's grid. Raises `JoyImageError` for a view without depth."""
+        if self.depth is None:
+            raise JoyImageError(f"view {self.name} has no depth")
+        depth = read_depth(self.depth, self.depth_scale, self.name)
+        height, width = depth.shape
+        camera = self.camera.resized(width, height)
+        if self.depth_intrinsic is not None:
+            camera = Pinhole(self.depth_intrinsic, self.camera.pose, width, height)
+        if self.ignored is not None:
+            used = self._on_grid(read_instances(self.ignored, self.name), camera)
+            depth = np.where(used > 0, depth, 0).astype(np.float32)
+        instances = None
+        if self.instances is not None:
+            instances = self._on_grid(read_instances(self.instances, self.name), camera)
+        return Sensed(camera, depth, instances)
+
+    def _on_grid(self, values: np.ndarray, camera: Pinhole) -> np.ndarray:
+        """Numbers of the picture's part, or of the depth picture's grid already, on that grid."""
+        if values.shape == (camera.height, camera.width):
+            return values
+        return sample(values, self.camera.resized(values.shape[1], values.shape[0]), camera)
+
+
+@dataclass(frozen=True, eq=False)
+class Sensed:
+    """What was measured in a view: `depth` (h, w) in metres, 0 where unknown, and `instances` (h, w) or None."""
+
+    camera: Pinhole
+    depth: np.ndarray
+    instances: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    """What stands in a scene. `number` is its value in the instance masks; `box` is None until it is lifted.
+
+    description: words that tell it from all others of its scene, where there are such. faces: whether the box's first
+    axis is where the object's front points.
+    """
+
+    number: int
+    category: str
+    description: str = ""
+    box: OrientedBox | None = None
+    faces: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """`metric`: whether its lengths are metres. `source`: the data set that it is of.
+
+    `JoyImageError` for two objects of one number.
+    """
+
+    name: str
+    views: tuple[View, ...]
+    objects: tuple[SceneObject, ...] = ()
+    metric: bool = False
+    source: str = ""
+
+    def __post_init__(self):
+        numbers = [thing.number for thing in self.objects]
+        if len(set(numbers)) < len(numbers):
+            raise JoyImageError(f"scene {self.name}: two objects have one number, of {sorted(numbers)}")
+
+    @property
+    def lifted(self) -> bool:
+        """Whether all objects have boxes."""
+        return bool(self.objects) and all(thing.box is not None for thing in self.objects)
+
+    def of(self, category: str) -> Iterator[SceneObject]:
+        """The objects of a category."""
+        return (thing for thing in self.objects if thing.category == category)
+
+    def with_objects(self, objects: tuple[SceneObject, ...]) -> Scene:
+        return replace(self, objects=objects)

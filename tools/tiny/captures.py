@@ -1,0 +1,120 @@
+"""Drawn scenes as posed pictures with depth, masks and their truth: `python -m tools.tiny.captures OUT --count 300`.
+
+Each scene is a folder in nerfstudio's format that `joyimage.spatialdata` reads. Its cameras stand around one point, at
+steps of yaw and pitch and zooms that the bundled model knows. One unit of a scene counts as a metre.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from joyimage.spatialdata.cameras import OPENGL
+from joyimage.spatialdata.oriented import OrientedBox
+
+from . import scenes as world
+from .render import NOTHING, measure, render
+from .scenes import CAR, FIELD_OF_VIEW, KINDS, SIZE, SLOTS, ZOOM, Scenes
+from .tasks import HIGHEST, LOWEST, PITCHES
+
+FEWEST, MOST = 4, 8  # views of a scene
+STEP = 15  # degrees between two yaws
+UNIT = 0.001  # of depth pictures
+
+
+def shoot(scene: Scenes, generator: np.random.Generator, count: int) -> Scenes:
+    """One scene, seen `count` times: as it was drawn, then from other yaws that all differ, pitches and zooms."""
+    yaw = generator.permutation(np.arange(1, 360 // STEP))[: count - 1] * STEP
+    pitches = [pitch for pitch in PITCHES if LOWEST <= scene.camera[0, 1] + pitch <= HIGHEST]
+    pitch = generator.choice(pitches, size=count - 1)
+    zoom = generator.choice(len(ZOOM), p=[0.2, 0.5, 0.3], size=count - 1)
+    first = np.repeat(scene.camera, count, axis=0)
+    moved = world.moved_camera(first[1:], yaw, pitch, zoom)
+    views = scene[np.zeros(count, int)]
+    return replace(views, camera=np.concatenate([first[:1], moved]))
+
+
+def poses(camera: np.ndarray) -> np.ndarray:
+    """Cameras (N, 3) as poses (N, 4, 4) to the world: x right, y down, z forward."""
+    eye, basis = world.axes(camera)
+    pose = np.tile(np.eye(4), (len(camera), 1, 1))
+    right, up, forward = basis.transpose(1, 0, 2)
+    pose[:, :3] = np.stack([right, -up, forward, eye], axis=-1)
+    return pose
+
+
+def true_box(scene: Scenes, slot: int) -> OrientedBox:
+    """The oriented box of one object of the first of `scene`."""
+    half = scene.half[0, slot]
+    return OrientedBox.upright([*scene.place[0, slot], half[2]], 2 * half, np.radians(scene.yaw[0, slot]))
+
+
+def write(folder: Path, views: Scenes, size: int = 2 * SIZE) -> None:
+    """Write one scene, given as its views, to a folder: pictures of `size` pixels, depth, masks and transforms.json."""
+    pixels = render(views, size=size).pixels
+    depth, slots = measure(views, size)
+    for name in ("images", "depth", "instances"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    numbers = np.where(slots == NOTHING, 0, slots + 1).astype(np.uint8)
+    for i in range(len(views)):
+        name = f"{i:03d}.png"
+        Image.fromarray(pixels[i]).save(folder / "images" / name)
+        Image.fromarray(np.rint(depth[i] / UNIT).astype(np.uint16)).save(folder / "depth" / name)
+        Image.fromarray(numbers[i]).save(folder / "instances" / name)
+    # Last, as its presence makes the folder a scene.
+    (folder / "transforms.json").write_text(json.dumps(_transforms(views, size), indent=1))
+
+
+def _transforms(views: Scenes, size: int) -> dict:
+    focal = size / 2 / np.tan(np.radians(FIELD_OF_VIEW / 2))
+    frames = [
+        {
+            "file_path": f"images/{i:03d}.png",
+            "depth_file_path": f"depth/{i:03d}.png",
+            "instances_path": f"instances/{i:03d}.png",
+            "transform_matrix": (pose @ OPENGL).tolist(),
+        }
+        for i, pose in enumerate(poses(views.camera))
+    ]
+    objects = [
+        {
+            "number": slot + 1,
+            "category": KINDS[views.kind[0, slot]],
+            "description": views.name(0, slot),
+            "box": list(true_box(views, slot).numbers),
+            "faces": bool(views.kind[0, slot] == CAR),
+        }
+        for slot in range(SLOTS)
+        if views.present[0, slot]
+    ]
+    camera = {"fl_x": focal, "fl_y": focal, "cx": size / 2, "cy": size / 2, "w": size, "h": size}
+    return {**camera, "metric": True, "depth_unit_scale_factor": UNIT, "objects": objects, "frames": frames}
+
+
+def make(output: Path, count: int, seed: int = 0, size: int = 2 * SIZE) -> None:
+    """Write `count` scenes, each from its own seed; those that are there stay."""
+    for i in range(count):
+        folder = output / f"scene{i:05d}"
+        if not (folder / "transforms.json").exists():
+            generator = np.random.default_rng([seed, i])
+            scene = world.draw(1, generator, numbers=world.NUMBERS)
+            write(folder, shoot(scene, generator, int(generator.integers(FEWEST, MOST + 1))), size)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=2 * SIZE, help="pixels of a picture's side")
+    options = parser.parse_args(arguments)
+    make(options.output, options.count, options.seed, options.size)
+
+
+if __name__ == "__main__":
+    main()
