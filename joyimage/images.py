@@ -114,11 +114,11 @@ def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
     has no pixels, or has more than Pillow's limit of 179 million.
     """
     if isinstance(source, str | os.PathLike):
-        with _decoding(source), _opened(source) as image:
+        with decoding(source), _opened(source) as image:
             return _upright_rgb(image)
     if not isinstance(source, Image.Image | np.ndarray):
         raise JoyImageError(f"a picture is a path, a Pillow image or an array (H, W, 3), not {type(source).__name__}")
-    with _decoding("the picture"):
+    with decoding("the picture"):
         return _upright_rgb(source if isinstance(source, Image.Image) else _from_array(source))
 
 
@@ -129,11 +129,11 @@ def load_mask(source: str | os.PathLike | Image.Image) -> Image.Image:
     `source` is a path or a Pillow image of any mode. Raises as `load` does.
     """
     if isinstance(source, str | os.PathLike):
-        with _decoding(source), _opened(source) as image:
+        with decoding(source), _opened(source) as image:
             return _upright_mask(image)
     if not isinstance(source, Image.Image):
         raise JoyImageError(f"a mask is a path, a Pillow image, an array or a tensor, not {type(source).__name__}")
-    with _decoding("the mask"):
+    with decoding("the mask"):
         return _upright_mask(source)
 
 
@@ -153,7 +153,7 @@ def _fractions(gray: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _decoding(name: str | os.PathLike) -> Iterator[None]:
+def decoding(name: str | os.PathLike) -> Iterator[None]:
     """Turn what Pillow raises for missing and damaged files into one error that names the file."""
     try:
         yield
@@ -319,7 +319,7 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 def read_parameters(path: str | os.PathLike) -> dict:
     """The parameters that `save_png` put into a PNG. Raises `JoyImageError` if it holds none, or `MissingFileError`."""
-    with _decoding(path), _opened(path) as image:
+    with decoding(path), _opened(path) as image:
         text = image.info.get(PARAMETERS)
         if not isinstance(text, str):
             raise JoyImageError("it carries no parameters; only PNGs that joyimage has written do")

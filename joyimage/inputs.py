@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .encoder.limits import MAX_PIXELS, MIN_PIXELS, PACK_LIMIT
 from .errors import JoyImageError
-from .images import load
+from .images import Size, load
 from .settings import MAX_REFERENCES, check_text
 
 TEMPLATE_TOKENS = 64  # at most, of a message besides its text and images
@@ -104,7 +104,12 @@ def spread(value, length: int, name: str) -> list:
 
 def vision_pixels(pictures: Sequence[Image.Image]) -> int:
     """Pixels that the vision tower sees."""
-    return sum(min(max(picture.width * picture.height, MIN_PIXELS), MAX_PIXELS) for picture in pictures)
+    return seen_pixels((picture.height, picture.width) for picture in pictures)
+
+
+def seen_pixels(sizes: Iterable[Size]) -> int:
+    """The same of pictures of these sizes."""
+    return sum(min(max(height * width, MIN_PIXELS), MAX_PIXELS) for height, width in sizes)
 
 
 def text_tokens(texts: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from .encoder.limits import MIN_PIXELS
 from .errors import JoyImageError
 from .images import check_size
 from .memory.budget import RESERVES, Needs, Placement, parse_size, place_all, readable
-from .quantisation.formats import format_name
+from .quantisation.formats import Format, format_name
 from .quantisation.kernels import described
 from .settings import EXACT, MAX_REFERENCES, Shortcuts, check_products
 
@@ -162,6 +162,26 @@ def plan_model(
     kind = re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(device))
     if not kind:
         raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …")
+    needs, packed = open_needs(path, mmdit=mmdit, vae=vae, encoder=encoder, dtype=dtype)
+    made = plan(
+        needs, budget, device=kind[1], size=size, references=references, reference_every=shortcuts.reference_every
+    )
+    how = {name: described(form, products, kind[1]) for name, form in sorted(packed.items())}
+    return dataclasses.replace(made, products=how)
+
+
+def open_needs(
+    path: str | Path | None = None,
+    *,
+    mmdit: str | Path | None = None,
+    vae: str | Path | None = None,
+    encoder: str | Path | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[Needs, dict[str, Format]]:
+    """What the networks in some files need, from their headers, and the formats of quantised weights by name.
+
+    The arguments are those of `JoyImage.load`, and it raises as that does.
+    """
     chosen = None if dtype is None else format_name(dtype)
     if str(path) == "tiny":
         from . import tiny  # here: nobody else needs it
@@ -173,9 +193,4 @@ def plan_model(
         mmdit=outline(sources["mmdit"], chosen),
         vae=outline(sources["vae"], "float32"),
     )
-    made = plan(
-        needs, budget, device=kind[1], size=size, references=references, reference_every=shortcuts.reference_every
-    )
-    packed = sources["mmdit"].packed | sources["encoder"].packed
-    how = {name: described(form, products, kind[1]) for name, form in sorted(packed.items())}
-    return dataclasses.replace(made, products=how)
+    return needs, sources["mmdit"].packed | sources["encoder"].packed

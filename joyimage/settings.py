@@ -94,6 +94,8 @@ class Settings:
         """What a setting is for, and its default, as the command line says it."""
         default = getattr(cls, name)
         shown = f"{default:g}" if isinstance(default, float) else "the model's own" if default is None else str(default)
+        if isinstance(default, tuple):
+            shown = ", ".join(map(str, default))
         return f"{cls.purpose(name)} ({shown})".strip()
 
     @classmethod

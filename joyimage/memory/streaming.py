@@ -146,11 +146,19 @@ def view(memory: Tensor, like: Tensor) -> Tensor:
 
 
 class Tensors:
-    """The parameters and buffers that modules have of their own, and their home."""
+    """The parameters and buffers that modules have of their own, and their home.
+
+    Parameters that are trained do not count: an optimiser holds them, so they stay where they are, on the device.
+    """
 
     def __init__(self, modules: Iterable[nn.Module]):
         stores: list[dict[str, Any]] = [each for module in modules for each in (module._parameters, module._buffers)]
-        self._places = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
+        self._places = [
+            (store, name)
+            for store in stores
+            for name, tensor in store.items()
+            if tensor is not None and not tensor.requires_grad
+        ]
         self.home: list[Tensor] = [store[name] for store, name in self._places]
         self.nbytes = sum(padded(tensor.nbytes) for tensor in self.home)
 
@@ -208,6 +216,7 @@ class Streamer:
     """Streams blocks, which run in their order and then from the start again, through two slots.
 
     Works by hooks: a block finds its weights on the device when it starts, and the next one is on its way by then.
+    In training each block has to be checkpointed: the backward pass then runs them once more, last to first.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device, queue: Queue, pinned: Pinned):
@@ -216,19 +225,33 @@ class Streamer:
         self._blocks = [Tensors(block.modules()) for block in blocks]
         size = max(block.nbytes for block in self._blocks)
         self._slots = [Slot(size, device, queue.mark()) for _ in range(SLOTS)]
+        self._last = -1  # the block that ran last
         self._hooks = []
         for i, block in enumerate(blocks):
             self._hooks += [
                 block.register_forward_pre_hook(partial(self._before, i)),
-                block.register_forward_hook(partial(self._after, i)),
+                # also where it ends early, as a checkpointed one does when it has computed what the backward pass needs
+                block.register_forward_hook(partial(self._after, i), always_call=True),
             ]
 
     def _before(self, i: int, *_) -> None:
+        back = 0 < i <= self._last
+        self._last = i
         with torch.inference_mode(False), torch.no_grad():  # a home made in inference mode could be used nowhere else
+            if back:
+                self._free_behind(i)
             slot = self._holding(i, self._slots)
             self._queue.wait(slot.ready)
             self._blocks[i].use(slot.copies)
-            self._holding((i + 1) % len(self._blocks), [other for other in self._slots if other is not slot])
+            ahead = (i - 1 if back else i + 1) % len(self._blocks)
+            self._holding(ahead, [other for other in self._slots if other is not slot])
+
+    def _free_behind(self, i: int) -> None:
+        """On the way back other blocks are done when their backward pass is, which is queued by now."""
+        now = self._queue.mark()
+        for slot in self._slots:
+            if slot.block is not self._blocks[i]:
+                slot.free = now
 
     def _after(self, i: int, *_) -> None:
         slot = next(slot for slot in self._slots if slot.block is self._blocks[i])

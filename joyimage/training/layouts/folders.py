@@ -1,0 +1,89 @@
+"""Folders of pictures with texts beside them: targets, and as many folders of pictures that they come from.
+
+ai-toolkit calls them `folder_path` and `control_path`, diffusion-pipe `path` and `control_path`, musubi-tuner
+`image_directory` and `control_directory`. Names go together without their suffixes: `cat.png`, `cat.txt` and, in
+another folder, `cat.jpg`. Of several controls in one folder the names end in numbers: `cat_0.jpg`, `cat_1.jpg`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...errors import JoyImageError, MissingFileError
+from ..examples import Example
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+NUMBERED = re.compile(r"(.+)_(\d+)")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """By name; what is hidden is passed over. Raises `MissingFileError` if there is no such folder."""
+    if not folder.is_dir():
+        raise MissingFileError(f"the folder {folder} does not exist")
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def read_folders(
+    targets: Path,
+    controls: Sequence[Path] = (),
+    masks: Path | None = None,
+    *,
+    default_caption: str = "",
+    caption_extension: str = ".txt",
+) -> list[Example]:
+    """An example for each picture in `targets`.
+
+    What is missing does not end the reading: a control that is not there is named as it should be, and a caption is
+    `default_caption`, so that the check can report it. Masks may be missing.
+    Raises `MissingFileError` for a folder that does not exist, `JoyImageError` for one without pictures.
+    """
+    own = pictures_in(targets)
+    if not own:
+        raise JoyImageError(f"{targets}: holds no pictures ({', '.join(SUFFIXES)})")
+    stems = {path.stem for path in own}
+    found = [_by_stem(folder, stems) for folder in controls]
+    shown = {} if masks is None else _by_stem(masks, stems)
+    suffix = f".{caption_extension.lstrip('.')}"
+    return [
+        Example(
+            target,
+            caption_in(target.with_suffix(suffix), default_caption),
+            tuple(
+                path for folder, by_stem in zip(controls, found, strict=True) for path in _of(target, folder, by_stem)
+            ),
+            next(iter(shown.get(target.stem, ())), None),
+        )
+        for target in own
+    ]
+
+
+def caption_in(path: Path, default: str) -> str:
+    """The text of a file; bytes that are no UTF-8 become halves of characters, which the check reports."""
+    if not path.is_file():
+        return default
+    return path.read_text(encoding="utf-8-sig", errors="surrogateescape").strip() or default
+
+
+def _by_stem(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
+    """The pictures of a folder by the stem of the target that they belong to, numbered ones in their order."""
+    found: dict[str, list[Path]] = {}
+    numbered: dict[str, list[tuple[int, Path]]] = {}
+    for path in pictures_in(folder):
+        match = NUMBERED.fullmatch(path.stem)
+        if path.stem not in stems and match and match[1] in stems:
+            numbered.setdefault(match[1], []).append((int(match[2]), path))
+        else:
+            found.setdefault(path.stem, []).append(path)
+    for stem in stems & found.keys():
+        if len(found[stem]) > 1:
+            names = ", ".join(path.name for path in found[stem])
+            raise JoyImageError(f"{folder}: {names} could all be for {stem}; leave one of them")
+    return {stem: [path for _, path in sorted(several)] for stem, several in numbered.items()} | found
+
+
+def _of(target: Path, folder: Path, by_stem: Mapping[str, list[Path]]) -> list[Path]:
+    return by_stem.get(target.stem) or [folder / target.name]
