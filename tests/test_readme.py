@@ -13,9 +13,12 @@ from diffusers import JoyImageEditPipeline
 
 from joyimage import JoyImage, spatial
 from joyimage.cli import build_parser
+from joyimage.training.settings import Training
 
 ROOT = Path(__file__).parents[1]
-README, CLI, PYTHON = (ROOT / name for name in ("README.md", "docs/cli.md", "docs/python.md"))
+README, CLI, PYTHON, TRAINING = (
+    ROOT / name for name in ("README.md", "docs/cli.md", "docs/python.md", "docs/training.md")
+)
 DISPLAYED = re.compile(r'display_name="(.+) \(JoyImage\)"')
 
 
@@ -50,6 +53,21 @@ def test_every_command_is_understood(page, least):
     assert len(lines) > least
     for line in lines:
         build_parser().parse_args(shlex.split(line, comments=True))
+
+
+def test_every_way_to_train_is_understood():
+    lines = re.findall(r"joyimage (train .*?)(?:`|$)", TRAINING.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(lines) > 12
+    for line in lines:
+        build_parser().parse_args(shlex.split(line))
+
+
+def test_every_setting_of_training_has_a_row():
+    table = section(TRAINING, "## What each option does, and costs")
+    rows = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    guidance = {"objective", "guidance_scale", "rescale", "teacher_steps"}  # have a section of their own
+    told = {name.replace("-", "_").removeprefix("no_") for name in re.findall(r"--([\w-]+)", rows)}
+    assert set(Training.names()) - guidance - {"background"} <= told
 
 
 def test_every_command_has_an_example():

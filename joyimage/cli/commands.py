@@ -121,7 +121,7 @@ def run_plan(options) -> None:
     if options.memory is None:
         raise JoyImageError("plan needs a budget, such as --memory 12GB")
     plan = plan_model(
-        _model_name(options),
+        model_name(options),
         memory=options.memory,
         mmdit=options.mmdit,
         vae=options.vae,
@@ -315,7 +315,7 @@ def loaded_pictures(pictures: list) -> list:
     return [loaded_pictures(one) if isinstance(one, list) else load(one) for one in pictures]
 
 
-def _model_name(options) -> str | None:
+def model_name(options) -> str | None:
     """The model folder to load; parts given one by one need none."""
     given = options.model or os.environ.get("JOYIMAGE_MODEL")
     return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
@@ -323,7 +323,7 @@ def _model_name(options) -> str | None:
 
 def saved_name(options) -> str:
     """The model's name in a picture's parameters: for parts given one by one, that of the MMDiT."""
-    return _model_name(options) or str(options.mmdit)
+    return model_name(options) or str(options.mmdit)
 
 
 def load_model(options):
@@ -332,7 +332,7 @@ def load_model(options):
     from ..pipeline import JoyImage
     from ..precision import WHOLE
 
-    name = _model_name(options)
+    name = model_name(options)
     if name == "tiny":
         print(
             "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "

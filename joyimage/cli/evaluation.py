@@ -14,7 +14,7 @@ from ..errors import MissingFileError, one_line
 from ..evaluation.settings import Predicting, Sampled, check_limit, some
 from ..settings import AUTO
 from .commands import load_model, saved_name
-from .fields import add_setting, base_size
+from .flags import add_setting, base_size
 from .outputs import is_file, networks_told
 
 if TYPE_CHECKING:  # commands check their options without torch

@@ -48,11 +48,11 @@ class Names:
         if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
             raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
         if output is not None and output.suffix and not output.is_dir():
-            _make_folder(output.parent)
+            make_folder(output.parent)
             several = (output.with_stem(f"{output.stem}-{i + 1}") for i in range(count))
             return cls((output,) if count == 1 else tuple(several), iter(()))
         folder = output or Path()
-        _make_folder(folder)
+        make_folder(folder)
         names = (folder / (f"{stem}.png" if n == 1 else f"{stem}-{n}.png") for n in itertools.count(1))
         return cls((), names)
 
@@ -65,7 +65,7 @@ class Names:
         return save_png(picture, next(self.ours), details, otherwise=self.ours)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Raise `JoyImageError` if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,45 @@
+"""Options for settings, by their names, defaults and help; what commands share of that."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..settings import AUTO, BASE_SIZES, Settings
+
+
+def add_setting(
+    parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str
+) -> argparse.Action:
+    """An option for a setting: its name, default and help. Several words are given with commas between them."""
+    default = getattr(settings, name)
+    told = {"default": default, "help": settings.help(name)}
+    if isinstance(default, bool):
+        return parser.add_argument(*short, flag(name), action=argparse.BooleanOptionalAction, **told)
+    kind = type(settings.range(name).step if default is None else default)
+    if isinstance(default, Sequence) and not isinstance(default, str):
+        return parser.add_argument(*short, flag(name), type=words, metavar="WORD,…", **told)
+    return parser.add_argument(*short, flag(name), type=kind, **told)
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def add_base_size(parser: argparse._ActionsContainer) -> None:
+    sizes = f"{', '.join(map(str, BASE_SIZES[:-1]))} or {BASE_SIZES[-1]}"
+    parser.add_argument(
+        "--base-size", type=base_size, default=AUTO, metavar="N",
+        help=f"{sizes} ({AUTO}: the model's own, {BASE_SIZES[-1]} or tiny's {BASE_SIZES[0]})",
+    )  # fmt: skip
+
+
+def base_size(text: str) -> int | str:
+    """A base size as it is typed."""
+    if text != AUTO and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pixels, such as 512")
+    return text if text == AUTO else int(text)
