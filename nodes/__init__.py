@@ -14,6 +14,8 @@ from .loop import BestOf, Reason
 from .sampling import Guider, Sampler, Schedule
 from .spatial import Camera, DrawBoxes, MoveObject, Orbit, RotateObject
 from .speed import Speed
+from .training import TrainLora
+from .training_set import MakeTrainingSet
 from .understanding import Ask, Locate, RewritePrompt
 
 NODES = [
@@ -40,6 +42,8 @@ NODES = [
     Schedule,
     Speed,
     Compare,
+    MakeTrainingSet,
+    TrainLora,
 ]
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
+from PIL import Image
 from torch import zeros
 
 from nodes import LoadImage as HostLoadImage  # ComfyUI's module of that name, not this package
@@ -16,7 +17,9 @@ from .feedback import PACK
 from .node import Node
 
 FOLDER = PACK / "web" / "examples"  # served to the page, whose widgets show them
+CLEARED = FOLDER / "cleared.png"  # the scenes without their cars, one below the other
 MARK = "example: "  # before a photograph's name, to tell it from the user's files
+ALL = "all"  # in place of a scene: a set of pictures, for training
 PHOTOGRAPHS = ("coffee", "cat", "rocket", "astronaut")
 WORDS = {
     "object": "A solid to be moved.",
@@ -45,17 +48,35 @@ class ExampleScene(Node):
             description="A drawn scene of a car and another solid, of the kind that the bundled model knows, with "
             "words that fit it. For pictures of your own take the published model and Load Image (JoyImage).",
             search_aliases=["test image", "sample", "demo", "tiny"],
-            inputs=[io.Combo.Input("scene", options=list(scenes()), tooltip="Named by what is in it.")],
+            inputs=[
+                io.Combo.Input(
+                    "scene",
+                    options=[*scenes(), ALL],
+                    tooltip="Named by what is in it. all: a batch of all scenes, with a line of words for each.",
+                )
+            ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="64 x 64 pixels."),
                 *(io.String.Output(display_name=name, tooltip=tooltip) for name, tooltip in WORDS.items()),
+                io.Image.Output(
+                    display_name="cleared", tooltip="The scene without the car, as the removal should give."
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, scene) -> io.NodeOutput:
-        entry = scenes()[scene]
-        return io.NodeOutput(to_batch([load(FOLDER / entry["file"])]), *(entry[name] for name in WORDS))
+        chosen = list(scenes().values()) if scene == ALL else [scenes()[scene]]
+        words = ("\n".join(entry[name] for entry in chosen) for name in WORDS)
+        pictures = to_batch([load(FOLDER / entry["file"]) for entry in chosen])
+        return io.NodeOutput(pictures, *words, to_batch([cleared(entry["name"]) for entry in chosen]))
+
+
+def cleared(name: str) -> Image.Image:
+    """A scene without its car."""
+    strip, place = load(CLEARED), list(scenes()).index(name)
+    side = strip.width
+    return strip.crop((0, place * side, side, (place + 1) * side))
 
 
 class LoadImage(Node):

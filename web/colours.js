@@ -7,6 +7,7 @@
 const LOADING = "#36333f";
 const SPATIAL = "#2d3a3f";
 const UNDERSTANDING = "#3d382c";
+const TRAINING = "#3c2f38";
 const MAKING = "#303a31"; // all others
 
 /** @type {Record<string, string>} */
@@ -26,6 +27,8 @@ const TITLES = {
   JoyImageLocate: UNDERSTANDING,
   JoyImageReason: UNDERSTANDING,
   JoyImageRewritePrompt: UNDERSTANDING,
+  JoyImageTrainLora: TRAINING,
+  JoyImageTrainingSet: TRAINING,
 };
 
 /** Give a new node its colour; one that is read from a file or a copy has that which it had, or none.

@@ -13,11 +13,12 @@ const WORDS = ["object", "car", "question", "description", "removal", "recolouri
 
 /** @param {GraphNode} node */
 export function sceneView(node) {
-  const image = html("img", { alt: "", draggable: "false" });
+  const pictures = html("div", { class: "joyimage-scenes" });
   const words = html("dl", { class: "joyimage-words" });
-  const element = html("div", { class: "joyimage-scene" }, image, words);
-  follow(node, () => sceneNamed(value(node, "scene")), (scene) => {
-    set(image, { src: shown(node)[0] });
+  const element = html("div", { class: "joyimage-scene" }, pictures, words);
+  follow(node, () => [shown(node), sceneNamed(value(node, "scene"))], ([addresses, scene]) => {
+    pictures.replaceChildren(...addresses.map((/** @type {string} */ src) => html("img", { alt: "", draggable: "false", src })));
+    pictures.classList.toggle("joyimage-all", addresses.length > 1);
     words.replaceChildren(
       ...WORDS.flatMap((name) => (scene?.[name] ? [html("dt", {}, shownName(node, name)), html("dd", {}, scene[name])] : [])),
     );

@@ -33,6 +33,8 @@ const VIEWS = {
   JoyImageRewritePrompt: answerView,
   JoyImageRotateObject: dialView,
   JoyImageSpeed: answerView,
+  JoyImageTrainLora: answerView,
+  JoyImageTrainingSet: answerView,
 };
 /** @type {Record<string, (node: GraphNode, host: GraphNode) => unknown>} those that a node around theirs may have too */
 const OUTSIDE = {

@@ -41,8 +41,10 @@ export function located(source) {
 export function shown(node) {
   /** @param {string} name */
   const chosen = (name) => String(node.widgets?.find((widget) => widget.name === name)?.value ?? "");
-  const scene = node.type === "JoyImageExampleScene" && scenes.get(chosen("scene"));
-  if (scene) return [new URL(scene.file, EXAMPLES).href];
+  if (node.type === "JoyImageExampleScene") {
+    const scene = scenes.get(chosen("scene"));
+    return (scene ? [scene] : [...scenes.values()]).map(({ file }) => new URL(file, EXAMPLES).href); // one, or "all"
+  }
   const file = /^(JoyImage)?LoadImage$/.test(node.type) && chosen("image");
   if (file) return [file.startsWith(PHOTOGRAPH) ? photograph(file.slice(PHOTOGRAPH.length)) : loaded(file)];
   const images = outputs(node)?.images;

@@ -4,12 +4,14 @@ Only this folder knows the host's model classes, and only here do nodes touch te
 """
 
 from .encoder import ENCODER, load_encoder
+from .encoders import HostEncoders, conditioning
 from .lora import add_lora
 from .model import WEIGHT_DTYPES, load_mmdit, own_shift
 from .products import DEFAULT, PRODUCT_CHOICES, use_products
 from .sampling import guider, sample, schedule
 from .shortcuts import with_shortcuts
 from .speed import use_attention, use_compiled_blocks
+from .training import at_work, training_memory, twin, with_twin
 from .vae import load_vae
 
 __all__ = [
@@ -17,7 +19,10 @@ __all__ = [
     "ENCODER",
     "PRODUCT_CHOICES",
     "WEIGHT_DTYPES",
+    "HostEncoders",
     "add_lora",
+    "at_work",
+    "conditioning",
     "guider",
     "load_encoder",
     "load_mmdit",
@@ -25,8 +30,11 @@ __all__ = [
     "own_shift",
     "sample",
     "schedule",
+    "training_memory",
+    "twin",
     "use_attention",
     "use_compiled_blocks",
     "use_products",
     "with_shortcuts",
+    "with_twin",
 ]

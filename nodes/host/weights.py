@@ -97,16 +97,23 @@ class PackedLinear(layers.Linear, comfy.ops.CastWeightBiasOp):
         return self.out_features, self.in_features
 
     def forward(self, input: Tensor) -> Tensor:
-        packed = None if self.packed is None else self.packed.to(input.device)
+        if self.packed is not None and not self.weight_function:
+            return products.linear(input, self.packed.to(input.device), self._patched_bias(input), self.kernel)
+        return nn.functional.linear(input, *self.floating(input))
+
+    def floating(self, input: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias with their patches, where and in the dtype that `input` is."""
+        packed = self.packed
+        weight = self.weight.to(input) if packed is None else packed.to(input.device).dense(input.dtype)
+        for patch in self.weight_function:
+            weight = patch(weight)
+        return weight, self._patched_bias(input)
+
+    def _patched_bias(self, input: Tensor) -> Tensor | None:
         bias = None if self.bias is None else self.bias.to(input)
         for patch in self.bias_function if bias is not None else ():
             bias = patch(bias)
-        if packed is not None and not self.weight_function:
-            return products.linear(input, packed, bias, self.kernel)
-        weight = self.weight.to(input) if packed is None else packed.dense(input.dtype)
-        for patch in self.weight_function:
-            weight = patch(weight)
-        return nn.functional.linear(input, weight, bias)
+        return bias
 
     def convert_weight(self, weight: Tensor, **_) -> Tensor:
         """What the host patches instead of the bytes, which it may have cast to floating point already."""

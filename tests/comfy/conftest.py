@@ -32,6 +32,12 @@ def comfyui() -> server.Installation:
 
 
 @pytest.fixture(scope="session")
+def trains(comfyui) -> bool:
+    """Whether ComfyUI's Python has what training needs."""
+    return not subprocess.run([comfyui.python, "-c", "import peft, accelerate"], capture_output=True).returncode
+
+
+@pytest.fixture(scope="session")
 def make_base(comfyui, tmp_path_factory):
     """Makes what a server uses for its models, inputs and outputs, with the pack linked in."""
     return lambda: server.make_base(tmp_path_factory.mktemp("comfyui"))

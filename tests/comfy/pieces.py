@@ -11,6 +11,7 @@ from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.images import load
 from tools.client import TINY, Graph, output
 
+NO_EXTRA = "ComfyUI's Python has no peft and accelerate: `pip install peft accelerate` there"
 STEPS = 1  # conditioning is under test, not the sampler
 PROMPT = "Remove the red cube."
 BOX = {"x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}

@@ -50,6 +50,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "JoyImageBestOf": {"prompt": "Put a croissant on the saucer, next to the spoon."},
     "JoyImageReason": {"question": "Seen from the left, is the spoon in front of the cup or behind it?"},
     "JoyImageLocate": {"object": "the empty table to the right of the saucer"},
+    "JoyImageTrainingSet": {"captions": "Turn the picture into a watercolour."},
+    "JoyImageTrainLora": {"steps": 800, "sample_every": 200},
 }
 
 RUN = {"JoyImageCompare"}  # these show nothing before

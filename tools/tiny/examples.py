@@ -34,6 +34,7 @@ FOLDER = Path(__file__).parents[2] / "web" / "examples"
 SEED = 31_000  # of the candidates: neither training nor evaluation comes near it
 CANDIDATES = 12_000  # drawn at once
 COUNT, SPARE = 16, 4
+CLEARED = "cleared.png"
 FIRST = 9  # of those chosen: the clearest to look at, with which the templates open
 MOVED, VEHICLE = range(2)
 # What the templates are set to.
@@ -397,9 +398,16 @@ def write(scenes: Scenes) -> None:
         file = f"scene-{i + 1:02d}.png"
         save(Image.fromarray(pixels[i]), FOLDER / file)
         entries.append({"name": title(scenes, i), "file": file, **words(scenes, i), "truth": truth(scenes, i)})
+    save(without_cars(scenes), FOLDER / CLEARED)
     partial = FOLDER / "scenes.part"
     partial.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
     os.replace(partial, FOLDER / "scenes.json")
+
+
+def without_cars(scenes: Scenes) -> Image.Image:
+    """The scenes without their cars, one below the other in the colours of a palette: half of the bytes."""
+    drawn = render(scenes.with_slot(VEHICLE, present=False)).pixels
+    return Image.fromarray(np.concatenate(list(drawn))).quantize(256, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

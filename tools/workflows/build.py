@@ -23,7 +23,7 @@ BADGE = 34  # the line with the pack's name that the new renderer puts into its 
 SAID = 120  # the text that a node shows below its widgets
 SAYING = (
     "JoyImageAsk", "JoyImageBestOf", "JoyImageEdit", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageReason",
-    "JoyImageRewritePrompt",
+    "JoyImageRewritePrompt", "JoyImageTrainLora", "JoyImageTrainingSet",
 )  # fmt: skip
 NODE_GAP, GROUP_GAP = 30, 40
 GROUP_TITLE, MARGIN = 50, 20

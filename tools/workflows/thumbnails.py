@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -14,9 +15,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from joyimage import JoyImage, spatial
 from joyimage.boxes import box_from_json
 from joyimage.images import load
+from joyimage.training.caching import cache
+from joyimage.training.examples import Example
+from joyimage.training.settings import Training
+from joyimage.training.trainer import train
 
 from ..tiny import examples
 from ..tiny.scenes import SIZE
+from .try_it import TRAINING, WISH
 
 VIEW = 800, 600
 QUALITY = 85
@@ -124,12 +130,30 @@ class Maker:
         made.paste(self.scene, (16, 0))
         return Shown([before], [made], "Fill the border")
 
+    def learned(self) -> Shown:
+        """As the template: trained on all scenes but the one that is shown."""
+        strip = load(examples.FOLDER / examples.CLEARED)
+        pairs = [
+            Example(strip.crop((0, SIZE * i, SIZE, SIZE * (i + 1))), WISH, (load(examples.FOLDER / entry["file"]),))
+            for i, entry in enumerate(self.entries)
+            if i != SCENE
+        ]
+        before = self.edit(self.scene, WISH)
+        with TemporaryDirectory() as folder:
+            samples = cache(self.model, pairs, Path(folder, "cache"))
+            lora = train(self.model.mmdit, samples, Training(**TRAINING), Path(folder, "run"))
+            self.model.set_loras((lora.save(Path(folder, "lora.safetensors")), 1.0))
+            after = self.edit(self.scene, WISH)
+            self.model.set_loras()
+        return Shown([before], [after], f"{WISH}\nNew words, learned from {len(pairs)} pairs.")
+
 
 THUMBNAILS: dict[str, Callable[[Maker], Shown]] = {
     "1 Try it - Move an object": Maker.moved,
     "2 Try it - Rotate and orbit": Maker.orbit,
     "3 Try it - Ask, locate and move": Maker.swapped,
     "4 Try it - Text to image, inpaint": Maker.inpainted,
+    "5 Try it - Train a LoRA": Maker.learned,
     "Ask about an image": Maker.asked,
     "Best of four": Maker.chosen,
     "Character turnaround": Maker.sides,

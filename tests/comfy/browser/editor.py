@@ -117,9 +117,9 @@ class Editor:
         self.page.get_by_test_id("queue-button").click()
         return before
 
-    def finish(self, before: int) -> None:
-        """Wait for the end of what was queued."""
-        for _ in range(240):
+    def finish(self, before: int, patience: int = 1) -> None:
+        """Wait for the end of what was queued; `patience` is how many times as long as most of it takes."""
+        for _ in range(240 * patience):
             if len(self.client.get("/history")) > before:
                 break
             self.settle()
@@ -127,5 +127,5 @@ class Editor:
         assert last["status"]["status_str"] == "success", last["status"]
         self.settle()
 
-    def run(self) -> None:
-        self.finish(self.queue())
+    def run(self, patience: int = 1) -> None:
+        self.finish(self.queue(), patience)

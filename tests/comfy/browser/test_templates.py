@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import SCENE
 from editor import Editor
+from pieces import NO_EXTRA
 from PIL import Image
 
 from joyimage.boxes import box_from_json
@@ -21,6 +22,7 @@ from tools.workflows.try_it import WORKFLOWS as TRY_IT
 
 WORK = [workflow.name for workflow in WORKFLOWS]
 TRIED = [workflow.name for workflow in TRY_IT]
+TRAINING, LONG = TRIED[-1], 6  # it trains for a minute
 # What makes the graphs for the published model fit the bundled one; they work on a scene that it knows.
 SMALL = {"steps": 2, "max_new_tokens": 8, "megapixels": 0.01, "views": 2, "width": 0, "height": 0}
 BORDER = {"left": 16, "right": 16}
@@ -42,6 +44,7 @@ PLACES = """() => app.graph.nodes.map(node => {
 PICTURES = """async () => Promise.all([...document.querySelectorAll(".joyimage-compare img")].map(
   async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]))"""
 SHOWN = "[...document.querySelectorAll('.joyimage-compare img')].filter(image => image.naturalWidth).length === 2"
+SAID = "[...document.querySelectorAll('.joyimage-answer')].map(element => element.textContent)"
 RED = "() => app.graph.nodes.filter(node => node.has_errors).map(node => node.title)"
 
 
@@ -59,9 +62,11 @@ def open_template(editor: Editor, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRIED + WORK)
-def test_runs_and_stays_tidy(editor, name):
+def test_runs_and_stays_tidy(editor, name, trains):
+    if name == TRAINING and not trains:
+        pytest.skip(NO_EXTRA)
     open_template(editor, name)
-    editor.run()
+    editor.run(LONG if name == TRAINING else 1)
     editor.page.wait_for_timeout(1000)  # for the pictures of the run to come, and nodes to grow around them
     places = editor.page.evaluate(PLACES)
     for a, b in combinations(places, 2):
@@ -70,10 +75,19 @@ def test_runs_and_stays_tidy(editor, name):
     assert editor.page.evaluate(RED) == []
 
 
+def test_a_trained_lora_changes_what_its_instruction_does(editor, trains):
+    if not trains:
+        pytest.skip(NO_EXTRA)
+    _, changed = compared(editor, TRAINING)
+    assert changed.mean() > 0.01  # where the car was
+    said = "\n".join(editor.page.evaluate(SAID))
+    assert "15 of 15 examples can be used" in said and "60 steps with 15 examples" in said
+
+
 def compared(editor: Editor, name: str) -> tuple[np.ndarray, np.ndarray]:
     """What Compare shows of a template that has run: before, and where the picture after it is another."""
     open_template(editor, name)
-    editor.run()
+    editor.run(LONG if name == TRAINING else 1)
     editor.page.wait_for_function(SHOWN)
     before, after = (np.asarray(Image.open(io.BytesIO(bytes(each)))) for each in editor.page.evaluate(PICTURES))
     return before, (before != after).any(-1)
