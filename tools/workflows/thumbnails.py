@@ -31,6 +31,7 @@ AREA = 30, 30, 770, 430  # of the pictures: left, top, right, bottom
 GAP, ARROW = 14, 56
 NOTE = "bundled model, drawn scene"
 SCENE = 0  # the one that the Try it templates open with
+VIEWED = 15  # one whose objects change places from the right
 STEPS = examples.STEPS
 
 
@@ -98,9 +99,11 @@ class Maker:
         return Shown([before], made, f"{self.move_words()}: the best of four")
 
     def reasoned(self) -> Shown:
-        question = f"Seen from the right, from which side is the {self.entry['car']} seen?"
-        said = self.model.reason(self.scene, question, steps=STEPS, seed=examples.NOISE_SEED, temperature=0)
-        return Shown([self.scene], said.pictures, f"{question}\nThe {said.text} side.")
+        entry = self.entries[VIEWED]
+        scene = load(examples.FOLDER / entry["file"])
+        question = f"Seen from the right, is the {entry['object']} to the left or to the right of the {entry['car']}?"
+        said = self.model.reason(scene, question, steps=STEPS, seed=examples.NOISE_SEED, temperature=0)
+        return Shown([scene], said.pictures, f"{question}\n{said.text.capitalize()}.")
 
     def asked(self) -> Shown:
         said = self.model.ask(self.scene, self.entry["question"], temperature=0)
