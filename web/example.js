@@ -16,8 +16,9 @@ export function sceneView(node) {
   const pictures = html("div", { class: "joyimage-scenes" });
   const words = html("dl", { class: "joyimage-words" });
   const element = html("div", { class: "joyimage-scene" }, pictures, words);
-  follow(node, () => [shown(node), sceneNamed(value(node, "scene"))], ([addresses, scene]) => {
-    pictures.replaceChildren(...addresses.map((/** @type {string} */ src) => html("img", { alt: "", draggable: "false", src })));
+  const read = () => ({ addresses: shown(node), scene: sceneNamed(value(node, "scene")) });
+  follow(node, read, ({ addresses, scene }) => {
+    pictures.replaceChildren(...addresses.map((src) => html("img", { alt: "", draggable: "false", src })));
     pictures.classList.toggle("joyimage-all", addresses.length > 1);
     words.replaceChildren(
       ...WORDS.flatMap((name) => (scene?.[name] ? [html("dt", {}, shownName(node, name)), html("dd", {}, scene[name])] : [])),

@@ -158,7 +158,8 @@ class Run:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def loop(self, callback: Callback | None) -> None:
-        own, durations = self.settings, [0.0][:0]
+        own = self.settings
+        durations: list[float] = []
         with Interrupts() as interrupts:
             while self.step < own.steps:
                 with self.room():

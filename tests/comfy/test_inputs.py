@@ -8,6 +8,7 @@ import pytest
 from pieces import BOX, encode, load_image
 
 from joyimage.settings import NATIVE_SHIFT, NATIVE_STEPS, Answering, Sampling, Shortcuts
+from joyimage.training.settings import Training
 from tools.client import Graph, Rejected, output
 
 
@@ -49,6 +50,8 @@ SETTINGS = {
     ),
     "JoyImageSpeed": (Shortcuts, {}, set()),
     "JoyImageAsk": (Answering, {}, set()),
+    # a set has its loss, and the node makes no samples unless asked to
+    "JoyImageTrainLora": (Training, {}, {"targets", "keep", "precision", "loss", "checkpointing", "sample_every"}),
 }
 
 
