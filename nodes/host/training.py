@@ -43,7 +43,8 @@ def weights_of(layer: Any, x: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
     brought: Any = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
     weight, bias, stream = brought
     try:
-        yield (weight.dequantize() if isinstance(weight, comfy.quant_ops.QuantizedTensor) else weight), bias
+        packed: Any = comfy.quant_ops.QuantizedTensor  # whose methods comfy-kitchen makes
+        yield (weight.dequantize() if isinstance(weight, packed) else weight), bias
     finally:
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
 
