@@ -80,8 +80,24 @@ def test_masks_go_together_by_name_and_may_be_missing(tmp_path):
 def test_two_files_for_one_control_are_refused(tmp_path):
     root = sets.folders(tmp_path)
     sets.source(0).save(root / "control0" / "0.png")
-    with pytest.raises(JoyImageError, match=r"0\.png, 0\.webp could all be for 0"):
+    with pytest.raises(JoyImageError, match=r"control0: 0\.png and 0\.webp have one name without suffix"):
         read(root / "targets", [root / "control0"])
+
+
+def test_two_targets_of_one_name_are_refused(tmp_path):
+    root = sets.folders(tmp_path)
+    sets.target(1).save(root / "targets" / "0.jpg")
+    with pytest.raises(JoyImageError, match=r"targets: 0\.jpg and 0\.png have one name without suffix"):
+        read(root / "targets", [root / "control0"])
+
+
+def test_an_accent_is_the_same_in_one_character_and_in_two(tmp_path):
+    for folder, name in (("targets", "caf\u00e9"), ("control", "cafe\u0301"), ("masks", "cafe\u0301")):
+        (tmp_path / folder).mkdir()
+        sets.source(0).save(tmp_path / folder / f"{name}.png")
+    (found,) = read(tmp_path / "targets", [tmp_path / "control"], tmp_path / "masks", default_caption="x")
+    assert found.controls[0].is_file()
+    assert found.mask and found.mask.is_file()
 
 
 def test_paths_in_a_file_begin_where_it_is_said(tmp_path, monkeypatch):
@@ -120,6 +136,13 @@ def test_repeats_that_differ_are_said_not_to_count(tmp_path):
         ("set.jsonl", '{"video_path": "a.mp4"}', "looked for image_path or image, found video_path"),
         ("set.jsonl", '{"image_path": "a.png", "control_path": 3}', "give a path or a list of paths"),
         ("set.jsonl", '{"image_path": "a.png", "caption": ["a"]}', "which is no text"),
+        ("set.jsonl", '{"image_path": "a.png", "mask": 3}', "row 1: its mask is 3 and no path"),
+        ("set.toml", "general = 3\n[[datasets]]\nimage_directory = 'a'\n", "general is 3 and no table"),
+        ("set.toml", "[[datasets]]\nimage_directory = 'a'\ncaption_extension = 3\n", "caption_extension is 3"),
+        ("set.toml", "[[datasets]]\nimage_jsonl_file = 'a.jsonl'\n", r"image_jsonl_file is .*a\.jsonl, which does not"),
+        ("set.toml", "[[directory]]\npath = 'a'\nnum_repeats = [1]\n", "the folder .*a does not exist"),
+        ("set.yaml", "a: 2020-13-45", "is no YAML"),
+        ("set.yaml", "[" * 5000, "is no YAML"),
         ("set.json", '{"image": "a.png"}', "holds no list of examples"),
         ("set.csv", "image,prompt\n", "holds no examples"),
         ("set.csv", "picture,prompt\na.png,b\n", "row 2: names no picture to learn; .* found picture, prompt"),
@@ -131,6 +154,14 @@ def test_what_is_no_training_set_is_refused_by_what_was_looked_for(name, text, s
     (tmp_path / name).write_text(text)
     with pytest.raises(JoyImageError, match=said):
         read(tmp_path / name)
+
+
+def test_a_name_that_no_file_can_have_is_reported_with_the_others(tmp_path):
+    table = sets.musubi_lines(tmp_path)
+    with table.open("a") as file:
+        file.write(json.dumps({"image_path": "a" * 300 + ".png", "caption": "x"}) + "\n")
+    checked = check(read(table), 64)
+    assert (len(checked.examples), len(checked.unusable)) == (3, 1)
 
 
 def test_what_is_not_there_is_missing(tmp_path):

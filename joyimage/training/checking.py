@@ -102,7 +102,7 @@ def check(
         progress("checked", len(examples), len(examples))
     checked = Checked(tuple(usable), tuple(sizes), tuple(unusable), cropped)
     if not usable:
-        raise JoyImageError(f"there is nothing to train on: {checked}")
+        raise JoyImageError("; ".join(("there is nothing to train on", *str(checked).splitlines())))
     return checked
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import JoyImageError
+from ...errors import JoyImageError, MissingFileError
 from ..examples import Example
 from .folders import read_folders
 from .tables import inside, read_jsonl
@@ -43,6 +43,8 @@ def read_toml(path: Path, folder: Path, default_caption: str) -> list[Example]:
     held = _toml(path)
     if "datasets" in held:
         general = held.get("general", {})
+        if not isinstance(general, dict):
+            raise JoyImageError(f"{path}: general is {general!r:.80} and no table")
         sets = [{**general, **each} for each in _sets(path, held["datasets"])]
         return _read(path, sets, MUSUBI, folder, default_caption)
     if "directory" in held:
@@ -59,7 +61,7 @@ def read_yaml(path: Path, folder: Path, default_caption: str) -> list[Example]:
 
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # bytes, dates that are none, too deep a nesting
         raise JoyImageError(f"{path}: is no YAML: {error}") from None
     try:
         sets = [each for process in held["config"]["process"] for each in process["datasets"]]
@@ -91,13 +93,15 @@ def _sets(path: Path, held: Any) -> list[dict[str, Any]]:
 def _read(
     path: Path, sets: Sequence[dict[str, Any]], names: Names, folder: Path, default_caption: str
 ) -> list[Example]:
-    if len({each.get(REPEATS, 1) for each in sets}) > 1:
+    if len({repr(each.get(REPEATS, 1)) for each in sets}) > 1:
         warnings.warn(f"{path}: {REPEATS} is not read: each example is seen once in an epoch", stacklevel=5)
     found = []
     for i, each in enumerate(sets):
         where = f"{path}, data set {i + 1}"
         if names.table and each.get(names.table):
             table = inside(folder, _text(each, names.table, where))
+            if not table.is_file():
+                raise MissingFileError(f"{where}: {names.table} is {table}, which does not exist")
             found += read_jsonl(table, table.parent, default_caption)
             continue
         if not each.get(names.targets):
@@ -106,9 +110,9 @@ def _read(
         found += read_folders(
             inside(folder, _text(each, names.targets, where)),
             [inside(folder, name) for name in _controls(each, names.controls, where)],
-            inside(folder, _text(each, names.masks, where)) if each.get(names.masks) else None,
-            default_caption=each.get(names.default_caption) or default_caption,
-            caption_extension=each.get(names.caption_extension) or ".txt",
+            inside(folder, masks) if (masks := _optional(each, names.masks, where)) else None,
+            default_caption=_optional(each, names.default_caption, where) or default_caption,
+            caption_extension=_optional(each, names.caption_extension, where) or ".txt",
         )
     return found
 
@@ -125,5 +129,9 @@ def _controls(each: Mapping[str, Any], name: str, where: str) -> list[str]:
 
 def _text(each: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(each[name], str):
-        raise JoyImageError(f"{where}: {name} is {each[name]!r:.80} and no path")
+        raise JoyImageError(f"{where}: {name} is {each[name]!r:.80} and no text")
     return each[name]
+
+
+def _optional(each: Mapping[str, Any], name: str, where: str) -> str:
+    return _text(each, name, where) if each.get(name) else ""

@@ -2,12 +2,14 @@
 
 ai-toolkit calls them `folder_path` and `control_path`, diffusion-pipe `path` and `control_path`, musubi-tuner
 `image_directory` and `control_directory`. Names go together without their suffixes: `cat.png`, `cat.txt` and, in
-another folder, `cat.jpg`. Of several controls in one folder the names end in numbers: `cat_0.jpg`, `cat_1.jpg`.
+another folder, `cat.jpg`. Of several controls in one folder the names end in numbers: `cat_0.jpg`, `cat_1.jpg`. An
+accent is the same in one character, as most systems write it, and beside its letter, as macOS does.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,12 +41,13 @@ def read_folders(
 
     What is missing does not end the reading: a control that is not there is named as it should be, and a caption is
     `default_caption`, so that the check can report it. Masks may be missing.
-    Raises `MissingFileError` for a folder that does not exist, `JoyImageError` for one without pictures.
+    Raises `MissingFileError` for a folder that does not exist, `JoyImageError` for one without pictures, or with two
+    that differ by suffix alone.
     """
     own = pictures_in(targets)
     if not own:
         raise JoyImageError(f"{targets}: holds no pictures ({', '.join(SUFFIXES)})")
-    stems = {path.stem for path in own}
+    stems = set(_alone(targets, own))
     found = [_by_stem(folder, stems) for folder in controls]
     shown = {} if masks is None else _by_stem(masks, stems)
     suffix = f".{caption_extension.lstrip('.')}"
@@ -55,10 +58,15 @@ def read_folders(
             tuple(
                 path for folder, by_stem in zip(controls, found, strict=True) for path in _of(target, folder, by_stem)
             ),
-            next(iter(shown.get(target.stem, ())), None),
+            next(iter(shown.get(stem_of(target), ())), None),
         )
         for target in own
     ]
+
+
+def stem_of(path: Path) -> str:
+    """A name without suffix, by which pictures of several folders go together."""
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def caption_in(path: Path, default: str) -> str:
@@ -73,17 +81,24 @@ def _by_stem(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     numbered: dict[str, list[tuple[int, Path]]] = {}
     for path in pictures_in(folder):
-        match = NUMBERED.fullmatch(path.stem)
-        if path.stem not in stems and match and match[1] in stems:
+        stem = stem_of(path)
+        match = NUMBERED.fullmatch(stem)
+        if stem not in stems and match and match[1] in stems:
             numbered.setdefault(match[1], []).append((int(match[2]), path))
         else:
-            found.setdefault(path.stem, []).append(path)
-    for stem in stems & found.keys():
-        if len(found[stem]) > 1:
-            names = ", ".join(path.name for path in found[stem])
-            raise JoyImageError(f"{folder}: {names} could all be for {stem}; leave one of them")
+            found.setdefault(stem, []).append(path)
+    _alone(folder, [path for stem, paths in found.items() if stem in stems for path in paths])
     return {stem: [path for _, path in sorted(several)] for stem, several in numbered.items()} | found
 
 
+def _alone(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """Pictures by stem. Raises `JoyImageError` for two of one stem: which of them is meant, nothing says."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(stem_of(path), path)) is not path:
+            raise JoyImageError(f"{folder}: {other.name} and {path.name} have one name without suffix; leave one")
+    return found
+
+
 def _of(target: Path, folder: Path, by_stem: Mapping[str, list[Path]]) -> list[Path]:
-    return by_stem.get(target.stem) or [folder / target.name]
+    return by_stem.get(stem_of(target)) or [folder / target.name]

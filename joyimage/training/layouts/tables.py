@@ -54,7 +54,15 @@ def read_json(path: Path, folder: Path, default_caption: str) -> list[Example]:
 def inside(folder: Path, name: str) -> Path:
     """A path as it stands in a file: from `folder` on, or from the working folder where only there is such a file."""
     path = folder / name
-    return Path(name) if not path.exists() and Path(name).exists() else path
+    return Path(name) if not _exists(path) and _exists(Path(name)) else path
+
+
+def _exists(path: Path) -> bool:
+    """What is no possible name, such as one that is too long, does not exist."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _examples(path: Path, rows: Iterable[tuple[int, Any]], folder: Path, default_caption: str) -> list[Example]:
@@ -74,6 +82,8 @@ def _example(row: Any, where: str, folder: Path, default_caption: str) -> Exampl
         raise JoyImageError(f"{where}: its caption is {caption!r:.80}, which is no text")
     controls = tuple(inside(folder, name) for name in _controls(row, where))
     mask = _first(row, MASKS)
+    if mask is not None and not isinstance(mask, str):
+        raise JoyImageError(f"{where}: its mask is {mask!r:.80} and no path")
     return Example(
         inside(folder, target), (caption or "").strip() or default_caption, controls, mask and inside(folder, mask)
     )
