@@ -13,6 +13,7 @@ from ..errors import JoyImageError
 from ..mmdit import MMDiT
 from .files import Update
 from .settings import Training
+from .targets import layers_meant
 
 NAME = "default"  # of the adapter inside PEFT's layers
 
@@ -24,26 +25,9 @@ def check_extra(*packages: str) -> None:
 
 
 def target_layers(mmdit: MMDiT, targets: Sequence[str]) -> list[str]:
-    """The names of the linear layers that `targets` mean, each of them one or more whole parts of a name.
-
-    "img_mlp" means that MLP's layers in all blocks, "double_blocks.3" all of one block. The last block gives no text,
-    so what only makes that is left out. Raises `JoyImageError` for a target that means no layer.
-    """
-    last = f"double_blocks.{len(mmdit.double_blocks) - 1}."
-    idle = (f"{last}attn.txt_attn_proj.", f"{last}txt_mlp.")
+    """The names of the linear layers that `targets` mean. Raises `JoyImageError` for one that means none."""
     names = [name for name, module in mmdit.named_modules() if isinstance(module, nn.Linear)]
-    names = [name for name in names if not f"{name}.".startswith(idle)]
-    for target in targets:
-        if not any(_meant(name, target) for name in names):
-            raise JoyImageError(
-                f"there is no layer {target!r} to train; name whole parts, such as img_attn_qkv, txt_mlp or "
-                "double_blocks.3"
-            )
-    return [name for name in names if any(_meant(name, target) for target in targets)]
-
-
-def _meant(name: str, target: str) -> bool:
-    return f".{target}." in f".{name}."
+    return layers_meant(names, targets, len(mmdit.double_blocks))
 
 
 class Adapter:

@@ -19,6 +19,7 @@ from ..encoder.limits import MAX_PIXELS, MIN_PIXELS
 from ..memory.budget import RESERVES, Needs, Placement, mmdit_activations, place, readable
 from .checking import Checked
 from .fitting import Sizes
+from .targets import layers_meant
 
 if TYPE_CHECKING:
     from .settings import Training
@@ -149,7 +150,7 @@ class TrainingPlan:
 
     @property
     def _time(self) -> str:
-        work = f"a step is {self.operations / 1e12:,.1f} trillion operations"
+        work = f"a step is {_counted(self.operations)} operations"
         cards = CARDS if self.card is None else (self.card,)
         each = ", ".join(f"{self.seconds_on(card):.2g} s on {card}" for card in cards)
         return f"{work}: {each}, if a card does {UTILISATION:.0%} of what its maker states"
@@ -168,7 +169,7 @@ def plan_training(
 
     `needs` are those of a loaded model, or of one in files, see `joyimage.planning.open_needs`. With a `budget` in
     bytes blocks that do not fit stream. `card` is the GPU's name, as torch has it.
-    Raises `JoyImageError` when the budget is too small, naming the least that works.
+    Raises `JoyImageError` when the budget is too small, naming the least that works, and for targets that mean no layer.
     """
     config, item = needs.configs.mmdit, needs.itemsize["mmdit"]
     buckets = _buckets(needs, checked)
@@ -237,18 +238,13 @@ def _disk(needs: Needs, buckets: Sequence[Bucket]) -> int:
 
 
 def trained_layers(config: MMDiTConfig, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of the linear layers that `targets`, whole parts of names, mean.
-
-    What only makes the last block's text is left out: nothing reads that, so it gets no gradient.
-    """
-    last = f"double_blocks.{config.num_layers - 1}."
-    idle = f"{last}attn.txt_attn_proj.", f"{last}txt_mlp."
-    return {
+    """Outputs and inputs of the linear layers that `targets` mean. Raises `JoyImageError` for one that means none."""
+    shapes = {
         name.removesuffix(".weight"): (shape[0], shape[1])
         for name, shape in mmdit_shapes(config).items()
-        if name.endswith(".weight") and len(shape) == 2 and not name.startswith(idle)
-        if any(f".{target}." in f".{name}" for target in targets)
+        if name.endswith(".weight") and len(shape) == 2
     }
+    return {name: shapes[name] for name in layers_meant(shapes, targets, config.num_layers)}
 
 
 def _trained(layers: Mapping[str, tuple[int, int]], settings: Training) -> int:
@@ -303,6 +299,11 @@ def operations(config: MMDiTConfig, bucket: Bucket, settings: Training) -> float
     attention = 4.0 * config.num_layers * bucket.tokens**2 * size
     forwards = 1 + settings.checkpointing + TEACHER_FORWARDS * (settings.objective == "guidance")
     return linear * (forwards + BACKWARD_LINEAR) + attention * (forwards + BACKWARD_ATTENTION)
+
+
+def _counted(number: float) -> str:
+    scale, word = (1e12, "trillion") if number >= 1e11 else (1e9, "billion")
+    return f"{number / scale:,.1f} {word}"
 
 
 def _sizes(sizes: Sizes) -> str:
