@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PureWindowsPath
 from uuid import uuid4
 
@@ -85,6 +85,25 @@ def windows_refuses(path: PureWindowsPath) -> str | None:
     """The first part of a path that no file or folder on Windows can be called."""
     parts = (part for part in path.parts if part not in (path.anchor, ".."))
     return next((part for part in parts if DEVICES.fullmatch(part) or FORBIDDEN.search(part)), None)
+
+
+@contextlib.contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for `what`, which one at a time may be at work in, as long as the context lasts.
+
+    Raises `JoyImageError` where another holds it. On Windows, and on file systems without locks, nobody is kept out.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            if not _lock(descriptor):
+                raise JoyImageError(f"{folder}: another {what} is at work there; wait for its end, or name another")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def replace_file(path: Path, name: Path) -> None:

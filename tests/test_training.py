@@ -152,10 +152,32 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     train(network(), samples(), SHORT, tmp_path)
     path = checkpoints.saved(tmp_path)[-1]
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"step-0000006\.pt: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"step-0000006\.pt: is damaged"):
         train(network(), samples(), SHORT, tmp_path)
     path.unlink()
     assert same(train(network(), samples(), SHORT, tmp_path), train(network(), samples(), SHORT, tmp_path / "new"))
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_no_fault_of_torch(tmp_path):
+    resource = pytest.importorskip("resource")  # Windows has none
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    began = train(network(), samples(), SHORT, tmp_path / "whole")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises((JoyImageError, OSError), match=r"disk full|File too large"):
+            train(network(), samples(), SHORT, tmp_path / "small")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert same(train(network(), samples(), SHORT, tmp_path / "small"), began)
+
+
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
+    def second(progress):
+        train(network(), samples(), SHORT, tmp_path)
+
+    with pytest.raises(JoyImageError, match="another run is at work there"):
+        train(network(), samples(), SHORT, tmp_path, callback=second)
+    train(network(), samples(), SHORT, tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
@@ -212,6 +234,17 @@ def test_it_lowers_the_loss_at_noise_that_it_has_not_seen(tmp_path, objective, r
         before = sum(map(work.gradients, unseen))
         work.loop(None)
         assert sum(map(work.gradients, unseen)) < left * before
+
+
+def test_damaged_pictures_of_the_teacher_are_named(tmp_path):
+    settings = replace(SHORT, objective="guidance", teacher_steps=2, steps=2)
+    train(network(), samples(), settings, tmp_path)
+    (path,) = tmp_path.glob("teacher-*/*")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(JoyImageError, match=r"000000\.safetensors: is damaged"):
+        train(network(), samples(), replace(settings, steps=3), tmp_path)
+    path.unlink()
+    train(network(), samples(), replace(settings, steps=3), tmp_path)
 
 
 def test_the_teachers_pictures_are_made_once(tmp_path):

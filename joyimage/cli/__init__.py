@@ -1,6 +1,4 @@
-"""The command line: `joyimage edit`, `generate`, `ask`, `locate`, `rewrite`, `evaluate`, `inspect`, `convert`, `plan`,
-`download`, `demo`.
-"""
+"""The command line, `joyimage COMMAND`; `options` has the commands, and each is a function `run_...` of its module."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import JoyImageError, one_line
 from ..settings import AUTO, check_base_size, check_text
-from ..training.settings import Training, naming_of
+from ..training.settings import Training, check_output
 from .commands import load_model, loaded_pictures, model_name, saved_name
 from .flags import flag
 from .outputs import is_file, make_folder
@@ -35,7 +35,7 @@ STAGES = {
 
 def run_train(options) -> None:
     settings = Training(**{name: getattr(options, name) for name in Training.names()})
-    naming_of(options.output, options.naming)
+    check_output(options.output, options.naming)
     check_base_size(options.base_size)
     watched = _watched(options)
     first = options.dry_run or _starts(options)

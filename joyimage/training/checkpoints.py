@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..atomic import Part, remove_abandoned
-from ..errors import CheckpointError, JoyImageError
+from ..errors import CheckpointError, JoyImageError, one_line
 from .settings import Training
 
 PATTERN = "step-*.pt"
@@ -54,12 +54,20 @@ class Identity:
 
 
 def save(folder: Path, state: State, identity: Identity, keep: int) -> Path:
-    """Write a checkpoint, whole or not at all, and remove all but the newest `keep`."""
+    """Write a checkpoint, whole or not at all, and remove all but the newest `keep`.
+
+    Raises `JoyImageError` or `OSError` if the disk is too small.
+    """
     settings = {name: getattr(identity.settings, name) for name in identity.settings.names()}
     path = folder / f"step-{state.step:07}.pt"
     with Part(folder) as part:
         told = {"base": identity.base, "data": identity.data, "processes": identity.processes}
-        torch.save({**vars(state), "settings": settings, **told}, part.path)
+        try:
+            torch.save({**vars(state), "settings": settings, **told}, part.path)
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            raise JoyImageError(
+                f"{path}: could not be written; is the disk full? ({one_line(str(error)):.80})"
+            ) from error
         part.publish([path], replace=True)
     for old in saved(folder)[:-keep]:
         old.unlink(missing_ok=True)
@@ -85,9 +93,11 @@ def newest(folder: Path, identity: Identity, device: torch.device) -> State | No
         found = torch.load(path, map_location=device, weights_only=True)
         state = State(*(found[name] for name in ("step", "weights", "average", "engines")))
         differences = identity.differences(found)
-    except Exception as error:
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):  # the file is in order
+        raise
+    except Exception as error:  # torch's own messages are long, and advise to trust what is damaged
         raise CheckpointError(
-            f"{path}: cannot be read ({error}); remove it, and the run goes on from the one before"
+            f"{path}: is damaged, or no checkpoint of a run; remove it, and the run goes on from the one before"
         ) from error
     if differences:
         raise JoyImageError(

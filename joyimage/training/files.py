@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..atomic import Part, check_name
 from ..checkpoints.write import Entry, Writer
-from .settings import Training, naming_of
+from .settings import Training, check_output, naming_of
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -103,8 +103,10 @@ class LoraFile:
         """Write a file in ComfyUI's naming if the name ends in .safetensors, else a folder in PEFT's; returns it.
 
         A file in the `naming` "peft" is as Diffusers writes them. What is there is replaced, once the new is complete.
-        Raises `JoyImageError` for another suffix, or a name that cannot be.
+        Raises `JoyImageError` for another suffix, for a name that cannot be, and for a folder in place of the file or a
+        file in place of the folder.
         """
+        check_output(path, naming)
         path, naming = Path(path), naming_of(path, naming)
         check_name(path)
         folder = path.parent if path.suffix else path

@@ -12,14 +12,16 @@ FILE = "log.jsonl"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run; one that a killed process has left half is passed over."""
+    """The lines of a run; what comes after one that was left half, or damaged, is not read."""
     path = folder / FILE
     lines: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            found = json.loads(line)
+            int(found["step"])
+        except (ValueError, TypeError, KeyError):
             break
+        lines.append(found)
     return lines
 
 

@@ -131,5 +131,17 @@ def naming_of(path: str | Path, naming: str | None = None) -> str:
     return naming or ("comfyui" if path.suffix else "peft")
 
 
+def check_output(path: str | Path, naming: str | None = None) -> None:
+    """Raise `JoyImageError` where no LoRA can be written by this name: as `naming_of` does, and for what is there."""
+    naming_of(path, naming)
+    path = Path(path)
+    if path.name in ("", ".."):
+        raise JoyImageError(f"{path}: is no name for a LoRA; give one such as lora{SUFFIX}")
+    if path.suffix and path.is_dir():
+        raise JoyImageError(f"{path}: is a folder; name a file, or a folder without {SUFFIX} for PEFT's layout")
+    if not path.suffix and path.is_file():
+        raise JoyImageError(f"{path}: is a file, and PEFT's layout needs a folder; end the name in {SUFFIX} for a file")
+
+
 def _within(value: object, low: float, high: float) -> bool:
     return finite(value) and low <= value <= high  # pyright: ignore[reportOperatorIssue] - finite says that it is one

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import sampling
 from ..atomic import Part
+from ..errors import JoyImageError
 from .batches import shapes_of
 from .objectives import Batch, Network
 from .samples import Sample
@@ -46,6 +48,7 @@ def taught(
     """The samples with latents that `base` makes under the settings' guidance, kept in files of `folder`.
 
     What is there already is not made again. `callback(done, all)` runs after each file; what it raises passes through.
+    Raises `JoyImageError` for a file that is damaged, and if the disk is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shapes, latents = shapes_of(samples), []
@@ -57,13 +60,27 @@ def taught(
                 made: dict[int, Tensor] = {}
                 for members in alike(places, shapes, settings.batch_size):
                     made |= dict(zip(members, _pictures(base, samples, members, settings, device, dtype), strict=True))
-                save_file({str(place): made[place] for place in places}, part.path)
+                _write(part.path, {str(place): made[place] for place in places})
                 part.publish([path], replace=True)
-        kept = load_file(path)
+        kept = _read(path)
         latents += [kept[str(place)] for place in places]
         if callback is not None:
             callback(places.stop, len(samples))
     return Taught(samples, latents, f"{getattr(samples, 'key', '')}-guided")
+
+
+def _write(path: Path, latents: dict[str, Tensor]) -> None:
+    try:
+        save_file(latents, path)
+    except SafetensorError as error:
+        raise JoyImageError(f"{path.parent}: pictures could not be written; is the disk full? ({error})") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise JoyImageError(f"{path}: is damaged ({error}); delete it, and its pictures will be made again") from error
 
 
 def alike(places: Sequence[int], shapes: Sequence[object], size: int) -> Iterator[list[int]]:

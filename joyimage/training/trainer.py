@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..atomic import held
 from ..errors import JoyImageError
 from ..mmdit import MMDiT
 from . import checkpoints, forward
@@ -71,19 +72,21 @@ def train(
     averaged.
 
     Raises `JoyImageError` where the extra is not installed, for a target that means no layer, an empty data set, a
-    folder that holds another run, and when the loss is no number any more: the last checkpoint is from before that.
+    folder that holds another run or in which one is at work, and when the loss is no number any more.
     """
     check_extra("peft", "accelerate")
     check_optimizer(settings)
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    run = Run(mmdit, samples, settings, home, torch.device(device or mmdit.proj_out.weight.device), room)
-    try:
-        run.start(preview, callback)
-        run.loop(callback)
-        return run.result(notes or {})
-    finally:
-        run.close()
+    place = torch.device(device or mmdit.proj_out.weight.device)
+    with held(home, "run") if Processes(place).first else nullcontext():
+        run = Run(mmdit, samples, settings, home, place, room)
+        try:
+            run.start(preview, callback)
+            run.loop(callback)
+            return run.result(notes or {})
+        finally:
+            run.close()
 
 
 class Run:
@@ -201,8 +204,8 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], limit).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise JoyImageError(
-                f"training broke down in step {self.step + 1}: the loss is {loss:g} and its gradient {norm:g}; lower "
-                f"learning_rate (now {settings.learning_rate:g}), and go on from the last checkpoint in {self.folder}"
+                f"training broke down in step {self.step + 1}: the loss is {loss:g} and its gradient {norm:g}; train "
+                f"with a lower learning_rate (now {settings.learning_rate:g}), in another folder than {self.folder}"
             )
         for engine in self.engines:
             engine.step()
