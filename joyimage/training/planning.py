@@ -169,7 +169,7 @@ def plan_training(
 
     `needs` are those of a loaded model, or of one in files, see `joyimage.planning.open_needs`. With a `budget` in
     bytes blocks that do not fit stream. `card` is the GPU's name, as torch has it.
-    Raises `JoyImageError` when the budget is too small, naming the least that works, and for targets that mean no layer.
+    Raises `JoyImageError` when the budget is too small, naming the least that works, and for targets of no layer.
     """
     config, item = needs.configs.mmdit, needs.itemsize["mmdit"]
     buckets = _buckets(needs, checked)
