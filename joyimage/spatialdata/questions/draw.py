@@ -1,0 +1,86 @@
+"""Drawing what is asked: views and objects of an index, and answers in turn, so that none is more frequent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from .. import margins
+from ..index import SceneIndex
+from .form import Asking
+
+
+class Draw:
+    """Random choices for the questions of one sub-task in one scene.
+
+    `place` is the scene's number among all: turns start from it, so that they are even over many scenes of a few
+    questions each, and each scene can be done alone.
+    """
+
+    def __init__(self, index: SceneIndex, task: str, asking: Asking = Asking(), place: int = 0):
+        self.index, self.task, self.asking = index, task, asking
+        self._place = place
+        self._turns: dict[tuple[str, int], int] = {}
+        self.random = random.Random(f"{asking.seed}/{task}/{place}/{index.scene.name}")
+
+    def turn(self, key: str, count: int) -> int:
+        """One of 0 to `count` - 1, each as often as any other."""
+        turn = self._turns.get((key, count))
+        if turn is None:
+            block, within = divmod(self._place, count)
+            order = random.Random(f"{self.asking.seed}/{self.task}/{key}/{block}").sample(range(count), count)
+            turn = order[within]
+        self._turns[key, count] = (turn + 1) % count
+        return turn
+
+    def undo(self, key: str, count: int) -> None:
+        """Take the last turn back: nothing came of it."""
+        self._turns[key, count] = (self._turns[key, count] - 1) % count
+
+    def view(self, objects: int) -> tuple[int, tuple[int, ...]] | None:
+        """A view with so many visible objects, and these in random order."""
+        view = self.random.randrange(len(self.index.frames))
+        inside = self.index.clear[view]
+        if len(inside) < objects:
+            return None
+        return view, tuple(self.random.sample(inside, objects))
+
+    def numbers(self, things: Sequence[int]) -> tuple[int, ...]:
+        """The scene's numbers of objects of the index."""
+        return tuple(self.index.things[n].number for n in things)
+
+    def other_view(self, view: int, choices: Sequence[int]) -> int | None:
+        """Another of these views, whose camera is turned enough against that of `view`."""
+        other = self.random.choice(choices) if choices else view
+        return other if self.differ(view, other) else None
+
+    def differ(self, first: int, second: int) -> bool:
+        return first != second and bool(self.index.turned[first, second] >= margins.VIEWS_APART - 1e-6)
+
+    def chain(self, least: int, most: int) -> tuple[int, ...] | None:
+        """Different views, each of which shares a visible object with the one before it and is turned against it."""
+        length, count = self.random.randint(least, most), len(self.index.frames)
+        views = [self.random.randrange(count)]
+        rest = self.random.sample(range(count), count)
+        for view in rest:
+            if len(views) == length:
+                break
+            linked = set(self.index.clear[view]) & set(self.index.clear[views[-1]])
+            if view not in views and linked and all(self.differ(view, other) for other in views):
+                views.append(view)
+        return tuple(views) if len(views) >= least else None
+
+    def one_in_each(self, views: Sequence[int]) -> tuple[int, ...] | None:
+        """A visible object of each view, all different."""
+        chosen: list[int] = []
+        for view in views:
+            free = [n for n in self.index.clear[view] if n not in chosen]
+            if not free:
+                return None
+            chosen.append(self.random.choice(free))
+        return tuple(chosen)
+
+
+def beyond(first: float, second: float, factor: float) -> bool:
+    """Whether the larger of two positive numbers is at least `factor` times the smaller."""
+    return max(first, second) >= factor * min(first, second)

@@ -1,0 +1,83 @@
+"""A question, its marks, and what decides how questions are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...errors import JoyImageError
+
+LANGUAGES = ("en", "zh")
+MARKS = ("tint", "box", "point")
+LETTERS = "ABCDEFGH"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is drawn on a picture. `picture`: which of the question's, from 0. `kind`: one of `MARKS`, or "label".
+
+    number: of the object that is marked, None for a place. at: (x, y) of points and labels, as fractions of the
+    picture. label: the letter beside a labelled point.
+    """
+
+    picture: int
+    kind: str
+    colour: str
+    number: int | None = None
+    at: tuple[float, float] | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One question with its answer.
+
+    views: of the scene, one for each picture, in order. form: "open" or "choice". answer: the text that is right; of a
+    choice, its letter. options: the texts of a choice, in the letters' order. about: what is asked, in the scene's
+    numbers of objects, so that the answer can be computed again. names: what the text calls each of these objects.
+    """
+
+    task: str
+    scene: str
+    views: tuple[int, ...]
+    language: str
+    form: str
+    text: str
+    answer: str
+    options: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """The answer in words: of a choice, the option's text."""
+        return self.options[LETTERS.index(self.answer)] if self.options else self.answer
+
+    def with_text(self, text: str) -> Question:
+        return replace(self, text=text)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are made.
+
+    languages: of `LANGUAGES`, that take turns. marked: the probability that an object that words alone can name is
+    marked; others always are. tries: draws for a question until none is found. translations: what Chinese questions
+    call categories and descriptions; without, they are quoted as they are. `JoyImageError` for values out of range.
+    """
+
+    seed: int = 0
+    languages: tuple[str, ...] = LANGUAGES
+    marked: float = 0.3
+    tries: int = 12
+    translations: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.languages or set(self.languages) - set(LANGUAGES):
+            raise JoyImageError(f"questions are asked in {' and '.join(LANGUAGES)}, not in {self.languages}")
+        if not 0 <= self.marked <= 1:
+            raise JoyImageError(f"the probability of a mark is 0 to 1, not {self.marked}")
+        if self.tries < 1:
+            raise JoyImageError(f"a question takes 1 try or more, not {self.tries}")

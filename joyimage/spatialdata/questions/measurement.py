@@ -1,0 +1,209 @@
+"""Spatial measurement: lengths in metres, and the order of depths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import margins
+from .asker import Asker
+from .draw import Draw, beyond
+from .form import Question
+from .words import length
+
+PHRASES = {
+    "absolute_distance": {
+        "en": (
+            "How far apart are {a} and {b}, from surface to surface?",
+            "What is the shortest distance between {a} and {b}? Answer in metres.",
+            "Estimate the gap between {a} and {b} in metres.",
+            "How many metres lie between {a} and {b} where they are closest?",
+        ),
+        "zh": (
+            "{a}与{b}之间最近的距离是多少米？",
+            "请估计{a}和{b}的间距（最近处），单位为米。",
+            "从{a}的表面到{b}的表面，最短有多远？请以米回答。",
+        ),
+    },
+    "absolute_size": {
+        "en": (
+            "How long is the longest side of {a}? Answer in metres.",
+            "What is the largest dimension of {a}, in metres?",
+            "Give the longest extent in metres of {a}.",
+        ),
+        "zh": ("{a}最长的一边有多少米？", "请估计{a}的最大尺寸，单位为米。", "{a}最长的方向有多长？以米为单位依次回答。"),
+    },
+    "height": {
+        "en": (
+            "How tall is {a}? Answer in metres.",
+            "What is the vertical extent of {a}, in metres?",
+            "Estimate the height in metres of {a}.",
+        ),
+        "zh": ("{a}有多高？以米为单位依次回答。", "请估计{a}的高度（米）。", "{a}在竖直方向上有多少米？"),
+    },
+    "depth_order": {
+        "en": (
+            "Order these by their distance from the camera's plane, nearest first: {list}.",
+            "Sort from nearest to farthest, by depth: {list}.",
+            "Which comes first in depth? List all of these from near to far: {list}.",
+        ),
+        "zh": (
+            "请按深度由近到远排列：{list}。",
+            "从离相机最近的开始，按深度排序：{list}。",
+            "以下各项由近到远的次序是什么：{list}？",
+        ),
+    },
+    "depth_nearest": {
+        "en": ("Which of these is nearest in depth: {list}?", "Of {list}, what has the smallest depth?"),
+        "zh": ("以下哪个深度最小：{list}？", "{list}当中，哪个离相机最近？"),
+    },
+    "depth_farthest": {
+        "en": ("Which of these is farthest in depth: {list}?", "Of {list}, what has the largest depth?"),
+        "zh": ("以下哪个深度最大：{list}？", "{list}当中，哪个离相机最远？"),
+    },
+    "depth_nth": {
+        "en": (
+            "Sorted from near to far, which of these is number {n}: {list}?",
+            "By depth, which of {list} is in place {n}, where place 1 is the nearest?",
+        ),
+        "zh": ("按由近到远排序，以下哪个排在第{n}位：{list}？", "{list}当中，深度第{n}小的是哪个？"),
+    },
+}
+PLACE = {"en": "the point ({0}, {1})", "zh": "点({0}, {1})"}
+THOUSANDTHS = {
+    "en": " Points are given as (x, y) in thousandths of the picture's width and height.",
+    "zh": "点的坐标(x, y)以图像宽和高的千分之一为单位。",
+}
+POINTS = 0.4  # of the questions about depth, the share that is about points
+
+
+def absolute_distance(draw: Draw) -> list[Question]:
+    """The least distance of two objects in one view."""
+    if (found := draw.view(2)) is None:
+        return []
+    view, (a, b) = found
+    return _distance(Asker(draw, (view,)), a, b, 0, 0)
+
+
+def multiview_distance(draw: Draw) -> list[Question]:
+    """The least distance of two objects, one in each of two views."""
+    if (views := draw.chain(2, 2)) is None or (things := draw.one_in_each(views)) is None:
+        return []
+    return _distance(Asker(draw, views), *things, 0, 1)
+
+
+def _distance(asker: Asker, a: int, b: int, first: int, second: int) -> list[Question]:
+    apart = float(asker.draw.index.apart[a, b])
+    if not margins.NEAREST * margins.SPARE <= apart < 1e9:
+        return []
+    about = {"objects": asker.draw.numbers((a, b))}
+    words = {"a": asker.name(a, first), "b": asker.name(b, second)}
+    return [asker.open(PHRASES, "absolute_distance", length(apart, asker.language), about, **words)]
+
+
+def absolute_size(draw: Draw) -> list[Question]:
+    """The longest extent of one to four objects."""
+    return _lengths(draw, "absolute_size", draw.index.size.max(axis=1, initial=0))
+
+
+def height(draw: Draw) -> list[Question]:
+    """The vertical extent of one to four objects."""
+    low_high = draw.index.bottom_top
+    return _lengths(draw, "height", low_high[:, 1] - low_high[:, 0])
+
+
+def _lengths(draw: Draw, key: str, values: Sequence[float]) -> list[Question]:
+    found = draw.view(draw.random.choice((1, 1, 2, 3, 4)))
+    if found is None or min(values[n] for n in found[1]) < margins.NEAREST:
+        return []
+    view, things = found
+    asker = Asker(draw, (view,))
+    names = asker.list([asker.name(n) for n in things])
+    answer = asker.list([length(float(values[n]), asker.language) for n in things])
+    return [asker.open(PHRASES, key, answer, {"objects": draw.numbers(things)}, a=names)]
+
+
+def depth_order(draw: Draw) -> list[Question]:
+    """The order of the depths of objects or of points."""
+    if (found := _by_depth(draw)) is None:
+        return []
+    asker, words, about = found
+    orders = [words]
+    while len(orders) < 4:
+        order = asker.random.sample(words, len(words))
+        if order not in orders:
+            orders.append(order)
+    texts = [asker.list(order) for order in orders]
+    listed = asker.list(asker.random.sample(words, len(words)))
+    return [_with_places(asker.either(PHRASES, "depth_order", texts[0], texts[1:], about, list=listed))]
+
+
+def depth_choice(draw: Draw) -> list[Question]:
+    """Which of some objects or points is nearest, farthest or in another place by depth."""
+    if (found := _by_depth(draw, choice=True)) is None:
+        return []
+    asker, words, about = found
+    kind = asker.random.choice(("depth_nearest", "depth_farthest", "depth_nth"))
+    last = len(words) - 1
+    place = {"depth_nearest": 0, "depth_farthest": last}.get(kind, asker.random.randint(1, last - 1))
+    about = {**about, "place": place}
+    wrong = asker.random.sample([word for i, word in enumerate(words) if i != place], asker.letters - 1)
+    listed = asker.list(asker.random.sample(words, len(words)))
+    return [_with_places(asker.either(PHRASES, kind, words[place], wrong, about, list=listed, n=place + 1))]
+
+
+def _by_depth(draw: Draw, choice: bool = False) -> tuple[Asker, list[str], dict] | None:
+    """A question begun about things of one view, in words, and what it is about, both the nearest first."""
+    forms = ("open", "choice")
+    if draw.random.random() < POINTS:
+        if (points := _points(draw)) is None:
+            return None
+        view, places = points
+        asker = Asker(draw, (view,), forms)
+        words = [PLACE[asker.language].format(*place) for place in places]
+        return asker, words, {"points": places}
+    count = draw.random.randint(3, 5)
+    if (found := draw.view(min(count, max(map(len, draw.index.clear))))) is None or len(found[1]) < 3:
+        return None
+    view, things = found
+    near = draw.index.near[view]
+    ordered = sorted(things, key=lambda n: near[n])
+    if not _clear_order([near[n] for n in ordered]):
+        return None
+    letters = min(4, len(ordered)) if choice else 4
+    asker = Asker(draw, (view,), forms, letters)
+    return asker, [asker.name(n) for n in ordered], {"objects": draw.numbers(ordered)}
+
+
+def _clear_order(values: Sequence[float]) -> bool:
+    factor = margins.DEPTH * margins.SPARE
+    return all(beyond(a, b, factor) for a, b in zip(values, values[1:], strict=False))
+
+
+def _points(draw: Draw) -> tuple[int, tuple[tuple[int, int], ...]] | None:
+    """A view and four to seven places in thousandths, the nearest first, of clearly different depth."""
+    view = draw.random.randrange(len(draw.index.frames))
+    frame = draw.index.frames[view]
+    height, width = frame.depth.shape
+    found: dict[tuple[int, int], float] = {}
+    for _ in range(24):
+        place = draw.random.randint(20, 980), draw.random.randint(20, 980)
+        column, row = int(place[0] * width / 1000), int(place[1] * height / 1000)
+        around = frame.depth[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        depth = float(frame.depth[row, column])
+        flat = around.min() > 0 and around.max() < 1.03 * around.min()
+        if flat and all(beyond(depth, other, margins.DEPTH * margins.SPARE) for other in found.values()):
+            found[place] = depth
+    count = draw.random.randint(4, 7)
+    if len(found) < count:
+        return None
+    chosen = draw.random.sample(list(found), count)
+    return view, tuple(sorted(chosen, key=lambda place: found[place]))
+
+
+def _with_places(question: Question) -> Question:
+    """With a word on what the numbers of points are."""
+    if "points" not in question.about:
+        return question
+    said, line, rest = question.text.partition("\n")
+    return question.with_text(f"{said}{THOUSANDTHS[question.language]}{line}{rest}")
+

@@ -1,0 +1,96 @@
+"""The sub-tasks, one row each, and the questions of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ..errors import JoyImageError
+from .checking import measurement as check_measurement
+from .checking.truth import Truth, Verdict
+from .index import SceneIndex
+from .questions import measurement
+from .questions.draw import Draw
+from .questions.form import Asking, Question
+
+CAPABILITIES = {
+    "SM": "spatial measurement",
+    "SR": "spatial relationship",
+    "CP": "camera perception",
+    "MC": "multi-view consistency",
+    "SAR": "scene-aware reasoning",
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a scene must have: views, objects, lengths in metres, and objects whose front is known."""
+
+    views: int = 1
+    objects: int = 1
+    metric: bool = False
+    faces: bool = False
+
+    def met(self, index: SceneIndex) -> bool:
+        """Whether a scene has it."""
+        enough = len(index.frames) >= self.views and len(index.things) >= self.objects
+        fronts = not self.faces or any(thing.faces for thing in index.things)
+        return enough and fronts and (index.scene.metric or not self.metric)
+
+
+@dataclass(frozen=True)
+class SubTask:
+    """`generate`: a question, those that must stand together, or none. `check`: against the scene's truth."""
+
+    capability: str
+    needs: Needs
+    generate: Callable[[Draw], list[Question]]
+    check: Callable[[Truth, Question], Verdict]
+
+
+TASKS: dict[str, SubTask] = {
+    "absolute_distance": SubTask(
+        "SM", Needs(objects=2, metric=True), measurement.absolute_distance, check_measurement.distance
+    ),
+    "absolute_size": SubTask("SM", Needs(metric=True), measurement.absolute_size, check_measurement.size),
+    "height": SubTask("SM", Needs(metric=True), measurement.height, check_measurement.height),
+    "multiview_distance": SubTask(
+        "SM", Needs(views=2, objects=2, metric=True), measurement.multiview_distance, check_measurement.distance
+    ),
+    "depth_order": SubTask("SM", Needs(), measurement.depth_order, check_measurement.depth_order),
+    "depth_choice": SubTask("SM", Needs(), measurement.depth_choice, check_measurement.depth_choice),
+}
+
+
+def make_questions(
+    index: SceneIndex, quotas: Mapping[str, int], asking: Asking = Asking(), place: int = 0
+) -> Iterator[Question]:
+    """Questions about a scene, at most `quotas` of each sub-task, the same ones for the same arguments.
+
+    place: the scene's number among all that are asked about. Raises `JoyImageError` for sub-tasks not in `TASKS`.
+    """
+    if unknown := [task for task in quotas if task not in TASKS]:
+        raise JoyImageError(f"no sub-task is called {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    for task, quota in quotas.items():
+        if TASKS[task].needs.met(index):
+            yield from _of_task(Draw(index, task, asking, place), quota)
+
+
+def _of_task(draw: Draw, quota: int) -> Iterator[Question]:
+    """Up to `quota` different questions, until many draws one after the other bring no new one."""
+    asked: set = set()
+    count = failed = 0
+    while count < quota and failed < draw.asking.tries:
+        found = TASKS[draw.task].generate(draw)
+        keys = {(question.views, str(sorted(question.about.items()))) for question in found}
+        if not found or keys & asked or count + len(found) > quota:
+            failed += 1
+            continue
+        failed, count = 0, count + len(found)
+        asked |= keys
+        yield from found
+
+
+def check(truth: Truth, question: Question) -> Verdict:
+    """Whether a question's answer is true, and whether it is clear."""
+    return TASKS[question.task].check(truth, question)
