@@ -25,6 +25,7 @@ from .visibility import Limits, visibility
 
 STRUCTURE = {"ceiling", "floor", "wall"}
 INNER = 2  # pixels from the edge of a mask, from which on a point surely is of the object
+LIMITS = Limits()
 MOST = 20_000  # points of an object's cloud, evenly left out beyond that
 
 
@@ -49,8 +50,8 @@ class Sight:
     """An object in a view. All places are fractions of the picture's width and height.
 
     clear: whether it counts as visible, by `Limits`. share: of the picture that its mask covers. mask: cut to its box,
-    whose first pixel is (row, column) `corner` of the frame. outline: (K, 2), the mask's convex hull. point: well inside
-    the mask. inner: pixels (N, 2) of the frame, column and row, that lie away from its edge. cloud: (N, 3) in the world.
+    whose first pixel is (row, column) `corner` of the frame. outline: (K, 2), the mask's convex hull. point: well
+    inside the mask. inner: pixels (N, 2) of the frame, column and row, away from its edge. cloud: (N, 3) in the world.
     """
 
     clear: bool
@@ -96,13 +97,11 @@ class SceneIndex:
     @cached_property
     def views_of(self) -> tuple[tuple[int, ...], ...]:
         """The views in which each object is visible."""
-        return tuple(
-            tuple(v for v, inside in enumerate(self.clear) if n in inside) for n in range(len(self.things))
-        )
+        return tuple(tuple(v for v, inside in enumerate(self.clear) if n in inside) for n in range(len(self.things)))
 
     @cached_property
     def complete(self) -> tuple[bool, ...]:
-        """Of each view, whether all objects that have a pixel there are visible, so that it can be told what it shows."""
+        """Of each view, whether every object with a pixel there is visible, so that all it shows can be told."""
         return tuple(set(shown) == set(clear) for shown, clear in zip(self.shown, self.clear, strict=True))
 
     @cached_property
@@ -139,7 +138,7 @@ class SceneIndex:
         return tuple(map(tuple, found))
 
 
-def index_scene(scene: Scene, limits: Limits = Limits()) -> SceneIndex:
+def index_scene(scene: Scene, limits: Limits = LIMITS) -> SceneIndex:
     """The index of a scene whose objects have boxes and whose views have depth. Without instance masks, an object is
     what was measured within its box.
 
@@ -205,7 +204,7 @@ def _pixel_corners(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     first = np.flatnonzero(np.diff(rows, prepend=-1))
     last = np.append(first[1:], len(rows)) - 1
     ends = np.concatenate([np.stack([columns[first], rows[first]], 1), np.stack([columns[last] + 1, rows[last]], 1)])
-    return np.concatenate([ends, ends + [0, 1]])
+    return np.concatenate([ends, ends + np.array([0, 1])])
 
 
 def _inside(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

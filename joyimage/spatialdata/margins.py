@@ -7,11 +7,11 @@ what is measured on them is asked about only beyond `SPARE` times its margin.
 from __future__ import annotations
 
 DISTANCE = 1.2  # factor between two distances
-VOLUME = 1.4  # factor between two boxes' volumes
+VOLUME = 1.25  # factor between two boxes' volumes
 DEPTH = 1.06  # factor between two depths
 HEIGHT = 0.12  # of the taller of two boxes, between their highest corners
 NEAREST = 0.1  # metres that can be asked about
-NEXT_TO, FAR_FROM = 0.5, 2.0  # distance over the mean longest extent
+NEXT_TO, FAR_FROM = 0.5, 2.0  # distance over the mean of both boxes' extents
 PROXIMITY = 1.1  # factor away from these two
 DIRECTION = 10.0  # degrees from the edge between two of eight directions
 SAME_DISTANCE, OTHER_DISTANCE = 1.03, 1.12  # factors between distances to the camera: the same up to, others from

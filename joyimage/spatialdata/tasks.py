@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ..errors import JoyImageError
 from .checking import measurement as check_measurement
+from .checking import relationship as check_relationship
 from .checking.truth import Truth, Verdict
 from .index import SceneIndex
-from .questions import measurement
+from .questions import measurement, relationship, several
 from .questions.draw import Draw
-from .questions.form import Asking, Question
+from .questions.form import USUAL, Asking, Question
 
 CAPABILITIES = {
     "SM": "spatial measurement",
@@ -59,11 +60,29 @@ TASKS: dict[str, SubTask] = {
     ),
     "depth_order": SubTask("SM", Needs(), measurement.depth_order, check_measurement.depth_order),
     "depth_choice": SubTask("SM", Needs(), measurement.depth_choice, check_measurement.depth_choice),
+    "relative_distance": SubTask(
+        "SR", Needs(objects=3), relationship.relative_distance, check_relationship.relative_distance
+    ),
+    "relative_size": SubTask("SR", Needs(objects=2), relationship.relative_size, check_relationship.relative_size),
+    "height_comparison": SubTask(
+        "SR", Needs(objects=2), relationship.height_comparison, check_relationship.height_comparison
+    ),
+    "proximity": SubTask("SR", Needs(objects=2), relationship.proximity, check_relationship.proximity),
+    "multiview_relative_distance": SubTask(
+        "SR", Needs(views=3, objects=3), several.relative_distance, check_relationship.relative_distance
+    ),
+    "multiview_size_pair": SubTask(
+        "SR", Needs(views=2, objects=2), several.size_pair, check_relationship.relative_size
+    ),
+    "multiview_size_ranking": SubTask(
+        "SR", Needs(views=3, objects=3), several.size_ranking, check_relationship.size_ranking
+    ),
+    "multiview_direction": SubTask("SR", Needs(views=2, objects=3), several.direction, check_relationship.direction),
 }
 
 
 def make_questions(
-    index: SceneIndex, quotas: Mapping[str, int], asking: Asking = Asking(), place: int = 0
+    index: SceneIndex, quotas: Mapping[str, int], asking: Asking = USUAL, place: int = 0
 ) -> Iterator[Question]:
     """Questions about a scene, at most `quotas` of each sub-task, the same ones for the same arguments.
 

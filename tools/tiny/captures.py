@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,13 +97,17 @@ def _transforms(views: Scenes, size: int) -> dict:
     return {**camera, "metric": True, "depth_unit_scale_factor": UNIT, "objects": objects, "frames": frames}
 
 
-def make(output: Path, count: int, seed: int = 0, size: int = 2 * SIZE) -> None:
-    """Write `count` scenes, each from its own seed; those that are there stay."""
+def make(output: Path, count: int, seed: int = 0, size: int = 2 * SIZE, shares: Sequence[float] = (0, 1, 0, 0)) -> None:
+    """Write `count` scenes, each from its own seed; those that are there stay.
+
+    shares: of scenes with one, two, three and four objects.
+    """
     for i in range(count):
         folder = output / f"scene{i:05d}"
         if not (folder / "transforms.json").exists():
             generator = np.random.default_rng([seed, i])
-            scene = world.draw(1, generator, numbers=world.NUMBERS)
+            numbers = np.eye(SLOTS)[generator.choice(SLOTS, p=shares)] if max(shares) < 1 else np.array(shares)
+            scene = world.draw(1, generator, numbers=numbers)
             write(folder, shoot(scene, generator, int(generator.integers(FEWEST, MOST + 1))), size)
 
 

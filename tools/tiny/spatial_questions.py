@@ -22,7 +22,8 @@ from joyimage.spatialdata.tasks import TASKS, check, make_questions
 
 from . import captures
 
-QUOTA = 8  # questions of a sub-task in a scene
+CROWDED = (0.05, 0.15, 0.3, 0.5)  # of the scenes that are written, the shares with one to four objects
+QUOTA = 12  # questions of a sub-task in a scene
 
 
 def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: int = QUOTA, seed: int = 0) -> dict:
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    captures.make(options.folder, options.count, options.seed)
+    captures.make(options.folder, options.count, options.seed, shares=CROWDED)
     scenes = itertools.islice(read_scenes(options.folder), options.count)
     found = measure(scenes, options.tasks, options.least, options.quota, options.seed)
     print(json.dumps(found, indent=1, ensure_ascii=False))

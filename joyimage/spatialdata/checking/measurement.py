@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -75,4 +76,4 @@ def _near(truth: Truth, view: int, number: int) -> float:
 
 def _apart(values: Sequence[float]) -> bool:
     ordered = sorted(values)
-    return all(factor(a, b) >= margins.DEPTH for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(factor(a, b) >= margins.DEPTH for a, b in itertools.pairwise(ordered))

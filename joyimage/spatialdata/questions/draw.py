@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .. import margins
 from ..index import SceneIndex
-from .form import Asking
+from .form import USUAL, Asking
 
 
 class Draw:
@@ -17,10 +17,11 @@ class Draw:
     questions each, and each scene can be done alone.
     """
 
-    def __init__(self, index: SceneIndex, task: str, asking: Asking = Asking(), place: int = 0):
+    def __init__(self, index: SceneIndex, task: str, asking: Asking = USUAL, place: int = 0):
         self.index, self.task, self.asking = index, task, asking
         self._place = place
         self._turns: dict[tuple[str, int], int] = {}
+        self.side = 0  # which of two answers is wanted now
         self.random = random.Random(f"{asking.seed}/{task}/{place}/{index.scene.name}")
 
     def turn(self, key: str, count: int) -> int:
@@ -33,10 +34,6 @@ class Draw:
         self._turns[key, count] = (turn + 1) % count
         return turn
 
-    def undo(self, key: str, count: int) -> None:
-        """Take the last turn back: nothing came of it."""
-        self._turns[key, count] = (self._turns[key, count] - 1) % count
-
     def view(self, objects: int) -> tuple[int, tuple[int, ...]] | None:
         """A view with so many visible objects, and these in random order."""
         view = self.random.randrange(len(self.index.frames))
@@ -48,11 +45,6 @@ class Draw:
     def numbers(self, things: Sequence[int]) -> tuple[int, ...]:
         """The scene's numbers of objects of the index."""
         return tuple(self.index.things[n].number for n in things)
-
-    def other_view(self, view: int, choices: Sequence[int]) -> int | None:
-        """Another of these views, whose camera is turned enough against that of `view`."""
-        other = self.random.choice(choices) if choices else view
-        return other if self.differ(view, other) else None
 
     def differ(self, first: int, second: int) -> bool:
         return first != second and bool(self.index.turned[first, second] >= margins.VIEWS_APART - 1e-6)

@@ -71,7 +71,7 @@ class Asking:
     seed: int = 0
     languages: tuple[str, ...] = LANGUAGES
     marked: float = 0.3
-    tries: int = 12
+    tries: int = 24
     translations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -81,3 +81,6 @@ class Asking:
             raise JoyImageError(f"the probability of a mark is 0 to 1, not {self.marked}")
         if self.tries < 1:
             raise JoyImageError(f"a question takes 1 try or more, not {self.tries}")
+
+
+USUAL = Asking()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from .. import margins
@@ -30,7 +31,11 @@ PHRASES = {
             "What is the largest dimension of {a}, in metres?",
             "Give the longest extent in metres of {a}.",
         ),
-        "zh": ("{a}最长的一边有多少米？", "请估计{a}的最大尺寸，单位为米。", "{a}最长的方向有多长？以米为单位依次回答。"),
+        "zh": (
+            "{a}最长的一边有多少米？",
+            "请估计{a}的最大尺寸，单位为米。",
+            "{a}最长的方向有多长？以米为单位依次回答。",
+        ),
     },
     "height": {
         "en": (
@@ -176,7 +181,7 @@ def _by_depth(draw: Draw, choice: bool = False) -> tuple[Asker, list[str], dict]
 
 def _clear_order(values: Sequence[float]) -> bool:
     factor = margins.DEPTH * margins.SPARE
-    return all(beyond(a, b, factor) for a, b in zip(values, values[1:], strict=False))
+    return all(beyond(a, b, factor) for a, b in itertools.pairwise(values))
 
 
 def _points(draw: Draw) -> tuple[int, tuple[tuple[int, int], ...]] | None:
@@ -206,4 +211,3 @@ def _with_places(question: Question) -> Question:
         return question
     said, line, rest = question.text.partition("\n")
     return question.with_text(f"{said}{THOUSANDTHS[question.language]}{line}{rest}")
-
