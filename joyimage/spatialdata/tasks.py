@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import JoyImageError
+from .checking import awareness as check_awareness
+from .checking import camera as check_camera
+from .checking import matching as check_matching
 from .checking import measurement as check_measurement
 from .checking import relationship as check_relationship
 from .checking.truth import Truth, Verdict
 from .index import SceneIndex
-from .questions import measurement, relationship, several
+from .questions import awareness, camera, matching, measurement, relationship, several
 from .questions.draw import Draw
 from .questions.form import USUAL, Asking, Question
 
@@ -78,6 +81,19 @@ TASKS: dict[str, SubTask] = {
         "SR", Needs(views=3, objects=3), several.size_ranking, check_relationship.size_ranking
     ),
     "multiview_direction": SubTask("SR", Needs(views=2, objects=3), several.direction, check_relationship.direction),
+    "camera_distance": SubTask("CP", Needs(views=2), camera.camera_distance, check_camera.camera_distance),
+    "camera_motion": SubTask("CP", Needs(views=2), camera.camera_motion, check_camera.camera_motion),
+    "camera_pose": SubTask("CP", Needs(views=3), camera.camera_pose, check_camera.camera_pose),
+    "point_correspondence": SubTask(
+        "MC", Needs(views=2, metric=True), matching.point_correspondence, check_matching.point_correspondence
+    ),
+    "object_correspondence": SubTask(
+        "MC", Needs(views=2, objects=2), matching.object_correspondence, check_matching.object_correspondence
+    ),
+    "scene_caption": SubTask("SAR", Needs(), awareness.scene_caption, check_awareness.scene_caption),
+    "counting": SubTask("SAR", Needs(objects=2), awareness.counting, check_awareness.counting),
+    "grounding_3d": SubTask("SAR", Needs(metric=True), awareness.grounding_3d, check_awareness.grounding_3d),
+    "orientation": SubTask("SAR", Needs(faces=True), awareness.orientation, check_awareness.orientation),
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from joyimage.spatialdata.checking.truth import Truth
 from joyimage.spatialdata.index import index_scene
+from joyimage.spatialdata.questions.evening import Evening, sides
 from joyimage.spatialdata.questions.form import Asking, Question
 from joyimage.spatialdata.readers import read_scenes
 from joyimage.spatialdata.scenes import Scene
@@ -33,6 +34,7 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
     verdicts = {task: Counter() for task in tasks}
     seconds = Counter()
     used, index_seconds = 0, 0.0
+    evening = {task: Evening() for task in tasks}
     for place, scene in enumerate(scenes):
         missing = [task for task in tasks if len(questions[task]) < least]
         if not missing:
@@ -45,6 +47,7 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
             start = time.process_time()
             made = list(make_questions(index, {task: quota}, asking, place))
             seconds[task] += time.process_time() - start
+            made = [question for question in made if evening[task].takes(question)]
             questions[task] += made
             for question in made:
                 verdict = check(truth, question)
@@ -70,17 +73,11 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
 
 def balance(questions: Sequence[Question]) -> dict:
     """By how much the most frequent letter, side, and yes or no lie above chance, where there are such."""
-    found: dict[str, float] = {}
-    chosen: dict[int, list[str]] = {}
+    values: dict[str, list[int]] = {}
     for question in questions:
-        if question.options:
-            chosen.setdefault(len(question.options), []).append(question.answer)
-    for count, letters in chosen.items():
-        found[f"letter of {count}"] = above_chance(letters, count)
-    for key in sorted({key for question in questions for key in question.about if key.startswith("side")}):
-        sides = [question.about[key] for question in questions if key in question.about]
-        found[key] = above_chance(sides, int(key.rpartition(" ")[2]))
-    return found
+        for _, kind, value in sides(question):
+            values.setdefault(kind, []).append(value)
+    return {kind: above_chance(chosen, int(kind.rpartition(" ")[2])) for kind, chosen in sorted(values.items())}
 
 
 def above_chance(values: Sequence, count: int) -> float:

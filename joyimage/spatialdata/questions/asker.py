@@ -7,7 +7,7 @@ from typing import Any
 
 from .draw import Draw
 from .form import LETTERS, MARKS, Mark, Question
-from .words import CHOOSE, COLOURS, MARKED, UNIQUE, WITHIN, YES, joined
+from .words import ANYTHING, CHOOSE, COLOURS, MARKED, UNIQUE, WITHIN, YES, joined
 
 Phrases = Mapping[str, Mapping[str, Sequence[str]]]  # what is asked -> language -> wordings with {fields}
 
@@ -28,32 +28,39 @@ class Asker:
     def choice(self) -> bool:
         return self.form == "choice"
 
+    @property
+    def letter(self) -> int:
+        """The place of a choice's right option."""
+        return self._letter
+
     def name(self, thing: int, picture: int = 0) -> str:
         """Words for an object in one of the pictures, which may mark it there."""
         index = self.draw.index
         tag, unique = index.things[thing].category, index.names[thing]
         if not unique or self.random.random() < self.draw.asking.marked:
-            colour = self._colour()
-            kind = self.random.choice(MARKS)
-            sight = index.sights[self.views[picture], thing]
-            at = sight.point if kind == "point" else None
-            self._marks.append(Mark(picture, kind, colour, index.things[thing].number, at))
-            shown = COLOURS[colour][self.language]
-            words = MARKED[kind][self.language].format(tag=self._tag(tag), colour=shown)
+            words = self._marked(thing, picture, self._tag(tag), MARKS)
         else:
             words = UNIQUE[self.language].format(name=self._tag(unique))
-        if len(self.views) > 1:
-            words = WITHIN[self.language].format(name=words, picture=picture + 1)
-        self._names[index.things[thing].number] = words
+        return self._named(thing, picture, words)
+
+    def marked(self, thing: int, picture: int, kinds: Sequence[str]) -> str:
+        """Words for a marked object that do not say what it is."""
+        return self._named(thing, picture, self._marked(thing, picture, ANYTHING[self.language], kinds))
+
+    def bare(self, thing: int) -> str:
+        """The words that mean an object alone, without article or mark."""
+        words = self._tag(self.draw.index.names[thing])
+        self._names[self.draw.index.things[thing].number] = words
         return words
 
-    def point(self, at: tuple[float, float], picture: int = 0, label: str = "") -> str:
-        """Mark a place and give the colour's word."""
+    def points(self, places: Sequence[tuple[float, float]], picture: int, labels: Sequence[str] = ()) -> str:
+        """Mark places, with letters beside them or none, in one colour and give its word."""
         colour = self._colour()
-        self._marks.append(Mark(picture, "label" if label else "point", colour, None, at, label))
+        for at, label in zip(places, labels or [""] * len(places), strict=True):
+            self._marks.append(Mark(picture, "label" if label else "point", colour, None, at, label))
         return COLOURS[colour][self.language]
 
-    def tags(self, tag: str) -> str:
+    def tag(self, tag: str) -> str:
         """A category's word."""
         return self._tag(tag)
 
@@ -102,6 +109,18 @@ class Asker:
             about=dict(about),
             names=self._names,
         )
+
+    def _marked(self, thing: int, picture: int, tag: str, kinds: Sequence[str]) -> str:
+        colour, kind, index = self._colour(), self.random.choice(kinds), self.draw.index
+        at = index.sights[self.views[picture], thing].point if kind == "point" else None
+        self._marks.append(Mark(picture, kind, colour, index.things[thing].number, at))
+        return MARKED[kind][self.language].format(tag=tag, colour=COLOURS[colour][self.language])
+
+    def _named(self, thing: int, picture: int, words: str) -> str:
+        if len(self.views) > 1:
+            words = WITHIN[self.language].format(name=words, picture=picture + 1)
+        self._names[self.draw.index.things[thing].number] = words
+        return words
 
     def _colour(self) -> str:
         used = {mark.colour for mark in self._marks}

@@ -55,6 +55,10 @@ class Question:
         """The answer in words: of a choice, the option's text."""
         return self.options[LETTERS.index(self.answer)] if self.options else self.answer
 
+    def lettered(self, options: tuple[str, ...]) -> Question:
+        """As a choice of options that the pictures show beside their letters."""
+        return replace(self, form="choice", options=options)
+
     def with_text(self, text: str) -> Question:
         return replace(self, text=text)
 

@@ -58,11 +58,17 @@ PHRASES = {
         ),
     },
     "depth_nearest": {
-        "en": ("Which of these is nearest in depth: {list}?", "Of {list}, what has the smallest depth?"),
+        "en": (
+            "Which of these is nearest in depth: {list}?",
+            "Of {list}, what has the smallest depth?",
+        ),
         "zh": ("以下哪个深度最小：{list}？", "{list}当中，哪个离相机最近？"),
     },
     "depth_farthest": {
-        "en": ("Which of these is farthest in depth: {list}?", "Of {list}, what has the largest depth?"),
+        "en": (
+            "Which of these is farthest in depth: {list}?",
+            "Of {list}, what has the largest depth?",
+        ),
         "zh": ("以下哪个深度最大：{list}？", "{list}当中，哪个离相机最远？"),
     },
     "depth_nth": {

@@ -154,14 +154,15 @@ def height_comparison(draw: Draw) -> list[Question]:
 
 
 def proximity(draw: Draw) -> list[Question]:
-    """A pair that is next to each other and one that is far from each other; both or none, so that they are even."""
-    pairs: dict[str, tuple[int, int, int]] = {}
-    for _ in range(6):
-        if (found := draw.view(2)) is not None:
-            view, (a, b) = found
-            if (kind := _proximity(draw, a, b)) is not None:
-                pairs[kind] = view, a, b
-    return [_proximity_question(draw, kind, *pairs[kind]) for kind in PROXIMITY] if len(pairs) == 2 else []
+    """Whether a pair is next to each other or far from each other; between these, nothing is asked."""
+    if (found := draw.view(2)) is None or (kind := _proximity(draw, *found[1])) is None:
+        return []
+    view, (a, b) = found
+    asker = Asker(draw, (view,), ("choice",), 2)
+    words = {"a": asker.name(a), "b": asker.name(b)}
+    right, wrong = (PROXIMITY[one][asker.language] for one in (("next", "far") if kind == "next" else ("far", "next")))
+    about = {"objects": draw.numbers((a, b)), SIDE: int(kind == "far")}
+    return [asker.choose(PHRASES, "proximity", right, [wrong], about, **words)]
 
 
 def _proximity(draw: Draw, a: int, b: int) -> str | None:
@@ -170,12 +171,3 @@ def _proximity(draw: Draw, a: int, b: int) -> str | None:
     if share * factor <= margins.NEXT_TO:
         return "next"
     return "far" if margins.FAR_FROM * factor <= share < 1e9 else None
-
-
-def _proximity_question(draw: Draw, kind: str, view: int, a: int, b: int) -> Question:
-    asker = Asker(draw, (view,), ("choice",), 2)
-    words = {"a": asker.name(a), "b": asker.name(b)}
-    other = "far" if kind == "next" else "next"
-    about = {"objects": draw.numbers((a, b)), SIDE: int(kind == "far")}
-    language = asker.language
-    return asker.choose(PHRASES, "proximity", PROXIMITY[kind][language], [PROXIMITY[other][language]], about, **words)

@@ -21,10 +21,15 @@ MARKED = {
     "point": {"en": "the {tag} with the {colour} point", "zh": "标有{colour}色点的{tag}"},
     "tint": {"en": "the {tag} tinted {colour}", "zh": "染成{colour}色的{tag}"},
 }
+ANYTHING = {"en": "object", "zh": "物体"}
 WITHIN = {"en": "{name} in picture {picture}", "zh": "图{picture}中{name}"}
 YES = {"en": ("Yes", "No"), "zh": ("是", "否")}
 CHOOSE = {
-    "en": ("Answer with the letter.", "Give only the letter of the right option.", "Which letter is right?"),
+    "en": (
+        "Answer with the letter.",
+        "Give only the letter of the right option.",
+        "Which letter is right?",
+    ),
     "zh": ("请只回答选项字母。", "请选出正确的选项，只写字母。", "哪个选项正确？请用字母回答。"),
 }
 DIRECTIONS = ("front", "front right", "right", "back right", "back", "back left", "left", "front left")  # clockwise

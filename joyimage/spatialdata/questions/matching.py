@@ -1,0 +1,146 @@
+"""Multi-view consistency: the same point, and the same object, in another view."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import margins
+from ..index import Frame
+from .asker import Asker
+from .draw import Draw
+from .form import LETTERS, Question
+
+PHRASES = {
+    "point_correspondence": {
+        "en": (
+            "A {one} point marks a place in picture 1. Which of the {many} points A to D in picture 2 marks the same "
+            "place of the scene?",
+            "Which {many} letter in picture 2 stands at the spot of the {one} point in picture 1?",
+            "Find the place of picture 1's {one} point in picture 2: A, B, C or D ({many})?",
+        ),
+        "zh": (
+            "图1中有一个{one}色点。图2中{many}色的A、B、C、D哪个点标的是场景里的同一位置？",
+            "图1的{one}色点对应图2中{many}色字母里的哪一个？",
+            "请在图2中找到图1里{one}色点所在的位置：{many}色的A、B、C还是D？",
+        ),
+    },
+    "same_object": {
+        "en": (
+            "Are {a} and {b} one and the same?",
+            "Is {a} the same thing as {b}?",
+            "Both pictures show one scene. Do the marks, on {a} and {b}, mean a single object?",
+        ),
+        "zh": (
+            "{a}和{b}是同一个物体吗？",
+            "两张图拍的是同一场景，{a}与{b}是否为同一物体？",
+            "{a}是否就是{b}？",
+        ),
+    },
+    "in_other_view": {
+        "en": (
+            "Can {a} also be seen in picture 2?",
+            "Does picture 2 show {a}, too?",
+            "Is any part of {a} visible in picture 2?",
+        ),
+        "zh": ("在图2中也能看到{a}吗？", "图2里有{a}吗？", "图2是否拍到了{a}？"),
+    },
+}
+OUTLINED = ("box", "point")  # marks that leave an object's colours
+ABSENT = 0.3  # of the questions about objects, the share that asks whether one is in the other view
+CLOSER = 0.8  # of the margin for a point: interpolation of depth differs a little
+
+
+def point_correspondence(draw: Draw) -> list[Question]:
+    """Which of four marked places of the second view shows the point that is marked in the first."""
+    if (views := draw.chain(2, 2)) is None:
+        return []
+    first, second = (draw.index.frames[view] for view in views)
+    thing = draw.random.choice([n for n in draw.index.clear[views[0]] if n in draw.index.clear[views[1]]])
+    inner = draw.index.sights[views[0], thing].inner
+    if not len(inner):
+        return []
+    column, row = inner[draw.random.randrange(len(inner))].tolist()
+    if (right := _seen_again(first, column, row, second)) is None:
+        return []
+    size = np.array([second.camera.width, second.camera.height])
+    scale = np.array([draw.index.scene.views[views[1]].camera.width, size[1]]) / size
+    if (wrong := _others(draw, second, right, draw.index.things[thing].number, float(scale[0]))) is None:
+        return []
+    asker = Asker(draw, views, ("choice",), 4)
+    places = [*wrong[: asker.letter], right, *wrong[asker.letter :]]
+    start = tuple(first.fraction((column + 0.5, row + 0.5)).tolist())
+    shown = [tuple(place) for place in second.fraction(np.array(places)).tolist()]
+    words = {"one": asker.points([start], 0), "many": asker.points(shown, 1, LETTERS[:4])}
+    about = {"point": start, "points": tuple(shown)}
+    question = asker.open(PHRASES, "point_correspondence", LETTERS[asker.letter], about, **words)
+    return [question.lettered(tuple(LETTERS[:4]))]
+
+
+def _seen_again(first: Frame, column: int, row: int, second: Frame) -> tuple[float, float] | None:
+    """Where the second view shows what the first has at a pixel; None where it does not, or not surely."""
+    depth = float(first.depth[row, column])
+    if depth <= 0:
+        return None
+    point = first.camera.back_project(np.array([column + 0.5, row + 0.5]), np.array(depth))
+    (x, y), _ = second.camera.project(point)
+    if not (1 <= x < second.camera.width - 1 and 1 <= y < second.camera.height - 1):
+        return None
+    left, top = int(np.floor(x - 0.5)), int(np.floor(y - 0.5))
+    part = np.s_[top : top + 2, left : left + 2]
+    around = second.depth[part]
+    if (second.numbers[part] != first.numbers[row, column]).any() or around.min() <= 0:
+        return None
+    right, down = x - 0.5 - left, y - 0.5 - top
+    weights = np.outer((1 - down, down), (1 - right, right))
+    there = second.camera.back_project(np.array([x, y]), 1 / (weights / around).sum())
+    return (float(x), float(y)) if np.linalg.norm(there - point) <= CLOSER * margins.SAME_POINT else None
+
+
+def _others(draw: Draw, frame: Frame, right: tuple[float, float], number: int, scale: float) -> list | None:
+    """Three places on other surfaces, far enough from the right one and from each other."""
+    height, width = frame.depth.shape
+    found = [right]
+    for _ in range(24):
+        column, row = draw.random.randrange(1, width - 1), draw.random.randrange(1, height - 1)
+        here = frame.numbers[row - 1 : row + 2, column - 1 : column + 2]
+        apart = min(np.hypot(column + 0.5 - x, row + 0.5 - y) for x, y in found) * scale
+        alone = here[1, 1] != number and (here == here[1, 1]).all() and frame.depth[row, column] > 0
+        if alone and apart >= margins.OTHER_POINT:
+            found.append((column + 0.5, row + 0.5))
+        if len(found) == 4:
+            return found[1:]
+    return None
+
+
+def object_correspondence(draw: Draw) -> list[Question]:
+    """Whether marks in two views are on one object, or whether an object of one is in the other; yes or no."""
+    if (views := draw.chain(2, 2)) is None:
+        return []
+    if draw.random.random() < ABSENT:
+        return _in_other_view(draw, views)
+    first, second = (draw.index.clear[view] for view in views)
+    same = draw.turn("side", 2) == 0
+    a = draw.random.choice(first)
+    tag = draw.index.things[a].category
+    alike = [n for n in second if n != a and draw.index.things[n].category == tag]
+    others = [a] if same and a in second else [] if same else alike or [n for n in second if n != a]
+    if not others:
+        return []
+    asker = Asker(draw, views)
+    b = draw.random.choice(others)
+    words = {"a": asker.marked(a, 0, OUTLINED), "b": asker.marked(b, 1, OUTLINED)}
+    about = {"objects": draw.numbers((a, b)), "side of 2": 0 if same else 1}
+    return [asker.open(PHRASES, "same_object", asker.yes(same), about, **words)]
+
+
+def _in_other_view(draw: Draw, views: tuple[int, ...]) -> list[Question]:
+    index = draw.index
+    if not any(set(first) - set(second) for first in index.clear for second in index.shown):
+        return []  # all answers would be yes
+    a = draw.random.choice(index.clear[views[0]])
+    there = a in index.clear[views[1]]
+    if not there and a in index.shown[views[1]]:
+        return []
+    asker = Asker(draw, views)
+    about = {"objects": draw.numbers((a,)), "side of 2": 0 if there else 1}
+    return [asker.open(PHRASES, "in_other_view", asker.yes(there), about, a=asker.name(a, 0))]
