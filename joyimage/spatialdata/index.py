@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import JoyImageError
 from . import polygons
@@ -40,7 +41,7 @@ class Frame:
     depth: np.ndarray
     numbers: np.ndarray
 
-    def fraction(self, pixels: np.ndarray) -> np.ndarray:
+    def fraction(self, pixels: ArrayLike) -> np.ndarray:
         """Pixels (…, 2) of the grid as fractions of the picture's width and height."""
         return np.asarray(pixels, dtype=float) / [self.camera.width, self.camera.height]
 

@@ -111,6 +111,18 @@ def make(output: Path, count: int, seed: int = 0, size: int = 2 * SIZE, shares: 
             write(folder, shoot(scene, generator, int(generator.integers(FEWEST, MOST + 1))), size)
 
 
+def changed(scene: Scenes, generator: np.random.Generator, count: int) -> tuple[Scenes, Scenes]:
+    """A scene of one, seen `count` times, and the same views after the object of slot 0 has moved or turned."""
+    before = shoot(scene, generator, count)
+    while True:
+        if scene.kind[0, 0] == CAR:
+            after = before.with_slot(0, yaw=scene.yaw[0, 0] + generator.uniform(45, 315))
+        else:
+            after = before.with_slot(0, place=generator.uniform((-1.8, -1.6), (1.8, 1.9)))
+        if world.valid(after[:1])[0]:
+            return before, after
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)

@@ -32,7 +32,7 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
     asking = Asking(seed)
     questions: dict[str, list[Question]] = {task: [] for task in tasks}
     verdicts = {task: Counter() for task in tasks}
-    seconds = Counter()
+    seconds = dict.fromkeys(tasks, 0.0)
     used, index_seconds = 0, 0.0
     evening = {task: Evening() for task in tasks}
     for place, scene in enumerate(scenes):

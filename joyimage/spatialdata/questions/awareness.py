@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections import Counter
 
 from .. import margins
 from ..cameras import field_of_view
+from ..sides import SIDES, shown_side
 from .asker import Asker
 from .draw import Draw, beyond
 from .form import Question
@@ -73,8 +73,6 @@ SHOWS = {
 NEAREST = {"en": "The {a} is nearest to the camera.", "zh": "离相机最近的是{a}。"}
 ACROSS = {"en": "From left to right, they are the {list}.", "zh": "从左到右依次是{list}。"}
 TALLEST = {"en": "The {a} is the tallest.", "zh": "最高的是{a}。"}
-# Clockwise from above, as the camera goes around the object.
-SIDES = ("front", "front right", "right", "rear right", "rear", "rear left", "left", "front left")
 SIDE_WORDS = {
     "en": SIDES,
     "zh": ("正面", "右前面", "右侧面", "右后面", "后面", "左后面", "左侧面", "左前面"),
@@ -177,21 +175,11 @@ def orientation(draw: Draw) -> list[Question]:
     if not things:
         return []
     thing = draw.random.choice(things)
-    if (side := _side(draw, view, thing)) is None:
+    box = index.things[thing].box
+    if box is None or (side := shown_side(box, index.frames[view].camera)) is None:
         return []
     asker = Asker(draw, (view,), ("open", "choice"), 4)
     words = SIDE_WORDS[asker.language]
     wrong = draw.random.sample([word for i, word in enumerate(words) if i != side], 3)
     about = {"objects": draw.numbers((thing,)), "side of 8": side}
     return [asker.either(PHRASES, "orientation", words[side], wrong, about, a=asker.name(thing))]
-
-
-def _side(draw: Draw, view: int, thing: int) -> int | None:
-    """Which of `SIDES` the camera sees; None near an edge between two, or for what does not stand."""
-    box = draw.index.things[thing].box
-    if box is None or not box.stands:
-        return None
-    x, y, _ = (draw.index.frames[view].camera.centre - box.centre).tolist()
-    degrees = math.degrees(box.heading - math.atan2(y, x))  # clockwise from the front
-    step = round(degrees / 45)
-    return step % 8 if 22.5 - abs(degrees - 45 * step) >= margins.DIRECTION else None

@@ -85,7 +85,7 @@ def camera_distance(draw: Draw) -> list[Question]:
 def _two_distances(draw: Draw) -> tuple[tuple[int, int], int, tuple[float, float]] | None:
     if (views := draw.chain(2, 2)) is None:
         return None
-    first, second = views
+    first, second = views[0], views[-1]
     thing = draw.random.choice([n for n in draw.index.clear[first] if n in draw.index.clear[second]])
     close = draw.index.close
     return (first, second), thing, (float(close[first, thing]), float(close[second, thing]))
@@ -94,7 +94,7 @@ def _two_distances(draw: Draw) -> tuple[tuple[int, int], int, tuple[float, float
 def _camera_distance(draw: Draw, views: tuple[int, int], thing: int, same: bool, first: bool) -> Question:
     side = 2 if same else draw.turn("side", 2)
     if not same and first != (side == 0):
-        views = views[::-1]
+        views = views[1], views[0]
     asker = Asker(draw, views, ("choice",), 3)
     options = NEARER[asker.language]
     about = {"objects": draw.numbers((thing,)), "side of 3": side}
@@ -146,7 +146,7 @@ def camera_pose(draw: Draw) -> list[Question]:
 
 def _moved(draw: Draw, first: int, second: int) -> Motion | None:
     """The motion between two views, where it is one around what both look at."""
-    move = motion(*(draw.index.frames[view].camera for view in (first, second)))
+    move = motion(draw.index.frames[first].camera, draw.index.frames[second].camera)
     orbits = move is not None and abs(move.roll) <= 2 and move.miss <= 0.05 and move.lens <= 1.02
     return move if orbits else None
 

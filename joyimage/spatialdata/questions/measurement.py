@@ -84,6 +84,7 @@ THOUSANDTHS = {
     "en": " Points are given as (x, y) in thousandths of the picture's width and height.",
     "zh": "点的坐标(x, y)以图像宽和高的千分之一为单位。",
 }
+UNKNOWN = 1e9  # metres: the distance to what no cloud is of is infinite
 POINTS = 0.4  # of the questions about depth, the share that is about points
 
 
@@ -99,12 +100,12 @@ def multiview_distance(draw: Draw) -> list[Question]:
     """The least distance of two objects, one in each of two views."""
     if (views := draw.chain(2, 2)) is None or (things := draw.one_in_each(views)) is None:
         return []
-    return _distance(Asker(draw, views), *things, 0, 1)
+    return _distance(Asker(draw, views), things[0], things[1], 0, 1)
 
 
 def _distance(asker: Asker, a: int, b: int, first: int, second: int) -> list[Question]:
     apart = float(asker.draw.index.apart[a, b])
-    if not margins.NEAREST * margins.SPARE <= apart < 1e9:
+    if not margins.NEAREST * margins.SPARE <= apart < UNKNOWN:
         return []
     about = {"objects": asker.draw.numbers((a, b))}
     words = {"a": asker.name(a, first), "b": asker.name(b, second)}
@@ -113,13 +114,13 @@ def _distance(asker: Asker, a: int, b: int, first: int, second: int) -> list[Que
 
 def absolute_size(draw: Draw) -> list[Question]:
     """The longest extent of one to four objects."""
-    return _lengths(draw, "absolute_size", draw.index.size.max(axis=1, initial=0))
+    return _lengths(draw, "absolute_size", draw.index.size.max(axis=1, initial=0).tolist())
 
 
 def height(draw: Draw) -> list[Question]:
     """The vertical extent of one to four objects."""
     low_high = draw.index.bottom_top
-    return _lengths(draw, "height", low_high[:, 1] - low_high[:, 0])
+    return _lengths(draw, "height", (low_high[:, 1] - low_high[:, 0]).tolist())
 
 
 def _lengths(draw: Draw, key: str, values: Sequence[float]) -> list[Question]:

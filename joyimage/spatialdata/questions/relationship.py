@@ -7,6 +7,7 @@ from .asker import Asker
 from .draw import Draw, beyond
 from .form import Question
 
+UNKNOWN = 1e9  # metres: the distance to what no cloud is of is infinite
 BOTH = ("open", "choice")
 SIDE = "side of 2"  # in `about`: which of two that a question names is its answer; of yes or no, 0 is yes
 PHRASES = {
@@ -92,14 +93,15 @@ def relative_distance(draw: Draw) -> list[Question]:
 
 def which_distance(draw: Draw, views, things, pictures, forms) -> list[Question]:
     """Which of the first two objects is nearer to, or farther from, the third; each in its picture."""
-    (a, b, c), apart = things, draw.index.apart
-    if not max(apart[a, c], apart[b, c]) < 1e9 or min(apart[a, c], apart[b, c]) <= 0:
+    a, b, c = things
+    to_a, to_b = float(draw.index.apart[a, c]), float(draw.index.apart[b, c])
+    if not 0 < min(to_a, to_b) <= max(to_a, to_b) < UNKNOWN:
         return []
-    if not beyond(apart[a, c], apart[b, c], margins.DISTANCE * margins.SPARE):
+    if not beyond(to_a, to_b, margins.DISTANCE * margins.SPARE):
         return []
     kind = draw.random.choice(("nearer", "farther"))
     (a, first), (b, second) = first_or_second(
-        draw, (a, pictures[0]), (b, pictures[1]), (apart[a, c] < apart[b, c]) == (kind == "nearer")
+        draw, (a, pictures[0]), (b, pictures[1]), (to_a < to_b) == (kind == "nearer")
     )
     asker = Asker(draw, views, forms, 2)
     words = {"a": asker.name(a, first), "b": asker.name(b, second), "c": asker.name(c, pictures[2])}
@@ -170,4 +172,4 @@ def _proximity(draw: Draw, a: int, b: int) -> str | None:
     factor = margins.PROXIMITY * margins.SPARE
     if share * factor <= margins.NEXT_TO:
         return "next"
-    return "far" if margins.FAR_FROM * factor <= share < 1e9 else None
+    return "far" if margins.FAR_FROM * factor <= share < UNKNOWN else None
