@@ -79,8 +79,8 @@ def camera_pairs(
 class ObjectPair:
     """One view of a scene in two states, in which one object differs. `number`: that object.
 
-    box: of a move, where the object then is, (left, top, right, bottom) in pixels of the picture: `boxes.draw_box` draws
-    it on the picture that is edited. None of a rotation.
+    box: of a move, where the object then is, (left, top, right, bottom) in pixels of the picture, for `boxes.draw_box`
+    on the picture that is edited. None of a rotation.
     """
 
     scene: str

@@ -56,7 +56,8 @@ def _across(truth: Truth, view: int, named: list[int], objects: list[int]) -> Ve
 
 
 def _tallest(truth: Truth, view: int, named: list[int], objects: list[int]) -> Verdict:
-    tall = {n: float(np.subtract(*truth.height(n)[::-1])) for n in objects}
+    spans = {n: truth.height(n) for n in objects}
+    tall = {n: top - bottom for n, (bottom, top) in spans.items()}
     first, second, *_ = sorted(tall, key=lambda n: -tall[n])
     return Verdict(named == [first], tall[first] - tall[second] >= margins.HEIGHT * tall[first] - 1e-9)
 

@@ -26,13 +26,13 @@ def distance(truth: Truth, question: Question) -> Verdict:
 def size(truth: Truth, question: Question) -> Verdict:
     """Lengths against the longest edges of boxes."""
     true = [truth.extents(number)[-1] for number in question.about["objects"]]
-    return Verdict(same(read_lengths(question.answer), true, 0, ROUNDED), min(true) >= margins.NEAREST)
+    return Verdict(same(read_lengths(question.answer), true, 0, ROUNDED), bool(min(true) >= margins.NEAREST))
 
 
 def height(truth: Truth, question: Question) -> Verdict:
     """Lengths against the highest corner above the lowest."""
     true = [high - low for low, high in map(truth.height, question.about["objects"])]
-    return Verdict(same(read_lengths(question.answer), true, 0, ROUNDED), min(true) >= margins.NEAREST)
+    return Verdict(same(read_lengths(question.answer), true, 0, ROUNDED), bool(min(true) >= margins.NEAREST))
 
 
 def depth_order(truth: Truth, question: Question) -> Verdict:

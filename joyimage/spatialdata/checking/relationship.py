@@ -47,8 +47,8 @@ def height_comparison(truth: Truth, question: Question) -> Verdict:
     tops = {number: top for number, (_, top) in spans.items()}
     wanted = (max if question.about["kind"] == "higher" else min)(tops, key=lambda number: tops[number])
     tallest = max(top - bottom for bottom, top in spans.values())
-    clear = abs(np.subtract(*tops.values())) >= margins.HEIGHT * tallest - 1e-9
-    return Verdict(said_number(question) == wanted, bool(clear))
+    clear = max(tops.values()) - min(tops.values()) >= margins.HEIGHT * tallest - 1e-9
+    return Verdict(said_number(question) == wanted, clear)
 
 
 def proximity(truth: Truth, question: Question) -> Verdict:
