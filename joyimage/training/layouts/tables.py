@@ -84,9 +84,8 @@ def _example(row: Any, where: str, folder: Path, default_caption: str) -> Exampl
     mask = _first(row, MASKS)
     if mask is not None and not isinstance(mask, str):
         raise JoyImageError(f"{where}: its mask is {mask!r:.80} and no path")
-    return Example(
-        inside(folder, target), (caption or "").strip() or default_caption, controls, mask and inside(folder, mask)
-    )
+    own = (caption or "").strip() or default_caption
+    return Example(inside(folder, target), own, controls, inside(folder, mask) if mask else None)
 
 
 def _controls(row: Row, where: str) -> Iterator[str]:
