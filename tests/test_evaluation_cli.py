@@ -97,6 +97,13 @@ def test_what_cannot_be_is_refused_before_any_work(folder, capsys, words, messag
     assert not (folder / "out").exists()
 
 
+@pytest.mark.usefixtures("no_model")
+def test_a_file_in_place_of_the_folder_of_results_is_refused_before_any_work(folder, capsys):
+    (folder / "out").write_text("")
+    assert evaluate("spatialedit", "bench", "-o", "out", *FAST) == 2
+    assert "nothing can be written into out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(folder, capsys, monkeypatch):
     from joyimage import JoyImage

@@ -85,6 +85,8 @@ def test_prompts_are_read(tmp_path):
             "prompt_id 1 is there twice",
         ),
         ("\n", "holds no prompts"),
+        ("[" * 5000, "line 1: it is no JSON with prompt"),
+        ('{"prompt": "p", "text": "a", "prompt_id": 1e999}', "line 1: it is no JSON with prompt"),
     ],
 )
 def test_malformed_prompts_are_named(tmp_path, text, message):
@@ -125,6 +127,23 @@ def test_the_score_is_pooled_and_missing_pictures_are_left_out(tmp_path):
     assert [row.name for row in report.worst_first] == ["0012_2", "0012_1", "0007_2", "0007_1"]
     longtext.read(PROMPTS, tmp_path, reader, "mine", "en", 2)
     assert len(asked) == 3  # none is read twice
+
+
+def test_prompts_of_another_encoding_are_named(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "caf\xe9", "text": "a"}')
+    with pytest.raises(JoyImageError, match=r"p\.jsonl is no text in UTF-8"):
+        longtext.read_prompts(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text(LINE, encoding="utf-8-sig")
+    assert longtext.read_prompts(tmp_path / "p.jsonl") == [Prompt(0, "p", ("a",))]
+
+
+def test_a_reader_that_fails_is_named(tmp_path):
+    def fail(image):
+        raise KeyError("font")
+
+    picture(tmp_path, PROMPTS[0], 1, "open")
+    with pytest.raises(JoyImageError, match="the tool mine failed: KeyError: 'font'"):
+        longtext.read(PROMPTS, tmp_path, fail, "mine", "en", 1)
 
 
 def test_a_reader_must_give_text(tmp_path):

@@ -133,7 +133,7 @@ def test_what_a_camera_edit_needs_is_named(listed, name, text, message):
         read()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", "[3]"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "[3]", "[" * 5000])
 def test_a_list_that_is_none_is_refused(tmp_path, text):
     (tmp_path / META).write_text(text)
     with pytest.raises(JoyImageError, match=META):
@@ -223,6 +223,7 @@ def test_a_judge_that_cannot_tell_gives_no_score(scored):
         ({"estimate": lambda pictures: [bench.pose(np.array([0, 30, 7]))]}, "gives 1 poses for 3 pictures"),
         ({"detect": lambda pictures: [[]]}, "gives 1 lists for 3 pictures"),
         ({"judge": lambda attempt: 7.0}, "the judge's score is 7.0"),
+        ({"locate": lambda *_: [5]}, "the tool .* failed: TypeError"),
     ],
 )
 def test_a_tool_that_says_what_it_may_not_is_named(scored, changed, message):

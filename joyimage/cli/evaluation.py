@@ -15,7 +15,7 @@ from ..evaluation.settings import Predicting, Sampled, check_limit, some
 from ..settings import AUTO
 from .commands import load_model, saved_name
 from .flags import add_setting, base_size
-from .outputs import is_file, networks_told
+from .outputs import is_file, make_folder, networks_told
 
 if TYPE_CHECKING:  # commands check their options without torch
     from ..evaluation.report import Report
@@ -41,6 +41,7 @@ def run_spatialedit(options) -> None:
     items = some(layout.read_items(options.benchmark, options.pictures), options.limit)
     model = _lent(options)
     tools = _tools(options, model)
+    make_folder(options.output)
     wanted = spatialedit.wanted(items, options.output, model, settings, _told(options))
     if not options.only_score:
         predicting.check_predictions(wanted)
@@ -60,6 +61,7 @@ def run_longtext(options) -> None:
     model = _lent(options)
     reader = tools.load_tool(options.reader) if options.reader else tools.reader(lambda: model().mind)
     name = options.reader or f"{OWN}: {_who(options)}"
+    make_folder(options.output)
     if not options.only_score:
         wanted = longtext.wanted(prompts, options.output, model, settings, _told(options))
         predicting.check_predictions(wanted)
@@ -80,6 +82,7 @@ def run_choices(options) -> None:
     model = _lent(options)
     choose = (choices.by_answer if options.words else choices.by_likelihood)(lambda: model().mind)
     way = "words" if options.words else "likelihoods"
+    make_folder(options.output)
     name = f"{_who(options)}, {way}"
     answered = choices.answer_all(questions, choose, name, options.output, progress=not options.quiet)
     _tell(options, choices.report(options.table.stem, answered, {**_about(options), "answers": way}))

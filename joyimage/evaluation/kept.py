@@ -34,7 +34,7 @@ class Kept:
             try:
                 record = json.loads(line)
                 self._values[record["of"]] = record["is"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError, KeyError, TypeError):
                 raise JoyImageError(
                     f"{self.path}, line {number}: it holds no answer of a benchmark; move the file away"
                 ) from None

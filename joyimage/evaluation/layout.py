@@ -65,8 +65,8 @@ def read_items(path: Path, pictures: Path | None = None) -> list[Item]:
     if not path.is_file():
         raise MissingFileError(f"there is no {path}: give SpatialEdit-Bench's folder, or its list of edits")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise JoyImageError(f"{path} is no JSON: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise JoyImageError(f"{path} holds no list of edits")
@@ -149,7 +149,7 @@ class _Entry:
             values = [motion.get(name, 0.0) for name in ("yaw", "pitch", "distance")]
         except OSError:
             raise self.wrong(f"there is no {told}, which says how the camera moves") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             raise self.wrong(f"{told} holds no metadata.edit_ypd with yaw, pitch and distance") from None
         if not all(map(finite, values)):
             raise self.wrong(f"{told}: metadata.edit_ypd is {motion!r:.80}; give three numbers")

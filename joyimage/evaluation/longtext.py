@@ -20,7 +20,7 @@ from .kept import Kept, digest
 from .predicting import Wanted, keeping
 from .report import Report, Row, Shown
 from .settings import Sampled
-from .tools import Read
+from .tools import Read, answer_of
 
 if TYPE_CHECKING:
     from ..pipeline import JoyImage
@@ -56,8 +56,12 @@ def read_prompts(path: Path, language: str = "en") -> list[Prompt]:
     path = path / FILES[language] if path.is_dir() else path
     if not path.is_file():
         raise MissingFileError(f"there is no {path}: give LongText-Bench's folder, or its file of prompts")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise JoyImageError(f"{path} is no text in UTF-8: {error}") from None
     prompts: dict[int, Prompt] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
             prompt = _prompt(line, len(prompts), f"{path}, line {number}")
             if prompt.id in prompts:
@@ -75,7 +79,7 @@ def _prompt(line: str, position: int, place: str) -> Prompt:
         texts = (texts,) if isinstance(texts, str) else tuple(texts)
         number = int(fields.get("prompt_id", position))
         prompt = fields["prompt"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, OverflowError, KeyError, TypeError, AttributeError):
         raise JoyImageError(f"{place}: it is no JSON with prompt, text and prompt_id") from None
     if not (isinstance(prompt, str) and prompt.strip() and texts and all(isinstance(text, str) for text in texts)):
         raise JoyImageError(f"{place}: prompt must be text, and text a list of texts")
@@ -156,7 +160,7 @@ def read(
             with keeping(f"{len(readings)} of {len(pictures)} readings are kept"):
                 text = None
                 if path.is_file():
-                    text = kept.get((name, digest(path)), partial(_read, reader, path))
+                    text = kept.get((name, digest(path)), partial(answer_of, name, partial(_read, reader, path)))
             readings.append(Reading(prompt, path, text, recall(prompt.texts, text or "", language)))
             bar.update()
     return readings

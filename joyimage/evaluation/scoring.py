@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .framing import Detection, Framed, FramingErrors, framing_error, mean_frami
 from .kept import Kept, digest
 from .layout import Item, fitted_box
 from .predicting import keeping
-from .tools import Tools
+from .tools import Tools, answer_of
 from .viewpoint import Pose, ViewpointErrors, viewpoint_error
 
 FILE = "scores.jsonl"
@@ -110,8 +111,9 @@ class Scorer:
 
     def asked(self, kind: str, find: Callable[[], Any]) -> Any:
         """What a tool says of this prediction, in values of JSON."""
-        of = (kind, self.tools.names.get(kind, ""), self.item.name, self.item.prompt, self.item.object)
-        return self.kept.get((*of, digest(self.path)), find)
+        name = self.tools.names.get(kind, "")
+        of = (kind, name, self.item.name, self.item.prompt, self.item.object)
+        return self.kept.get((*of, digest(self.path)), partial(answer_of, name or kind, find))
 
     def move(self) -> Score:
         prediction, source = load(self.path), load(self.item.picture)

@@ -140,6 +140,16 @@ def load_tool(name: str) -> Callable[..., Any]:
     return tool
 
 
+def answer_of(name: str, find: Callable[[], Any]) -> Any:
+    """What a tool called `name` says. Raises `JoyImageError` with its name where it fails."""
+    try:
+        return find()
+    except (JoyImageError, OSError):
+        raise
+    except Exception as error:  # whatever runs in a module of a user's
+        raise JoyImageError(f"the tool {name} failed: {type(error).__name__}: {error}") from error
+
+
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise MissingFileError(f"there is no file {path} with a tool")
