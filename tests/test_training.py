@@ -171,6 +171,11 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_no_fault_of_torch(tmp_pat
     assert same(train(network(), samples(), SHORT, tmp_path / "small"), began)
 
 
+def test_what_comes_after_a_damaged_line_of_the_log_is_not_read(tmp_path):
+    (tmp_path / logs.FILE).write_bytes(b'{"step": 1, "loss": 2.0}\n5\n{"step": 2}\n\xff\n')
+    assert logs.read(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
     def second(progress):
         train(network(), samples(), SHORT, tmp_path)

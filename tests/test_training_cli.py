@@ -239,6 +239,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(pairs, closed, caps
         ([*PAIRS[1:], "-o", "."], ".: is no name for a LoRA"),
         ([*PAIRS[1:], "-o", ".."], "..: is no name for a LoRA"),
         ([*PAIRS[1:], "--sample", "absent.png", "Remove it."], "absent.png"),
+        ([*PAIRS[1:], "--sample", *["targets/0.png"] * 7, "Remove it."], "from 7 pictures; the model takes at most 6"),
         ([*PAIRS[1:], "--model", "absent"], "absent"),
     ],
 )

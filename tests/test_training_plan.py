@@ -139,6 +139,7 @@ def test_a_plan_says_what_there_is_and_what_it_takes(tiny, checked):
         "2 of 64x64 from 64x64",
         "expected peak",
         "without checkpointing",
+        f"a step is {plan.operations / 1e9:,.1f} billion operations",
     ):
         assert line in text
     assert json.loads(json.dumps(plan.as_dict()))["peak"] == plan.peak

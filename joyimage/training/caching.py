@@ -21,7 +21,7 @@ from ..inputs import seen_pixels, text_tokens
 from ..pipeline import JoyImage
 from ..settings import AUTO, check_base_size
 from . import pictures
-from .checking import Progress
+from .checking import Counting
 from .encoders import Encoders, ModelEncoders
 from .examples import Example
 from .fitting import Sizes, fitting_sizes
@@ -94,7 +94,7 @@ def cache(
     *,
     base_size: int | str | None = AUTO,
     loss: str = "target",
-    progress: Progress | None = None,
+    progress: Counting | None = None,
     shard: int = SHARD,
 ) -> Samples:
     """Encode what is not in `folder` yet, and return the whole set.
@@ -130,7 +130,7 @@ def _job(example: Example, base_size: int | None, loss: str, model: Encoders) ->
     return Job(example, sizes, Names(latent, tuple(references), context, empty, mask))
 
 
-def _encode_texts(model: Encoders, jobs: Sequence[Job], shards: Shards, progress: Progress | None) -> None:
+def _encode_texts(model: Encoders, jobs: Sequence[Job], shards: Shards, progress: Counting | None) -> None:
     """The first pass. Each text visits the encoder alone: together with others its last digits would hang on them.
 
     Then a run that was killed and resumed here trains on the same numbers as one that was not, to the bit.
@@ -153,7 +153,7 @@ def _encode_texts(model: Encoders, jobs: Sequence[Job], shards: Shards, progress
         _tell(progress, "texts", len(wanted), len(wanted))
 
 
-def _encode_pictures(model: Encoders, jobs: Sequence[Job], shards: Shards, progress: Progress | None) -> None:
+def _encode_pictures(model: Encoders, jobs: Sequence[Job], shards: Shards, progress: Counting | None) -> None:
     """The second pass: each picture once at each size."""
     wanted: dict[str, tuple[Picture, Size]] = {}
     for job in jobs:
@@ -170,7 +170,7 @@ def _encode_pictures(model: Encoders, jobs: Sequence[Job], shards: Shards, progr
         _tell(progress, "pictures", len(wanted), len(wanted))
 
 
-def _make_masks(jobs: Sequence[Job], loss: str, shards: Shards, progress: Progress | None) -> None:
+def _make_masks(jobs: Sequence[Job], loss: str, shards: Shards, progress: Counting | None) -> None:
     wanted = {job.names.mask: job for job in jobs if job.names.mask and job.names.mask not in shards.store}
     with shards:
         for done, (name, job) in enumerate(wanted.items()):
@@ -188,7 +188,7 @@ def _fitted(picture: Picture, size: Size) -> Image.Image:
     return cover(pictures.load(picture), size)
 
 
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+def _tell(progress: Counting | None, what: str, done: int, total: int) -> None:
     if progress:
         progress(what, done, total)
 

@@ -21,7 +21,7 @@ SAME_SHAPE = 1.05  # the most that two aspects differ by and still count as one
 LISTED = 20  # examples in a report
 
 # what is being done, how many are done, of how many; may raise to cancel
-Progress = Callable[[str, int, int], object]
+Counting = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Checked:
 
 
 def check(
-    examples: Sequence[Example], base_size: int | None, *, loss: str = "target", progress: Progress | None = None
+    examples: Sequence[Example], base_size: int | None, *, loss: str = "target", progress: Counting | None = None
 ) -> Checked:
     """Open every picture of every example, and fit it as training will.
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import JoyImageError
 from ..pipeline import JoyImage
-from ..settings import AUTO, Sampling, check_base_size
+from ..settings import AUTO, MAX_REFERENCES, Sampling, check_base_size
 from . import checking, pictures
 from .adapter import check_extra
 from .caching import Samples, cache
@@ -37,10 +37,19 @@ SAMPLES = 2  # of the training set, where nothing else is to be watched
 
 @dataclass(frozen=True)
 class Watched:
-    """What a sample is made from: a prompt, and the pictures that it edits, if any."""
+    """What a sample is made from: a prompt, and the pictures that it edits, if any.
+
+    Raises `JoyImageError` for more pictures than the model takes.
+    """
 
     prompt: str
     pictures: tuple[Picture, ...] = ()
+
+    def __post_init__(self):
+        if len(self.pictures) > MAX_REFERENCES:
+            raise JoyImageError(
+                f"a sample is made from {len(self.pictures)} pictures; the model takes at most {MAX_REFERENCES}"
+            )
 
 
 def run(
@@ -108,7 +117,7 @@ def _tell(callback: Callback, what: str, done: int, total: int) -> None:
 
 def _encode(
     model: JoyImage, examples: Sequence[Example], folder: Path, base_size: int | None, loss: str, processes: Processes,
-    progress: checking.Progress | None,
+    progress: checking.Counting | None,
 ) -> Samples:  # fmt: skip
     """Each process encodes its share into the same folder, and reads the whole set from there."""
     encode = partial(cache, model, folder=folder, base_size=base_size, loss=loss, progress=progress)
