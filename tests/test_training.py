@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,14 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(network(), samples(), SHORT, tmp_path)
     path.unlink()
     assert same(train(network(), samples(), SHORT, tmp_path), train(network(), samples(), SHORT, tmp_path / "new"))
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=2**20))
+    with pytest.raises(JoyImageError, match="make room"):
+        train(network(), samples(), SHORT, tmp_path)
+    assert not losses(tmp_path)
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_is_no_fault_of_torch(tmp_path):

@@ -248,6 +248,13 @@ def test_what_cannot_be_used_is_refused_before_weights_are_opened(pairs, closed,
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_folder_in_place_of_a_lora_is_told_its_file(pairs, capsys):
+    Path("peft").mkdir()
+    Path("peft/adapter_model.safetensors").write_bytes(b"")
+    assert main(["edit", "control0/0.webp", "Remove it.", "--lora", "peft"]) == 2
+    assert "peft is a folder; name the file in it, peft/adapter_model.safetensors" in capsys.readouterr().err
+
+
 def test_another_runs_folder_is_refused(pairs, capsys):
     assert main([*PAIRS, *FEW]) == 0
     assert main([*PAIRS, *FEW, "--rank", "4"]) == 2

@@ -94,7 +94,10 @@ def check_room(output: Path, needed: int) -> None:
     """Raise `JoyImageError` if the disk of a file or folder to be has less than so many bytes left."""
     folder = next(parent for parent in output.absolute().parents if parent.is_dir())
     if (free := shutil.disk_usage(folder).free) < needed + SPARE_BYTES:
-        raise JoyImageError(f"{output}: would take {needed:,} bytes, its disk has {free:,} left; make room")
+        raise JoyImageError(
+            f"{output}: would take {needed:,} bytes, its disk has {free:,} left, of which {SPARE_BYTES:,} stay free; "
+            "make room"
+        )
 
 
 def _safetensors_header(file: BinaryIO, entries: list[Entry], metadata: Mapping[str, str]) -> dict[str, int]:

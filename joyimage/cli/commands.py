@@ -260,6 +260,19 @@ def _number(text: str) -> float:
         raise JoyImageError(f"{text!r} is not a number of degrees") from None
 
 
+def check_loras(options) -> None:
+    """Raise `MissingFileError` for a LoRA that is no file; of a folder it says which file in it to name."""
+    for path, _ in options.lora:
+        if is_file(path):
+            continue
+        inside = Path(path) / "adapter_model.safetensors"
+        raise MissingFileError(
+            f"{path} is a folder; name the file in it, {inside}"
+            if inside.is_file()
+            else f"there is no LoRA file {path}"
+        )
+
+
 def _checked(options) -> dict:
     """What goes to the library under the same names, checked before any weights are opened."""
     parameters = {name: getattr(options, name) for name in SAMPLING} | given_shortcuts(options)
@@ -270,9 +283,7 @@ def _checked(options) -> dict:
     check_output("pil", options.count)
     check_batch_size(options.batch_size)
     check_base_size(options.base_size)
-    for path, _ in options.lora:
-        if not is_file(path):
-            raise MissingFileError(f"there is no LoRA file {path}")
+    check_loras(options)
     if options.size is not None:
         from ..images import check_size
 

@@ -10,12 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingFileError, one_line
+from ..errors import one_line
 from ..evaluation.settings import Predicting, Sampled, check_limit, some
 from ..settings import AUTO
-from .commands import load_model, saved_name
+from .commands import check_loras, load_model, saved_name
 from .flags import add_setting, base_size
-from .outputs import is_file, make_folder, networks_told
+from .outputs import make_folder, networks_told
 
 if TYPE_CHECKING:  # commands check their options without torch
     from ..evaluation.report import Report
@@ -35,7 +35,7 @@ TOOLS = {
 def run_spatialedit(options) -> None:
     settings = Predicting(options.steps, options.guidance_scale, options.seed, options.base_size)
     check_limit(options.limit)
-    _check_loras(options)
+    check_loras(options)
     from ..evaluation import layout, predicting, scoring, spatialedit
 
     items = some(layout.read_items(options.benchmark, options.pictures), options.limit)
@@ -54,7 +54,7 @@ def run_spatialedit(options) -> None:
 def run_longtext(options) -> None:
     settings = Sampled(options.steps, options.guidance_scale, options.seed, options.base_size, options.repeats)
     check_limit(options.limit)
-    _check_loras(options)
+    check_loras(options)
     from ..evaluation import longtext, predicting, tools
 
     prompts = some(longtext.read_prompts(options.benchmark, options.language), options.limit)
@@ -75,7 +75,7 @@ def run_longtext(options) -> None:
 
 def run_choices(options) -> None:
     check_limit(options.limit)
-    _check_loras(options)
+    check_loras(options)
     from ..evaluation import choices
 
     questions = some(choices.read_questions(options.table), options.limit)
@@ -117,12 +117,6 @@ def _usual_judge() -> str:
     from ..judging import by_server
 
     return SERVER if by_server() else NONE
-
-
-def _check_loras(options) -> None:
-    for path, _ in options.lora:
-        if not is_file(path):
-            raise MissingFileError(f"there is no LoRA file {path}")
 
 
 def _told(options) -> dict[str, Any]:

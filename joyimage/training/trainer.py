@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..atomic import held
+from ..checkpoints.write import check_room
 from ..errors import JoyImageError
 from ..mmdit import MMDiT
 from . import checkpoints, forward
@@ -30,6 +31,7 @@ from .files import LoraFile
 from .fingerprints import fingerprint
 from .logs import Log
 from .objectives import OBJECTIVES, Batch, Drawn
+from .planning import OPTIMISER
 from .processes import Processes
 from .samples import Sample
 from .settings import Training
@@ -118,6 +120,9 @@ class Run:
     def start(self, preview: Preview | None, callback: Callback | None) -> None:
         """Everything up to the first step: the teacher's pictures, the sheet of before, the checkpoint's state."""
         self.engines = engines(self.adapter.parameters(), self.settings)
+        if self.processes.first:  # room for a checkpoint, rather than in 250 steps
+            kept = 1 + OPTIMISER[self.settings.optimizer] + (self.settings.ema > 0)
+            check_room(self.folder / "checkpoint", kept * sum(p.nbytes for p in self.adapter.parameters()))
         found = checkpoints.newest(self.folder, self.identity, self.device)
         if self.settings.objective == "guidance":
             self._teach(callback)
