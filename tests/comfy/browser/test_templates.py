@@ -80,8 +80,7 @@ def test_a_trained_lora_changes_what_its_instruction_does(editor, trains):
         pytest.skip(NO_EXTRA)
     _, changed = compared(editor, TRAINING)
     assert changed.mean() > 0.01  # where the car was
-    said = "\n".join(editor.page.evaluate(SAID))
-    assert "15 of 15 examples can be used" in said and "60 steps with 15 examples" in said
+    assert "60 steps with 15 examples" in "\n".join(editor.page.evaluate(SAID))
 
 
 def compared(editor: Editor, name: str) -> tuple[np.ndarray, np.ndarray]:
