@@ -70,7 +70,7 @@ def direction(truth: Truth, question: Question) -> Verdict:
     nearest = round(degrees / 45) % 8
     off = abs((degrees - 45 * nearest + 180) % 360 - 180)
     words = EIGHT[question.language]
-    return Verdict(question.said == words[nearest], 22.5 - off >= margins.DIRECTION - 1e-6)
+    return Verdict(question.said == words[nearest], bool(22.5 - off >= margins.DIRECTION - 1e-6))
 
 
 EIGHT = {
