@@ -91,6 +91,10 @@ def spoilt(question: Question) -> Question:
         return replace(question, answer=exchanged[question.answer])
     if question.task == "scene_caption":
         return replace(question, answer=question.answer.replace(next(iter(question.names.values())), "thing"))
+    if question.task == "grounding_3d":
+        return replace(
+            question, answer=question.answer.replace('"bbox_3d": [', '"bbox_3d": [9', 1).replace("[9-", "[-9")
+        )
     if re.search(r"\d", question.answer):  # a digit before a decimal point, or of a whole number
         changed = re.sub(r"\d+(?=\D|$)", lambda found: str(int(found[0]) + 3), question.answer, count=1)
         return replace(question, answer=changed)
@@ -160,7 +164,8 @@ def test_what_words_do_not_tell_apart_is_marked_in_a_colour_of_its_own(drawn):
     assert {question.task for question in found} >= {"absolute_distance", "relative_distance", "multiview_size_pair"}
     for question in found:
         named = [mark for mark in question.marks if mark.number is not None]
-        assert len(named) == len(set(question.names.values())) == len({mark.colour for mark in named})
+        assert {mark.number for mark in named} == set(question.names)
+        assert len(named) == len({mark.colour for mark in named})
         assert len({mark.colour for mark in question.marks if mark.label}) <= 1
         assert check(Truth(same), question)
     assert not list(make_questions(index, {"scene_caption": 4}))  # nothing to call them by
