@@ -110,5 +110,6 @@ class KitchenRotary:
 
 
 def rotary_for(device: torch.device, kitchen: Callable[[], Rotary] = KitchenRotary) -> Rotary:
-    """comfy-kitchen's on a CUDA device where it is installed, else torch's."""
-    return kitchen() if device.type == "cuda" and has_operators(NORM_AND_ROTATION) else TorchRotary()
+    """comfy-kitchen's on a CUDA device where it is installed, else torch's, which alone has a derivative."""
+    kernel = device.type == "cuda" and not torch.is_grad_enabled() and has_operators(NORM_AND_ROTATION)
+    return kitchen() if kernel else TorchRotary()

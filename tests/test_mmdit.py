@@ -250,4 +250,6 @@ def test_a_network_takes_another_norm_and_rotation(model, monkeypatch):
 )
 def test_the_kernel_is_used_where_it_is(monkeypatch, device, installed, kind):
     monkeypatch.setattr(rope, "has_operators", lambda *_names: installed)
-    assert type(rope.rotary_for(torch.device(device))).__name__ == f"{kind}Rotary"
+    with torch.inference_mode():
+        assert type(rope.rotary_for(torch.device(device))).__name__ == f"{kind}Rotary"
+    assert type(rope.rotary_for(torch.device(device))) is rope.TorchRotary  # which has a derivative
