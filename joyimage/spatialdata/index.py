@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import JoyImageError
-from . import polygons
+from . import margins, polygons
 from .cameras import Pinhole
 from .clouds import eroded, without_outliers
 from .consistency import held
@@ -156,7 +156,7 @@ def index_scene(scene: Scene, limits: Limits = LIMITS) -> SceneIndex:
                 sights[v, n] = sight
     near, close = _nearest(frames, sights, len(things))
     turned = np.array([[rotation_between(a.camera, b.camera) for b in frames] for a in frames])
-    return SceneIndex(scene, things, frames, sights, near, close, _apart(sights, len(things)), turned)
+    return SceneIndex(scene, things, frames, sights, near, close, _apart(frames, sights, things), turned)
 
 
 def _frame(view: View, things: tuple[SceneObject, ...]) -> Frame:
@@ -230,11 +230,24 @@ def _nearest(frames: tuple[Frame, ...], sights: dict, count: int) -> tuple[np.nd
     return near, close
 
 
-def _apart(sights: dict[tuple[int, int], Sight], count: int) -> np.ndarray:
-    spatial = extra("scipy.spatial")
+def _apart(frames: tuple[Frame, ...], sights: dict[tuple[int, int], Sight], things) -> np.ndarray:
+    """Infinite, too, where it hangs on what was cleaned away: where all points tell clearly another distance."""
+    everything: dict[int, list[np.ndarray]] = {n: [] for n in range(len(things))}
+    clean: dict[int, list[np.ndarray]] = {n: [] for n in range(len(things))}
+    for (v, n), sight in sights.items():
+        everything[n].append(frames[v].camera.points(frames[v].depth, frames[v].numbers == things[n].number))
+        clean[n].append(sight.cloud)
+    apart, raw = _distances(clean), _distances(everything)
+    with np.errstate(invalid="ignore"):
+        sure = np.abs(apart - raw) <= np.maximum(margins.TOLERANCE * raw, margins.LEAST_TOLERANCE) / 2
+    return np.where(sure, apart, np.inf)
+
+
+def _distances(clouds: dict[int, list[np.ndarray]]) -> np.ndarray:
+    spatial, count = extra("scipy.spatial"), len(clouds)
     trees = []
     for n in range(count):
-        cloud = np.concatenate([np.zeros((0, 3)), *(sight.cloud for (_, m), sight in sights.items() if m == n)])
+        cloud = np.concatenate([np.zeros((0, 3)), *clouds[n]])
         cloud = cloud if len(cloud) <= MOST else cloud[np.linspace(0, len(cloud) - 1, MOST).astype(int)]
         trees.append(spatial.cKDTree(cloud) if len(cloud) else None)
     apart = np.full((count, count), np.inf)
