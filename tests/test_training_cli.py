@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,8 @@ LONG = [*PAIRS, "--steps", "40", "--save-every", "4", "--sample-every", "0", "--
 
 def started(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "joyimage", *LONG, "--quiet"]
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may be deaf to it
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
 
 
 @pytest.fixture(scope="module")

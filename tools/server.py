@@ -19,6 +19,21 @@ PACK_NAME = "ComfyUI-JoyImage"
 NEEDED = "import torch, aiohttp, comfy_kitchen"
 START_SECONDS = 180
 STOP_SECONDS = 30
+# Beginnings of what a server takes of the environment: what torch and others leave in that of tests is not for it.
+KEPT = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_",
+    "TMP",
+    "TEMP",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "SSL_",
+    "JOYIMAGE_",
+    "OPENAI_",
+)
 LOG_SHOWN = 4000  # characters of its end, where a server did not start
 
 
@@ -72,7 +87,7 @@ def serve(comfyui: Installation, base: Path, *more: str) -> Iterator[Client]:
             # a server that was killed while it linked leaves half a library, which no other shall find
             "TORCHINDUCTOR_CACHE_DIR": str(base / "inductor"),
         }
-        environment = {**os.environ, **own}
+        environment = {name: value for name, value in os.environ.items() if name.startswith(KEPT)} | own
         server = subprocess.Popen(command, cwd=comfyui.path, env=environment, stdout=sink, stderr=subprocess.STDOUT)
     try:
         yield _connect(server, port, base, log)
