@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
+from comfy.cli_args import LatentPreviewMethod, args
+from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
 from ..joyimage.encoder import Encoder
@@ -27,6 +29,36 @@ def told(node_id: str, text: str) -> dict[str, list[str]]:
     """Show `text` while the run goes on, and give it as the node's `ui`, from which the page keeps it afterwards."""
     show(node_id, text)
     return {"text": [text]}
+
+
+def show_so_far(node_id: str, text: str, images: Sequence[Mapping[str, str]]) -> None:
+    """Show the node's `ui` as far as it has come: `text`, and `images`, which are files in the host's folders.
+
+    A picture on the progress bar would stay on the node after the run: in place of those of the `ui` in the classic
+    renderer, beside them in Nodes 2.0. So a node with pictures in its `ui` samples `without_previews`.
+    """
+    progress, server = get_progress_state(), PromptServer.instance
+    server.send_sync(
+        "executed",
+        {
+            "node": node_id,
+            "display_node": progress.dynprompt.get_display_node_id(node_id),
+            "output": {"text": [text], "images": list(images)},
+            "prompt_id": progress.prompt_id,
+        },
+        server.client_id,
+    )
+
+
+@contextmanager
+def without_previews() -> Iterator[None]:
+    """The host's sampling shows no pictures of its own meanwhile, see `show_so_far`."""
+    method = args.preview_method
+    args.preview_method = LatentPreviewMethod.NoPreviews
+    try:
+        yield
+    finally:
+        args.preview_method = method
 
 
 @contextmanager

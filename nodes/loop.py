@@ -42,7 +42,7 @@ from .edit import (
     negative_input,
     part_inputs,
 )
-from .feedback import before_forwards, caught_warnings, show, told
+from .feedback import before_forwards, caught_warnings, show, show_so_far, told, without_previews
 from .inputs import Refusal, check, refuse
 from .node import Node
 from .sampling import (
@@ -54,7 +54,6 @@ from .sampling import (
 from .understanding import answering_inputs
 
 PLANNING = asdict(PLAIN)
-SHOWN = 512  # pixels of the longer side of a picture that appears while the node runs
 
 
 @dataclass(frozen=True)
@@ -268,6 +267,7 @@ class Reason(Node):
         drawn = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k}
         bar = comfy.utils.ProgressBar(views * turns, node_id=node)
         lines: list[str] = []
+        images: list[ui.SavedResult] = []
 
         def answer(pictures, text: str, system: str | None) -> str:
             if system is None:
@@ -281,13 +281,14 @@ class Reason(Node):
 
         def on_view(view: reasoning.View) -> None:
             lines.append(f"view: {view.words}")
-            show(node, "\n".join(lines))
-            bar.update_absolute(len(lines), views * turns, ("JPEG", view.picture, SHOWN))
+            images.extend(ui.PreviewImage(to_batch([view.picture])).values)
+            show_so_far(node, "\n".join(lines), images)
+            bar.update(1)
 
-        with before_forwards(encoder):
+        with before_forwards(encoder), without_previews():
             found = reasoning.reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
         text = told(node, "\n".join([*lines, *([found.note] if found.note else []), found.text]))
         if not found.views:
             return io.NodeOutput(found.text, ExecutionBlocker(None), [], ui=text)
         made = to_batch(found.pictures)
-        return io.NodeOutput(found.text, made, found.instructions, ui={**text, **ui.PreviewImage(made).as_dict()})
+        return io.NodeOutput(found.text, made, found.instructions, ui={**text, "images": images})

@@ -7,18 +7,21 @@ import importlib.util
 import math
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
 from nodes import VAEDecode
 
+from ..joyimage.atomic import Part
 from ..joyimage.errors import JoyImageError
 from ..joyimage.images import from_batch, load, to_batch
 from ..joyimage.settings import Sampling
@@ -31,7 +34,7 @@ from ..joyimage.training.sheets import Preview
 from ..joyimage.training.trainer import Progress, train
 from . import host
 from .conditioning import empty_latent
-from .feedback import show, told
+from .feedback import show, show_so_far, told, without_previews
 from .inputs import Refusal, check, setting_input
 from .node import Node
 from .sampling import ADVANCED, Sampler, seed_input
@@ -40,7 +43,7 @@ from .training_set import TRAINING_SET, TrainingSet, training_folder
 LORA_MODEL = io.Custom("LORA_MODEL")  # ComfyUI's own: tensors by the names that its loaders know
 NEEDED = ("peft", "accelerate")
 WATCHED = 2  # examples whose pictures are made while training goes on
-SHOWN = 768  # pixels of the longer side of what the node shows meanwhile
+CURVE = "loss.png"  # in the run's folder, where the page fetches it
 REFRESH = 1.0  # seconds between two pictures of the curve
 LINES = 10  # of the log that a run gives
 
@@ -133,12 +136,9 @@ class TrainLora(Node):
         with torch.inference_mode(False):
             work = Work(model, set, settings, cls.hidden.unique_id)
             lora = work.train()
-        path = lora.save(work.folder / "lora.safetensors")
-        text, sheet = work.log(path), work.sheet()
-        shown = [loss_plot(work.losses, settings.steps), *([sheet] if sheet else [])]
-        images = [image for each in shown for image in ui.PreviewImage(to_batch([each])).as_dict()["images"]]
-        result = lora.comfy(), to_batch(shown[-1:]), text, settings.steps
-        return io.NodeOutput(*result, ui={**told(cls.hidden.unique_id, text), "images": images})
+        text, shown = work.log(lora.save(work.folder / "lora.safetensors")), work.drawn()
+        result = lora.comfy(), to_batch([load(shown[-1])]), text, settings.steps
+        return io.NodeOutput(*result, ui={**told(cls.hidden.unique_id, text), "images": in_output(shown)})
 
 
 def seed_input_of_training() -> io.Input:
@@ -174,7 +174,7 @@ class Work:
             network = host.twin(self.model)
         base = fingerprint(network)
         self.folder = run_folder(self.settings, base, self.set.samples.key)
-        self.began_at = saved_steps(self.folder)
+        self.began_at = checkpoints.saved_steps(self.folder)
         self.losses = {line["step"]: line["loss"] for line in logs.read(self.folder) if "loss" in line}
         preview = None
         if self.settings.sample_every:
@@ -201,26 +201,19 @@ class Work:
         if time.monotonic() - self._shown_at < REFRESH and progress.step < progress.steps:
             return
         self._shown_at = time.monotonic()
-        preview = ("JPEG", self._picture(), SHOWN)
-        self._bar.update_absolute(progress.step, progress.steps, preview)
+        self._bar.update_absolute(progress.step, progress.steps)
         left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
-        show(self.node_id, f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}{left}")
+        text = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}{left}"
+        show_so_far(self.node_id, text, in_output(self.drawn()))
 
-    def _picture(self) -> Image.Image:
-        """The curve, and the last sheet below it."""
-        curve, sheet = loss_plot(self.losses, self.settings.steps), self.sheet()
-        if sheet is None:
-            return curve
-        sheet = sheet.resize((curve.width, round(sheet.height * curve.width / sheet.width)))
-        both = Image.new("RGB", (curve.width, curve.height + sheet.height))
-        both.paste(curve, (0, 0))
-        both.paste(sheet, (0, curve.height))
-        return both
-
-    def sheet(self) -> Image.Image | None:
-        """The last one that this run, or an earlier part of it, has made."""
-        paths = sorted((self.folder / "samples").glob("*.png")) if self.settings.sample_every else []
-        return load(paths[-1]) if paths else None
+    def drawn(self) -> list[Path]:
+        """The curve, written anew, and the last sheet that this run, or an earlier part of it, has made."""
+        curve = self.folder / CURVE
+        with Part(self.folder) as part:
+            loss_plot(self.losses, self.settings.steps).save(part.path, format="PNG")
+            part.publish([curve], replace=True)
+        sheets = sorted((self.folder / "samples").glob("*.png")) if self.settings.sample_every else []
+        return [curve, *sheets[-1:]]
 
     # -- samples ------------------------------------------------------------------------------------------------------
 
@@ -228,6 +221,7 @@ class Work:
         return [[pictures.load(each) for each in example.controls] for example in self.set.examples[:WATCHED]]
 
     @torch.inference_mode()
+    @without_previews()
     def _pictures(self, model: Any) -> list[Image.Image]:
         """What the first examples become now, by the nodes' own parts."""
         own = self.settings
@@ -250,7 +244,8 @@ class Work:
         every = math.ceil(steps / LINES)
         lines = [f"step {step}: loss {loss:.4f}" for step, loss in means.items() if step % every == 0 or step == steps]
         if self.began_at:
-            lines.insert(0, f"went on from step {self.began_at}")
+            again = f"went on from step {self.began_at}" if self.began_at < steps else "was done already"
+            lines.insert(0, again)
         done = f"{steps} steps with {len(self.set.samples)} examples"
         return "\n".join([*lines, f"{done}, {duration(time.monotonic() - self._started)}", str(path)])
 
@@ -261,13 +256,13 @@ def run_folder(settings: Training, base: str, data: str) -> Path:
     told = {name: getattr(settings, name) for name in settings.names() if name not in free}
     key = hashlib.sha256(repr((sorted(told.items()), base, data)).encode()).hexdigest()[:12]
     folder = training_folder() / key
-    return training_folder() / f"{key}-{settings.steps}" if saved_steps(folder) > settings.steps else folder
+    return training_folder() / f"{key}-{settings.steps}" if checkpoints.saved_steps(folder) > settings.steps else folder
 
 
-def saved_steps(folder: Path) -> int:
-    """Steps of the newest checkpoint in a run's folder, 0 without one."""
-    paths = checkpoints.saved(folder)
-    return int(paths[-1].stem.removeprefix("step-")) if paths else 0
+def in_output(paths: Sequence[Path]) -> list[ui.SavedResult]:
+    """Files within the host's folder for outputs, as a node's `ui` names them."""
+    home = Path(folder_paths.get_output_directory())
+    return [ui.SavedResult(path.name, path.parent.relative_to(home).as_posix(), io.FolderType.output) for path in paths]
 
 
 def duration(seconds: float) -> str:

@@ -57,6 +57,7 @@ class Run:
     progress: list[tuple[str, int, int]] = field(default_factory=list)  # node, value, maximum
     previews: list[bytes] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)  # last text shown on a node
+    shown: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what a node's `ui` was, as it grew
     interrupted: bool = False
 
     def files(self, node: list, kind: str = "images") -> list[Path]:
@@ -130,6 +131,8 @@ class Client:
             return True  # after the end, when the history is there to be read
         if event == "executing":
             run.executed.append(data["node"])
+        elif event == "executed":
+            run.shown.setdefault(data["node"], []).append(data["output"])
         elif event == "progress":
             run.progress.append((data["node"], data["value"], data["max"]))
             if on_progress is not None:

@@ -79,6 +79,17 @@ def saved(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN))
 
 
+def saved_steps(folder: Path) -> int:
+    """Steps of the newest checkpoint in a folder, 0 without one."""
+    paths = saved(folder)
+    return int(paths[-1].stem.removeprefix("step-")) if paths else 0
+
+
+def unusable(folder: Path, reason: str) -> str:
+    """What is said of the newest checkpoint in a folder where it cannot be gone on from."""
+    return f"{saved(folder)[-1]}: {reason}; remove it, and the run goes on from the one before"
+
+
 def newest(folder: Path, identity: Identity, device: torch.device) -> State | None:
     """The newest checkpoint in a folder, None where there is none.
 
@@ -96,9 +107,7 @@ def newest(folder: Path, identity: Identity, device: torch.device) -> State | No
     except (MemoryError, torch.OutOfMemoryError, PermissionError):  # the file is in order
         raise
     except Exception as error:  # torch's own messages are long, and advise to trust what is damaged
-        raise CheckpointError(
-            f"{path}: is damaged, or no checkpoint of a run; remove it, and the run goes on from the one before"
-        ) from error
+        raise CheckpointError(unusable(folder, "is damaged, or no checkpoint of a run")) from error
     if differences:
         raise JoyImageError(
             f"{folder} holds a run of {'; '.join(differences)}: train with what it was begun with, or in another folder"

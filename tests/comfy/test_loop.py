@@ -93,10 +93,15 @@ def test_an_answer_with_views_is_the_librarys(client, model):
     graph = reason(question, temperature=0.0, max_new_tokens=60)
     run = client.run(graph)
     ours = model.reason(asset("rotate.png"), question, seed=5, steps=2, temperature=0.0, max_new_tokens=60)
-    shown = run.outputs[find(graph, "JoyImageReason")]
+    node = find(graph, "JoyImageReason")
+    shown = run.outputs[node]
     [text] = shown["text"]
     assert text.splitlines()[-1] == ours.text
     assert len(shown.get("images", [])) == len(ours.views) == sum("view: yaw" in line for line in text.splitlines())
+    assert not run.previews  # which the page would go on showing beside the views
+    for made, so_far in enumerate(run.shown[node][:-1], 1):
+        assert so_far["images"] == shown["images"][:made] and so_far["text"] == ["\n".join(text.splitlines()[:made])]
+    assert len(run.shown[node]) == len(ours.views) + 1
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,11 @@ def test_what_it_shows_while_it_runs_and_afterwards(client):
     graph.add("SaveImage", images=output(node, 1), filename_prefix="sheet")
     graph.add("PreviewAny", source=output(node, 2))
     run = client.run(graph)
-    assert run.previews and f"{STEPS} steps with 3 examples" in run.texts[node[0]]
+    assert f"{STEPS} steps with 3 examples" in run.texts[node[0]]
+    first, *_, last = run.shown[node[0]]
+    assert [len(each["images"]) for each in (first, last)] == [1, 2] and first["images"] == last["images"][:1]
+    assert first["text"][0].startswith("step 1 of 3, loss ")
+    assert not run.previews  # which the page would go on showing beside them
     assert Image.open(run.files(node)[0]).size == (WIDTH, HEIGHT)
     sheet = Image.open(next(client.base.glob("output/sheet*.png")))
     (made,) = {path.parent.parent for path in client.base.glob("output/joyimage/training/*/samples/*.png")}

@@ -20,6 +20,7 @@ SLOT, SLOTS_END = 20, 6
 WIDGET, WIDGETS_END = 24, 8
 TEXT = 54  # a text of several lines, before `room` is added
 BADGE = 34  # the line with the pack's name that the new renderer puts into its nodes
+SHOWN = 250  # the pictures that a node shows below that, by which it grows in each of the renderers
 SAID = 120  # the text that a node shows below its widgets
 SAYING = (
     "JoyImageAsk", "JoyImageBestOf", "JoyImageEdit", "JoyImageEncodePrompt", "JoyImageLocate", "JoyImageReason",
@@ -70,6 +71,7 @@ class Group:
     title: str
     nodes: Mapping[str, Node]
     width: int = 320
+    below: int = 0  # height for the pictures by which its last node grows when it has run
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def layout(workflow: Workflow, heights: Mapping[str, int]) -> tuple[dict[str, Js
             y += TITLE
             places[name] = {"pos": [x + MARGIN, y], "size": [group.width, heights[name]]}
             y += heights[name] + NODE_GAP
-        bounding = [x, top, group.width + 2 * MARGIN, y - NODE_GAP + MARGIN - top]
+        bounding = [x, top, group.width + 2 * MARGIN, y - NODE_GAP + group.below + MARGIN - top]
         groups.append({"title": group.title, "bounding": bounding, "color": "#3f789e", "font_size": 24, "flags": {}})
         x, top = x + group.width + 2 * MARGIN + GROUP_GAP, 0
     return places, groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .build import Group, Node, Out, Workflow
+from .build import SHOWN, Group, Node, Out, Workflow
 from .graphs import EDIT_NEEDS, IMAGE
 from .graphs import WORKFLOWS as JOBS
 from .parts import EDIT_FILES, STEPS, by_hand, compare, models, photograph, save
@@ -69,7 +69,7 @@ altogether stays a guess.
     groups = [
         models(EDIT_FILES),
         Group("Image", {"image": photograph("coffee")}, 340),
-        Group("Question", {"reason": Node("JoyImageReason", asked, room=220, after_run="fixed")}, 440),
+        Group("Question", {"reason": Node("JoyImageReason", asked, after_run="fixed")}, 440, SHOWN),
         Group("Views", {"seen": Node("PreviewImage", {"images": Out("reason", "views")}, "Views", GALLERY)}, 380),
     ]
     return Workflow("Reason with views", note, groups)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..tiny import examples
-from .build import BADGE, Group, Node, Out, Workflow
+from .build import BADGE, SHOWN, Group, Node, Out, Workflow
 from .parts import SCENE, by_hand, compare, composite, decode, encode, masked, models, sample, save, scene
 
 STEPS, SEED = examples.STEPS, examples.NOISE_SEED
@@ -21,7 +21,6 @@ WISH = "Hide the car."
 TRAINING = {
     "steps": 60, "learning_rate": 0.001, "batch_size": 8, "warm_up": 5, "cool_down": 20, "checkpointing": False,
 }  # fmt: skip
-CURVE = 300
 
 
 def sampled(name: str, encoded: str, latent: Out | None = None, model: Out | None = None) -> dict[str, Node]:
@@ -201,9 +200,10 @@ Train LoRA to its defaults.
             "Training",
             {
                 "set": Node("JoyImageTrainingSet", {**learned, "captions": WISH}),
-                "train": Node("JoyImageTrainLora", trained, room=CURVE),
+                "train": Node("JoyImageTrainLora", trained),
             },
             400,
+            SHOWN,
         ),
         Group("A scene to try", {"scene": scene(), "encode": encode(WISH, [IMAGE])}, 360),
         Group("Before", sampled("_before", "encode"), 320),
