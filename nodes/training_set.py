@@ -147,7 +147,7 @@ class MakeTrainingSet(Node):
             examples = from_folders(folder[0], image_folders[0], mask_folder[0], captions[0])
         else:
             examples = from_pictures(targets or (), list((images or {}).values()), captions, masks)
-        progress = Watched(cls.hidden.unique_id)
+        progress = Counter(cls.hidden.unique_id)
         base = side(base_size[0], encoder[0])
         checked = check_examples(examples, base, loss=loss[0], progress=progress)
         encoders = host.HostEncoders(encoder[0], vae[0])
@@ -158,7 +158,7 @@ class MakeTrainingSet(Node):
         return io.NodeOutput(made, ui=told(cls.hidden.unique_id, "\n".join(lines)))
 
 
-class Watched:
+class Counter:
     """Progress of the checks and encodings on the node; stops where the user has asked to."""
 
     def __init__(self, node_id: str):

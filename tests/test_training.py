@@ -22,8 +22,10 @@ from trained import Samples, network, sample, samples
 
 from joyimage.errors import CheckpointError, JoyImageError
 from joyimage.training import checkpoints, logs
+from joyimage.training.batches import shapes_of
 from joyimage.training.settings import Training
 from joyimage.training.sheets import Preview, sheet
+from joyimage.training.teacher import alike
 from joyimage.training.trainer import Progress, Run, nullcontext, train
 
 SHORT = Training(steps=6, batch_size=2, learning_rate=1e-2, warm_up=2, rank=2, save_every=2, sample_every=0)
@@ -180,6 +182,40 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_no_fault_of_torch(tmp_pat
     assert same(train(network(), samples(), SHORT, tmp_path / "small"), began)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda states: states.pop(),
+        lambda states: states[0]["param_groups"][0]["params"].pop(),
+        lambda states: states[0]["state"][0].update(exp_avg=torch.zeros(3, 3)),
+    ],
+)
+def test_an_optimisers_state_that_does_not_fit_is_named(tmp_path, change):
+    train(network(), samples(), SHORT, tmp_path)
+    path = checkpoints.saved(tmp_path)[-1]
+    held = torch.load(path, weights_only=True)
+    change(held["engines"])
+    torch.save(held, path)
+    with pytest.raises(CheckpointError, match=r"step-0000006\.pt: the optimiser's state is .*; remove it, and the run"):
+        train(network(), samples(), replace(SHORT, steps=8), tmp_path)
+    path.unlink()
+    train(network(), samples(), replace(SHORT, steps=8), tmp_path)
+
+
+def test_a_run_that_is_done_makes_nothing_anew(tmp_path):
+    settings = replace(SHORT, objective="guidance", teacher_steps=2, sample_every=6)
+    preview = Preview(lambda: [Image.new("RGB", (8, 8))])
+    whole = train(network(), samples(), settings, tmp_path, preview=preview)
+
+    def refuse(*_: object) -> list[Image.Image]:
+        raise AssertionError("something was made")
+
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix in (".png", ".safetensors")}
+    again = train(network(), samples(), settings, tmp_path, preview=Preview(refuse), callback=refuse)
+    assert same(again, whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 2
+
+
 def test_what_comes_after_a_damaged_line_of_the_log_is_not_read(tmp_path):
     (tmp_path / logs.FILE).write_bytes(b'{"step": 1, "loss": 2.0}\n5\n{"step": 2}\n\xff\n')
     assert logs.read(tmp_path) == [{"step": 1, "loss": 2.0}]
@@ -255,7 +291,7 @@ def test_damaged_pictures_of_the_teacher_are_named(tmp_path):
     train(network(), samples(), settings, tmp_path)
     (path,) = tmp_path.glob("teacher-*/*")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(JoyImageError, match=r"000000\.safetensors: is damaged"):
+    with pytest.raises(JoyImageError, match=r"teacher-\w+\.safetensors: is damaged"):
         train(network(), samples(), replace(settings, steps=3), tmp_path)
     path.unlink()
     train(network(), samples(), replace(settings, steps=3), tmp_path)
@@ -266,8 +302,31 @@ def test_the_teachers_pictures_are_made_once(tmp_path):
     whole = train(network(), samples(), settings, tmp_path)
     (folder,) = tmp_path.glob("teacher-*")
     kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert same(train(network(), samples(), settings, tmp_path), whole)
+    longer = train(network(), samples(), replace(settings, steps=3), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == kept
+    again = train(network(), samples(), replace(settings, steps=3), tmp_path / "again")
+    assert same(longer, again) and not same(longer, whole)
+
+
+def test_the_teachers_pictures_are_kept_up_to_an_interrupt(tmp_path):
+    """Those that are missing are made as they would have been."""
+    settings = replace(SHORT, objective="guidance", teacher_steps=2, steps=2)
+    whole = train(network(), samples(), settings, tmp_path / "whole")
+    made: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        made.append(progress.step)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), samples(), settings, tmp_path / "parts", callback=stop)
+    rest: list[Progress] = []
+    assert same(train(network(), samples(), settings, tmp_path / "parts", callback=rest.append), whole)
+    told = [progress for progress in rest if progress.stage == "teacher"]
+    assert made[1] < told[0].step and told[-1].step == told[-1].steps == len(samples())
+    batches = list(alike(range(len(samples())), shapes_of(samples()), settings.batch_size))
+    assert len(made) + len(told) == len(batches) > 2
 
 
 # -- what is written --------------------------------------------------------------------------------------------------

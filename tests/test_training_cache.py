@@ -240,7 +240,7 @@ def test_a_damaged_shard_is_named(model, examples, tmp_path):
     with pytest.raises(JoyImageError, match=rf"{shard.name}: is damaged .* delete it"):
         cache(model, examples, tmp_path)
     shard.unlink()
-    with pytest.raises(MissingFileError, match="cache the training set again"):
+    with pytest.raises(MissingFileError, match="has been removed; begin again"):
         samples[0]
     assert same(cache(model, examples, tmp_path), samples)
 

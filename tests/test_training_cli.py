@@ -131,6 +131,18 @@ def test_guidance_is_distilled_from_pictures_and_prompts_alone(pairs):
     assert len([*(pairs / "lora-training").glob("teacher-*")]) == 1
 
 
+def test_a_run_that_is_done_says_so_and_makes_no_samples(pairs, capsys, monkeypatch):
+    given = [*PAIRS, *FEW, "--sample-every", "3"]
+    assert main(given) == 0
+    assert "is done" not in capsys.readouterr().err
+    first, sheet = Path("lora.safetensors").read_bytes(), pairs / "lora-training" / "samples" / "step-0000003.png"
+    made = sheet.stat().st_mtime_ns
+    monkeypatch.delattr(JoyImage, "render")
+    assert main(given) == 0
+    assert "lora-training holds a run that is done: no step was made anew" in capsys.readouterr().err
+    assert Path("lora.safetensors").read_bytes() == first and sheet.stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize("naming", [["-o", "lora"], ["-o", "peft.safetensors", "--naming", "peft"]])
 def test_pefts_naming_holds_the_same(pairs, model, naming):
     assert main([*PAIRS, *FEW, "--learning-rate", "0.01"]) == 0
@@ -209,7 +221,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(pairs, closed, caps
     said = capsys.readouterr().out
     assert "2 of 3 examples can be used" in said and "1.png: its caption 1.txt is empty" in said
     assert "64x64 from 64x64" in said and "16 target, 16 references" in said
-    assert "expected peak" in said and " s on H100" in said
+    assert "expected peak" in said and "less than 1 ms on H100" in said
     assert main([*PAIRS, "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["set"]["examples"] == 2 and told["plan"]["peak"] > told["plan"]["activations"] > 0
@@ -238,6 +250,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(pairs, closed, caps
         ([*PAIRS[1:], "--memory", "22MB", "--no-checkpointing", "--device", "cpu"], "only with checkpointing"),
         ([*PAIRS[1:], "--sample", "targets/0.png"], "--sample needs a prompt"),
         ([*PAIRS[1:], "--targets", "img_mlp,attention"], "there is no layer 'attention' to train"),
+        ([*PAIRS[1:], "--targets", "targets"], "--targets is targets, and means layers, such as img_attn_qkv"),
         ([*PAIRS[1:], "-o", "."], ".: is no name for a LoRA"),
         ([*PAIRS[1:], "-o", ".."], "..: is no name for a LoRA"),
         ([*PAIRS[1:], "--sample", "absent.png", "Remove it."], "absent.png"),

@@ -164,6 +164,39 @@ def test_a_name_that_no_file_can_have_is_reported_with_the_others(tmp_path):
     assert (len(checked.examples), len(checked.unusable)) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("set.jsonl", '{"image": "a.png", "edit_images": ["b.png"]}', "row 1: edit_images is not read, and edit_image"),
+        ("set.jsonl", '{"image": "a.png", "Prompt": "x"}', "Prompt is not read, and prompt would be"),
+        ("set.jsonl", '{"image": "a.png", "reference": "b.PNG"}', "reference names pictures .* one of image_path,"),
+        ("set.json", '[{"image": "a.png", "sources": ["b.png"]}]', "row 1: sources names pictures and is not read"),
+        ("set.csv", 'image,before\na.png,"[""b.png""]"\n', "row 2: before names pictures and is not read"),
+        ("set.csv", "image,prompt\na.png,melt the cup, please\n", "row 2: has more cells than there are columns"),
+        ("set.toml", "[[datasets]]\nimage_directory = 't'\ncontrol_directories = 't'\n",
+         "data set 1: control_directories is not read, and control_directory would be"),
+        ("set.toml", "[[directory]]\npath = 't'\ncontrols = 'targets'\n", "controls names pictures and is not read"),
+        ("set.yaml", "config: {process: [{datasets: [{folder_path: t, control_pth: t}]}]}", "control_pth is not read"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_misspelt_or_of_pictures_is_refused(name, text, said, tmp_path):
+    sets.folders(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(JoyImageError, match=said):
+        read(tmp_path / name)
+
+
+def test_other_keys_are_passed_over(tmp_path):
+    sets.folders(tmp_path)
+    table = tmp_path / "set.jsonl"
+    table.write_text('{"image": "a.png", "prompt_id": 3, "caption_en": "x", "width": 64, "source": "a museum"}')
+    assert len(read(table)) == 1
+    file = tmp_path / "set.toml"
+    rest = "batch_size = 2\nresolution = [64, 64]\ncache_directory = 'targets'\nvideo_directory = 'videos'\n"
+    file.write_text(f"[[datasets]]\nimage_directory = 'targets'\ncontrol_directory = 'control0'\n{rest}")
+    assert [len(example.controls) for example in read(file)] == [1, 1, 1]
+
+
 def test_what_is_not_there_is_missing(tmp_path):
     sets.folders(tmp_path)
     with pytest.raises(MissingFileError, match="nowhere does not exist"):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import JoyImageError, one_line
 from ..settings import AUTO, check_base_size, check_text
-from ..training.settings import Training, check_output
+from ..training.settings import TARGETS, Training, check_output
 from .commands import load_model, loaded_pictures, model_name, saved_name
 from .flags import flag
 from .outputs import is_file, make_folder
 
 if TYPE_CHECKING:
+    from ..memory.budget import Needs
     from ..training.checking import Checked
     from ..training.files import LoraFile
     from ..training.planning import TrainingPlan
@@ -40,8 +41,9 @@ def run_train(options) -> None:
     watched = _watched(options)
     first = options.dry_run or _starts(options)
     options.quiet |= not first  # of several processes one speaks
+    needs = _needs(options, settings)
     checked = _checked(options, settings)
-    plan = _planned(options, checked, settings)
+    plan = _planned(options, needs, checked, settings)
     if options.dry_run:
         print(json.dumps(_as_dict(checked, plan), indent=2) if options.json else f"{checked}\n{plan}")
         return
@@ -50,11 +52,20 @@ def run_train(options) -> None:
         make_folder(each)
     if first:
         _say(checked, plan)
+    finished = _finished(folder, settings)
     began = time.perf_counter()
     trained = _trained(options, checked, settings, folder, watched)
     if first:
+        if finished:
+            print(f"joyimage: note: {folder} holds a run that is done: no step was made anew", file=sys.stderr)
         path = trained.save(options.output, options.naming)
         _tell(options, path, trained, checked, time.perf_counter() - began)
+
+
+def _finished(folder: Path, settings: Training) -> bool:
+    from ..training.checkpoints import saved_steps
+
+    return saved_steps(folder) == settings.steps
 
 
 def _starts(options) -> bool:
@@ -112,21 +123,35 @@ def _own_base_size(options) -> int:
     return checkpoints.base_size(sources["mmdit"], "mmdit")
 
 
-def _planned(options, checked: Checked, settings: Training) -> TrainingPlan:
-    """From the files' headers: a budget that is too small is refused before weights are opened."""
+def _needs(options, settings: Training) -> Needs:
+    """The model's, from its files' headers. Raises `JoyImageError` for --targets that are none of its layers."""
+    from ..planning import open_needs
+    from ..training.planning import trained_layers
+
+    for target in settings.targets:
+        if Path(target).exists():
+            raise JoyImageError(
+                f"--targets is {target}, and means layers, such as {TARGETS[0]}; the pictures to learn are the first "
+                f"word, as in: joyimage train {target}"
+            )
+    needs, _ = open_needs(
+        model_name(options), mmdit=options.mmdit, vae=options.vae, encoder=options.encoder, dtype=options.dtype
+    )
+    trained_layers(needs.configs.mmdit, settings.targets)
+    return needs
+
+
+def _planned(options, needs: Needs, checked: Checked, settings: Training) -> TrainingPlan:
+    """Refuses a budget that is too small before weights are opened."""
     import torch
 
     from ..memory import parse_size
-    from ..planning import open_needs
     from ..training.planning import plan_training
     from ..training.running import check_streaming
 
     there = torch.cuda.is_available()
     device = options.device or ("cuda" if there or options.dry_run else "cpu")
     kind = device.partition(":")[0]
-    needs, _ = open_needs(
-        model_name(options), mmdit=options.mmdit, vae=options.vae, encoder=options.encoder, dtype=options.dtype
-    )
     plan = plan_training(
         needs, checked, settings, device=kind, budget=None if options.memory is None else parse_size(options.memory),
         card=torch.cuda.get_device_name() if there and kind == "cuda" else None,

@@ -36,7 +36,7 @@ Shapes: TypeAlias = tuple[Size, ...]  # latent heights and widths: the target's,
 
 
 @dataclass(frozen=True)
-class Names:
+class EntryNames:
     """Under what names the parts of a sample are kept: hashes of all that made them."""
 
     latent: str
@@ -52,7 +52,7 @@ class Job:
 
     example: Example
     sizes: Sizes
-    names: Names
+    names: EntryNames
 
 
 class Samples(Sequence[Sample]):
@@ -127,7 +127,7 @@ def _job(example: Example, base_size: int | None, loss: str, model: Encoders) ->
         mask = _hash(loss, pictures.digest(example.mask), str(sizes[0]))
     elif loss == "difference":
         mask = _hash(loss, seen[0], seen[-1], repr((SAME, DIFFERENT)))
-    return Job(example, sizes, Names(latent, tuple(references), context, empty, mask))
+    return Job(example, sizes, EntryNames(latent, tuple(references), context, empty, mask))
 
 
 def _encode_texts(model: Encoders, jobs: Sequence[Job], shards: Shards, progress: Counting | None) -> None:

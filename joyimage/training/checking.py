@@ -32,7 +32,8 @@ class Unusable:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.example}: {self.reason}"
+        name = str(self.example)
+        return self.reason if self.reason.startswith(name) else f"{name}: {self.reason}"
 
 
 @dataclass(frozen=True)

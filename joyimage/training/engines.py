@@ -1,11 +1,14 @@
-"""Optimisers of an adapter."""
+"""Optimisers of an adapter, and the state that a checkpoint keeps of them."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
 
-from ..errors import JoyImageError
+import torch
+from torch import Tensor, nn
+
+from ..errors import JoyImageError, one_line
 from .settings import Training
 
 # SpatialEdit's. Its epsilon is small because gradients of the updates are.
@@ -33,3 +36,15 @@ def engines(parameters: list[nn.Parameter], settings: Training) -> list[torch.op
     if rest:
         made.append(torch.optim.AdamW(rest, settings.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=0.0))
     return made
+
+
+def restore(engines: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
+    """Give optimisers the states that they had. Raises `JoyImageError` for those of other optimisers or tensors."""
+    try:
+        for engine, state in zip(engines, states, strict=True):
+            engine.load_state_dict(state)
+        kept = [(p, each) for engine in engines for p, values in engine.state.items() for each in values.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # torch's, of no one kind
+        raise JoyImageError(f"the optimiser's state is another one's ({one_line(str(error)):.80})") from error
+    if any(isinstance(each, Tensor) and each.ndim and each.shape != p.shape for p, each in kept):
+        raise JoyImageError("the optimiser's state is that of other tensors")

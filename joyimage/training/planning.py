@@ -152,7 +152,7 @@ class TrainingPlan:
     def _time(self) -> str:
         work = f"a step is {_counted(self.operations)} operations"
         cards = CARDS if self.card is None else (self.card,)
-        each = ", ".join(f"{self.seconds_on(card):.2g} s on {card}" for card in cards)
+        each = ", ".join(f"{_duration(self.seconds_on(card))} on {card}" for card in cards)
         return f"{work}: {each}, if a card does {UTILISATION:.0%} of what its maker states"
 
 
@@ -304,6 +304,12 @@ def operations(config: MMDiTConfig, bucket: Bucket, settings: Training) -> float
 def _counted(number: float) -> str:
     scale, word = (1e12, "trillion") if number >= 1e11 else (1e9, "billion")
     return f"{number / scale:,.1f} {word}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 0.1:
+        return "less than 1 ms" if seconds < 0.001 else f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _sizes(sizes: Sizes) -> str:

@@ -19,6 +19,7 @@ from . import checking, pictures
 from .adapter import check_extra
 from .caching import Samples, cache
 from .checking import Checked, check
+from .checkpoints import saved_steps
 from .engines import check_optimizer
 from .examples import Example
 from .files import LoraFile
@@ -81,7 +82,7 @@ def run(
     plan = planned(model, checked, settings)
     samples = _encode(model, checked.examples, home / CACHE, base, settings.loss, processes, tell)
     preview = None
-    if settings.sample_every and processes.first:
+    if settings.sample_every and processes.first and saved_steps(home) < settings.steps:
         preview = _preview(model, watched or _some(checked.examples), base, settings)
     model.memory.leave()
     with put_away(model.encoder.model, *([] if preview else [model.vae])):

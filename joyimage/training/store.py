@@ -97,8 +97,6 @@ def _opened(path: Path):
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:
-        raise MissingFileError(f"{path} has been removed; cache the training set again") from None
+        raise MissingFileError(f"{path} has been removed; begin again, and what was in it will be made anew") from None
     except (SafetensorError, OSError) as error:
-        raise JoyImageError(
-            f"{path}: is damaged ({error}); delete it, and what was in it will be encoded again"
-        ) from None
+        raise JoyImageError(f"{path}: is damaged ({error}); delete it, and what was in it will be made anew") from None

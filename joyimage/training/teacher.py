@@ -11,76 +11,59 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import sampling
-from ..atomic import Part
-from ..errors import JoyImageError
 from .batches import shapes_of
 from .objectives import Batch, Network
 from .samples import Sample
 from .settings import Training
+from .store import Shards, Store
 
-SHARD = 64  # samples of a file
 FOLDER = "teacher"
 
 
 class Taught(Sequence[Sample]):
-    """Samples whose latents are the teacher's."""
+    """Samples whose latents are the teacher's, read from the disk when they are asked for."""
 
-    def __init__(self, samples: Sequence[Sample], latents: Sequence[Tensor], key: str):
-        self._samples, self._latents, self.key = samples, latents, key
+    def __init__(self, samples: Sequence[Sample], store: Store):
+        self._samples, self._store, self.key = samples, store, f"{getattr(samples, 'key', '')}-guided"
         self.shapes = shapes_of(samples)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, place):  # pyright: ignore[reportIncompatibleMethodOverride] - a place, never a slice
-        return replace(self._samples[place], latent=self._latents[place], mask=None)
+        return replace(self._samples[place], latent=self._store.read(_name(place)), mask=None)
 
 
 def taught(
     base: Network, samples: Sequence[Sample], settings: Training, folder: Path, device: torch.device,
     dtype: torch.dtype, callback: Callable[[int, int], object] | None = None,
 ) -> Taught:  # fmt: skip
-    """The samples with latents that `base` makes under the settings' guidance, kept in files of `folder`.
+    """The samples with latents (16, 1, h, w) that `base` makes under the settings' guidance, kept in `folder`.
 
-    What is there already is not made again. `callback(done, all)` runs after each file; what it raises passes through.
+    What is there already is not made again, and a kill loses half a minute of work at most. `callback(done, all)` runs
+    after each batch; what it raises passes through, and what is done is kept.
     Raises `JoyImageError` for a file that is damaged, and if the disk is too small.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    shapes, latents = shapes_of(samples), []
-    for start in range(0, len(samples), SHARD):
-        places = range(start, min(start + SHARD, len(samples)))
-        path = folder / f"{start:06}.safetensors"
-        if not path.exists():
-            with Part(folder) as part:
-                made: dict[int, Tensor] = {}
-                for members in alike(places, shapes, settings.batch_size):
-                    made |= dict(zip(members, _pictures(base, samples, members, settings, device, dtype), strict=True))
-                _write(part.path, {str(place): made[place] for place in places})
-                part.publish([path], replace=True)
-        kept = _read(path)
-        latents += [kept[str(place)] for place in places]
-        if callback is not None:
-            callback(places.stop, len(samples))
-    return Taught(samples, latents, f"{getattr(samples, 'key', '')}-guided")
+    store = Store(folder)
+    # Batches are the same ones wherever a run stopped: with other neighbours the last digits would differ.
+    batches = list(alike(range(len(samples)), shapes_of(samples), settings.batch_size))
+    missing = [batch for batch in batches if not all(_name(place) in store for place in batch)]
+    done = len(samples) - sum(map(len, missing))
+    with Shards(store, FOLDER) as shards:
+        for batch in missing:
+            for place, latent in zip(batch, _pictures(base, samples, batch, settings, device, dtype), strict=True):
+                shards.add(_name(place), latent)
+            done += len(batch)
+            if callback is not None:
+                callback(done, len(samples))
+    return Taught(samples, store)
 
 
-def _write(path: Path, latents: dict[str, Tensor]) -> None:
-    try:
-        save_file(latents, path)
-    except SafetensorError as error:
-        raise JoyImageError(f"{path.parent}: pictures could not be written; is the disk full? ({error})") from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise JoyImageError(f"{path}: is damaged ({error}); delete it, and its pictures will be made again") from error
+def _name(place: int) -> str:
+    return str(place)
 
 
 def alike(places: Sequence[int], shapes: Sequence[object], size: int) -> Iterator[list[int]]:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ..atomic import held
 from ..checkpoints.write import check_room
-from ..errors import JoyImageError
+from ..errors import CheckpointError, JoyImageError
 from ..mmdit import MMDiT
-from . import checkpoints, forward
+from . import checkpoints, forward, teacher
 from .adapter import Adapter, check_extra
 from .batches import Batches, generators, shapes_of
 from .checkpoints import Identity, State
-from .engines import check_optimizer, engines
+from .engines import check_optimizer, engines, restore
 from .files import LoraFile
 from .fingerprints import fingerprint
 from .logs import Log
@@ -36,7 +36,6 @@ from .processes import Processes
 from .samples import Sample
 from .settings import Training
 from .sheets import Preview, Sheets
-from .teacher import taught
 
 RECENT = 20  # steps whose mean duration tells how long the rest will take
 
@@ -124,9 +123,10 @@ class Run:
             kept = 1 + OPTIMISER[self.settings.optimizer] + (self.settings.ema > 0)
             check_room(self.folder / "checkpoint", kept * sum(p.nbytes for p in self.adapter.parameters()))
         found = checkpoints.newest(self.folder, self.identity, self.device)
-        if self.settings.objective == "guidance":
+        finished = found is not None and found.step == self.settings.steps
+        if self.settings.objective == "guidance" and not finished:
             self._teach(callback)
-        if preview is not None and self.settings.sample_every and self.processes.first:
+        if preview is not None and self.settings.sample_every and self.processes.first and not finished:
             self._sheets = Sheets(self.folder / "samples", preview)
             with self.adapter.off():
                 self._watched(self._sheets.start)
@@ -141,13 +141,13 @@ class Run:
         own = self.settings
         told = (own.guidance_scale, own.rescale, own.teacher_steps, own.shift, own.seed)
         key = hashlib.sha256(repr((self.identity.base, self.identity.data, told)).encode()).hexdigest()[:12]
-        folder = self.folder / f"teacher-{key}"
+        folder = self.folder / f"{teacher.FOLDER}-{key}"
 
         def tell(done: int, count: int) -> None:
             if callback is not None:
                 callback(Progress(done, count, stage="teacher"))
 
-        make = partial(taught, self._base, self.samples, own, folder, self.device, self._dtype, tell)
+        make = partial(teacher.taught, self._base, self.samples, own, folder, self.device, self._dtype, tell)
         with self.room():
             if not self.processes.first:
                 self.processes.wait()
@@ -157,9 +157,11 @@ class Run:
 
     def _restore(self, state: State) -> None:
         self.step = state.step
-        self.adapter.load(state.weights)
-        for engine, saved in zip(self.engines, state.engines, strict=True):
-            engine.load_state_dict(saved)
+        try:
+            self.adapter.load(state.weights)
+            restore(self.engines, state.engines)
+        except JoyImageError as error:
+            raise CheckpointError(checkpoints.unusable(self.folder, str(error))) from error
         if self.average is not None and state.average is not None:
             self.average = {name: value.clone() for name, value in state.average.items()}
 

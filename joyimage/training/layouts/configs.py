@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from ...errors import JoyImageError, MissingFileError
 from ..examples import Example
-from .folders import read_folders
+from .folders import has_pictures, read_folders
+from .keys import refuse_unread
 from .tables import inside, read_jsonl
 
 
-class Names(NamedTuple):
+class Vocabulary(NamedTuple):
     """What a trainer calls the folders of a data set, and the other things that are read."""
 
     targets: str
@@ -29,9 +30,11 @@ class Names(NamedTuple):
     default_caption: str = ""
 
 
-MUSUBI = Names("image_directory", "control_directory", table="image_jsonl_file", caption_extension="caption_extension")
-DIFFUSION_PIPE = Names("path", "control_path", masks="mask_path")
-AI_TOOLKIT = Names("folder_path", "control_path", "mask_path", "", "caption_ext", "default_caption")
+MUSUBI = Vocabulary(
+    "image_directory", "control_directory", table="image_jsonl_file", caption_extension="caption_extension"
+)
+DIFFUSION_PIPE = Vocabulary("path", "control_path", masks="mask_path")
+AI_TOOLKIT = Vocabulary("folder_path", "control_path", "mask_path", "", "caption_ext", "default_caption")
 REPEATS = "num_repeats"
 
 
@@ -91,30 +94,43 @@ def _sets(path: Path, held: Any) -> list[dict[str, Any]]:
 
 
 def _read(
-    path: Path, sets: Sequence[dict[str, Any]], names: Names, folder: Path, default_caption: str
+    path: Path, sets: Sequence[dict[str, Any]], words: Vocabulary, folder: Path, default_caption: str
 ) -> list[Example]:
     if len({repr(each.get(REPEATS, 1)) for each in sets}) > 1:
         warnings.warn(f"{path}: {REPEATS} is not read: each example is seen once in an epoch", stacklevel=5)
     found = []
     for i, each in enumerate(sets):
         where = f"{path}, data set {i + 1}"
-        if names.table and each.get(names.table):
-            table = inside(folder, _text(each, names.table, where))
+        _check_keys(each, words, folder, where)
+        if words.table and each.get(words.table):
+            table = inside(folder, _text(each, words.table, where))
             if not table.is_file():
-                raise MissingFileError(f"{where}: {names.table} is {table}, which does not exist")
+                raise MissingFileError(f"{where}: {words.table} is {table}, which does not exist")
             found += read_jsonl(table, table.parent, default_caption)
             continue
-        if not each.get(names.targets):
-            looked = " or ".join(filter(None, (names.targets, names.table)))
+        if not each.get(words.targets):
+            looked = " or ".join(filter(None, (words.targets, words.table)))
             raise JoyImageError(f"{where}: names no pictures; looked for {looked}, found {', '.join(each)}")
         found += read_folders(
-            inside(folder, _text(each, names.targets, where)),
-            [inside(folder, name) for name in _controls(each, names.controls, where)],
-            inside(folder, masks) if (masks := _optional(each, names.masks, where)) else None,
-            default_caption=_optional(each, names.default_caption, where) or default_caption,
-            caption_extension=_optional(each, names.caption_extension, where) or ".txt",
+            inside(folder, _text(each, words.targets, where)),
+            [inside(folder, name) for name in _controls(each, words.controls, where)],
+            inside(folder, masks) if (masks := _optional(each, words.masks, where)) else None,
+            default_caption=_optional(each, words.default_caption, where) or default_caption,
+            caption_extension=_optional(each, words.caption_extension, where) or ".txt",
         )
     return found
+
+
+def _check_keys(each: Mapping[str, Any], words: Vocabulary, folder: Path, where: str) -> None:
+    known = [*filter(None, words), REPEATS]
+    numbered = {f"{words.controls}_{i}" for i in range(1, 7)}
+    own = {each[name] for name in known if isinstance(each.get(name), str)}  # such as a cache beside the pictures
+
+    def holds_pictures(value: Any) -> bool:
+        return isinstance(value, str) and value not in own and has_pictures(inside(folder, value))
+
+    unread = ((str(key), value) for key, value in each.items() if key not in known and key not in numbered)
+    refuse_unread(unread, known, holds_pictures, where)
 
 
 def _controls(each: Mapping[str, Any], name: str, where: str) -> list[str]:

@@ -29,6 +29,14 @@ def pictures_in(folder: Path) -> list[Path]:
     )
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether it is a folder with pictures; False for what no file can be called."""
+    try:
+        return folder.is_dir() and bool(pictures_in(folder))
+    except (OSError, ValueError):
+        return False
+
+
 def read_folders(
     targets: Path,
     controls: Sequence[Path] = (),

@@ -15,12 +15,15 @@ from typing import Any
 
 from ...errors import JoyImageError
 from ..examples import Example
+from .folders import SUFFIXES
+from .keys import refuse_unread
 
 TARGETS = ("image_path", "image")
 CAPTIONS = ("caption", "prompt")
 CONTROLS = ("control_path", "edit_image")
 NUMBERED = re.compile(r"control_path_(\d+)")
 MASKS = ("mask_path", "mask")
+KNOWN = (*TARGETS, *CAPTIONS, *CONTROLS, *MASKS)
 
 Row = Mapping[str, Any]
 
@@ -77,6 +80,10 @@ def _example(row: Any, where: str, folder: Path, default_caption: str) -> Exampl
     if not isinstance(target, str):
         held = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
         raise JoyImageError(f"{where}: names no picture to learn; looked for {' or '.join(TARGETS)}, found {held}")
+    if row.get(None):  # where `csv` puts them
+        raise JoyImageError(f"{where}: has more cells than there are columns; a caption with commas needs quotes")
+    unread = ((str(key), value) for key, value in row.items() if key not in KNOWN and not NUMBERED.fullmatch(str(key)))
+    refuse_unread(unread, KNOWN, _names_pictures, where)
     caption = _first(row, CAPTIONS)
     if caption is not None and not isinstance(caption, str):
         raise JoyImageError(f"{where}: its caption is {caption!r:.80}, which is no text")
@@ -97,6 +104,12 @@ def _controls(row: Row, where: str) -> Iterator[str]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise JoyImageError(f"{where}: {key} is {value!r:.80}; give a path or a list of paths")
         yield from value
+
+
+def _names_pictures(value: Any) -> bool:
+    """Whether it is the path of a picture, or a list of paths, also where that is written as text."""
+    several = value if isinstance(value, list) else [value]
+    return any(isinstance(each, str) and each.rstrip("]\"' ").lower().endswith(SUFFIXES) for each in several)
 
 
 def _first(row: Row, names: Iterable[str]) -> Any:
