@@ -16,11 +16,11 @@ from joyimage.images import read_parameters
 from joyimage.locating import LOCATE_TOKENS
 from joyimage.memory import Memory
 from joyimage.places import box_beside, read_place
-from tools.tiny import examples
+from tools.tiny import example_scenes, examples
 from tools.tiny.render import render
 
 SCENE = 0
-MOVED, CAR = examples.MOVED, examples.VEHICLE
+MOVED, CAR = example_scenes.MOVED, example_scenes.VEHICLE
 
 
 @pytest.fixture(scope="module")

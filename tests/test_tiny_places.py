@@ -7,7 +7,7 @@ import pytest
 
 from tools.tiny import places
 from tools.tiny import scenes as world
-from tools.tiny.examples import placed
+from tools.tiny.example_scenes import placed
 from tools.tiny.render import render
 from tools.tiny.tasks import RELATIONS, Pairs
 

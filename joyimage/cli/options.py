@@ -19,7 +19,6 @@ from ..settings import (
     Answering,
     Sampling,
 )
-from ..training.settings import NAMINGS, Training
 from .commands import (
     run_convert,
     run_demo,
@@ -31,7 +30,7 @@ from .commands import (
 )
 from .evaluation import add_evaluate
 from .flags import add_base_size, add_setting
-from .training import run_train
+from .training import add_train
 from .understanding import run_ask, run_locate, run_reason, run_rewrite
 
 
@@ -63,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands, [common, threads])
     _add_plan(commands, [common, weights])
     _add_download(commands, [common])
-    _add_train(commands, [common, weights, threads])
+    add_train(commands, [common, weights, threads])
     demo = commands.add_parser(
         "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
     )
@@ -289,43 +288,6 @@ def _add_download(commands, parents) -> None:
     )
     download.add_argument("--yes", action="store_true", help="do not ask")
     download.set_defaults(run=run_download)
-
-
-def _add_train(commands, parents) -> None:
-    train = commands.add_parser(
-        "train",
-        parents=parents,
-        help="train a LoRA on pairs of pictures",
-        description="Learns what leads from the pictures in --control to those in TARGETS, or pictures from text "
-        "without --control. A run that was stopped goes on with the same command.",
-    )
-    train.add_argument(
-        "source", type=Path, metavar="TARGETS",
-        help="a folder of pictures with .txt captions, tars, or another trainer's table or configuration",
-    )  # fmt: skip
-    train.add_argument(
-        "--control", type=Path, action="append", default=[], metavar="FOLDER",
-        help="pictures that targets are made from, by the same names; may be repeated, as in an edit of several",
-    )  # fmt: skip
-    train.add_argument("--masks", type=Path, metavar="FOLDER", help="masks by the same names, for --loss mask")
-    train.add_argument("--caption", default="", metavar="TEXT", help="for pictures without one")
-    train.add_argument("--caption-extension", default=".txt", metavar="EXT", help="of captions beside pictures (.txt)")
-    train.add_argument(
-        "-o", "--output", type=Path, default=Path("lora.safetensors"), metavar="FILE",
-        help="a .safetensors file, or a folder in PEFT's layout (lora.safetensors)",
-    )  # fmt: skip
-    train.add_argument("--naming", choices=NAMINGS, help="of its tensors (comfyui for a file, peft for a folder)")
-    train.add_argument("--folder", type=Path, help="for cache, checkpoints, log and samples (FILE-training)")
-    train.add_argument(
-        "--sample", nargs="+", action="append", default=[], metavar=("IMAGE…", "PROMPT"),
-        help="what samples are made from, as for edit; may be repeated (two examples of the set)",
-    )  # fmt: skip
-    train.add_argument("--dry-run", action="store_true", help="check all pictures, say what it will take, and stop")
-    add_base_size(train)
-    group = train.add_argument_group("training")
-    for name in Training.names():
-        add_setting(group, Training, name)
-    train.set_defaults(run=run_train, lora=[])
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import JoyImageError, one_line
 from ..settings import AUTO, check_base_size, check_text
-from ..training.settings import TARGETS, Training, check_output
+from ..training.settings import NAMINGS, TARGETS, Training, check_output
 from .commands import load_model, loaded_pictures, model_name, saved_name
-from .flags import flag
+from .flags import add_base_size, add_setting, flag
 from .outputs import is_file, make_folder
 
 if TYPE_CHECKING:
@@ -251,3 +251,43 @@ def _tell(options, path: Path, trained: LoraFile, checked: Checked, seconds: flo
         return
     told = {"lora": str(path), **trained.metadata, "examples": len(checked.examples), "seconds": round(seconds, 3)}
     print(json.dumps(told | {"unusable": checked.as_dict()["unusable"]}, indent=2))
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def add_train(commands, parents) -> None:
+    train = commands.add_parser(
+        "train",
+        parents=parents,
+        help="train a LoRA on pairs of pictures",
+        description="Learns what leads from the pictures in --control to those in TARGETS, or pictures from text "
+        "without --control. A run that was stopped goes on with the same command.",
+    )
+    train.add_argument(
+        "source", type=Path, metavar="TARGETS",
+        help="a folder of pictures with .txt captions, tars, or another trainer's table or configuration",
+    )  # fmt: skip
+    train.add_argument(
+        "--control", type=Path, action="append", default=[], metavar="FOLDER",
+        help="pictures that targets are made from, by the same names; may be repeated, as in an edit of several",
+    )  # fmt: skip
+    train.add_argument("--masks", type=Path, metavar="FOLDER", help="masks by the same names, for --loss mask")
+    train.add_argument("--caption", default="", metavar="TEXT", help="for pictures without one")
+    train.add_argument("--caption-extension", default=".txt", metavar="EXT", help="of captions beside pictures (.txt)")
+    train.add_argument(
+        "-o", "--output", type=Path, default=Path("lora.safetensors"), metavar="FILE",
+        help="a .safetensors file, or a folder in PEFT's layout (lora.safetensors)",
+    )  # fmt: skip
+    train.add_argument("--naming", choices=NAMINGS, help="of its tensors (comfyui for a file, peft for a folder)")
+    train.add_argument("--folder", type=Path, help="for cache, checkpoints, log and samples (FILE-training)")
+    train.add_argument(
+        "--sample", nargs="+", action="append", default=[], metavar=("IMAGE…", "PROMPT"),
+        help="what samples are made from, as for edit; may be repeated (two examples of the set)",
+    )  # fmt: skip
+    train.add_argument("--dry-run", action="store_true", help="check all pictures, say what it will take, and stop")
+    add_base_size(train)
+    group = train.add_argument_group("training")
+    for name in Training.names():
+        add_setting(group, Training, name)
+    train.set_defaults(run=run_train, lora=[])

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import JoyImageError, MissingFileError
 from ..images import load
-from .kept import Kept
-from .predicting import keeping
+from .kept import Kept, one_by_one
 from .report import Report, Row, Shown
 from .tools import Find
 
@@ -189,14 +187,12 @@ def answer_all(
 ) -> list[Answered]:
     """Answers by what is called `name`, kept in the folder, so that nothing is asked twice."""
     kept = Kept(folder / ANSWERS)
-    answered: list[Answered] = []
-    with tqdm(total=len(questions), disable=not progress, unit="question") as bar:
-        for question in questions:
-            with keeping(f"{len(answered)} of {len(questions)} answers are kept"):
-                of = (name, question.index, question.text, *map(str, question.pictures))
-                answered.append(Answered(question, kept.get(of, partial(choose, question))))
-            bar.update()
-    return answered
+
+    def answer(question: Question) -> Answered:
+        of = (name, question.index, question.text, *map(str, question.pictures))
+        return Answered(question, kept.get(of, partial(choose, question)))
+
+    return one_by_one(questions, answer, "answer", progress)
 
 
 def figures(answered: Sequence[Answered]) -> dict[str, dict[str, float | int]]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from ..errors import JoyImageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Kept:
@@ -61,6 +66,23 @@ class Kept:
                 file.write(line.encode())
         except OSError as error:
             raise JoyImageError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def one_by_one(
+    items: Sequence[Item], work: Callable[[Item], Result], unit: str, progress: bool, done: int = 0
+) -> list[Result]:
+    """What `work` gives for each item, with a bar; `done` were before. A stop by the user says how many are kept."""
+    found: list[Result] = []
+    total = done + len(items)
+    with tqdm(total=total, initial=done, disable=not progress, unit=unit) as bar:
+        for item in items:
+            try:
+                found.append(work(item))
+            except KeyboardInterrupt as stop:  # of whatever kind
+                told = f"{done + len(found)} of {total} {unit}s are kept, and the same command goes on from there"
+                raise type(stop)(told) from None
+            bar.update()
+    return found
 
 
 def digest(path: Path) -> str:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import JoyImageError, MissingFileError
 from ..images import load
-from .kept import Kept, digest
-from .predicting import Wanted, keeping
+from .kept import Kept, digest, one_by_one
+from .predicting import Wanted
 from .report import Report, Row, Shown
 from .settings import Sampled
 from .tools import Read, answer_of
@@ -153,17 +152,15 @@ def read(
 ) -> list[Reading]:
     """What a reader called `name` finds in each picture; kept in the folder, so that none is read twice."""
     kept = Kept(folder / READINGS)
-    readings: list[Reading] = []
     pictures = [(prompt, prompt.picture(folder, repeat)) for prompt in prompts for repeat in range(1, repeats + 1)]
-    with tqdm(total=len(pictures), disable=not progress, unit="picture") as bar:
-        for prompt, path in pictures:
-            with keeping(f"{len(readings)} of {len(pictures)} readings are kept"):
-                text = None
-                if path.is_file():
-                    text = kept.get((name, digest(path)), partial(answer_of, name, partial(_read, reader, path)))
-            readings.append(Reading(prompt, path, text, recall(prompt.texts, text or "", language)))
-            bar.update()
-    return readings
+
+    def read_one(picture: tuple[Prompt, Path]) -> Reading:
+        (prompt, path), text = picture, None
+        if path.is_file():
+            text = kept.get((name, digest(path)), partial(answer_of, name, partial(_read, reader, path)))
+        return Reading(prompt, path, text, recall(prompt.texts, text or "", language))
+
+    return one_by_one(pictures, read_one, "reading", progress)
 
 
 def _read(reader: Read, path: Path) -> str:

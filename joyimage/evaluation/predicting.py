@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import JoyImageError
 from ..images import read_parameters, save_png
+from .kept import one_by_one
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,12 @@ def make_all(wanted: Sequence[Wanted], progress: bool = False) -> int:
     """Make the pictures that are not there, and return how many that were. When stopped, says how many are kept."""
     missing = [each for each in wanted if not each.path.exists()]
     done = len(wanted) - len(missing)
-    with tqdm(total=len(wanted), initial=done, disable=not progress, unit="picture") as bar:
-        for number, each in enumerate(missing):
-            with keeping(f"{done + number} of {len(wanted)} pictures are kept"):
-                picture = each.make()
-                each.path.parent.mkdir(parents=True, exist_ok=True)
-                each.beside()
-                save_png(picture, each.path, each.settings)
-            bar.update()
+    one_by_one(missing, _make, "picture", progress, done)
     return len(missing)
 
 
-@contextmanager
-def keeping(told: str) -> Iterator[None]:
-    """Let a stop by the user say what is kept, whatever kind of stop it is."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        raise type(stop)(f"{told}, and the same command goes on from there") from None
+def _make(wanted: Wanted) -> None:
+    picture = wanted.make()
+    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    wanted.beside()
+    save_png(picture, wanted.path, wanted.settings)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..boxes import Box, overlap
 from ..candidates import Attempt, judged
@@ -19,9 +18,8 @@ from ..errors import JoyImageError
 from ..images import load
 from ..settings import VIEWS
 from .framing import Detection, Framed, FramingErrors, framing_error, mean_framing_error
-from .kept import Kept, digest
+from .kept import Kept, digest, one_by_one
 from .layout import Item, fitted_box
-from .predicting import keeping
 from .tools import Tools, answer_of
 from .viewpoint import Pose, ViewpointErrors, viewpoint_error
 
@@ -86,14 +84,12 @@ def score(items: Sequence[Item], folder: Path, tools: Tools, progress: bool = Fa
     What tools say is kept in the folder: what is scored again, by tools of the same names, costs nothing.
     """
     kept = Kept(folder / FILE)
-    scores: list[Score | None] = []
-    with tqdm(total=len(items), disable=not progress, unit="score") as bar:
-        for item in items:
-            path = item.prediction(folder)
-            with keeping(f"{len(scores)} of {len(items)} scores are kept"):
-                scores.append(Scorer(item, path, tools, kept).score() if path.is_file() else None)
-            bar.update()
-    return scores
+
+    def score_one(item: Item) -> Score | None:
+        path = item.prediction(folder)
+        return Scorer(item, path, tools, kept).score() if path.is_file() else None
+
+    return one_by_one(items, score_one, "score", progress)
 
 
 @dataclass(frozen=True)

@@ -213,34 +213,22 @@ def test_other_adapters_do_the_same_by_both_of_core_s_ways(client, adapter):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"count": 2}, "2 targets, but 3 of image 1"),
-        ({"captions": "one\ntwo"}, "3 targets, but 2 captions"),
-        ({"captions": ""}, "0 captions"),
-        ({"targets": None}, "connect targets"),
-        ({"folder": "."}, "both a folder and targets"),
-        ({"loss": "mask"}, "nothing to train on"),
+        ({"count": 2}, Failed, "2 targets, but 3 of image 1"),
+        ({"captions": "one\ntwo"}, Failed, "3 targets, but 2 captions"),
+        ({"captions": ""}, Failed, "0 captions"),
+        ({"targets": None}, Failed, "connect targets"),
+        ({"folder": "."}, Failed, "both a folder and targets"),
+        ({"loss": "mask"}, Failed, "nothing to train on"),
+        ({"folder": "nowhere"}, Rejected, "nowhere does not exist; give a whole path"),  # before the run
+        ({"image_folders": "."}, Rejected, "give the folder of the targets as well"),
     ],
 )
-def test_sets_that_cannot_be_are_refused(client, options, message):
+def test_sets_that_cannot_be_are_refused(client, options, error, message):
     graph = Training(**options)
     graph.train()
-    with pytest.raises(Failed, match=message):
-        client.run(graph)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"folder": "nowhere"}, "nowhere does not exist; give a whole path"),
-        ({"image_folders": "."}, "give the folder of the targets as well"),
-    ],
-)
-def test_folders_that_are_not_there_are_refused_before_the_run(client, options, message):
-    graph = Training(**options)
-    graph.train()
-    with pytest.raises(Rejected, match=message):
+    with pytest.raises(error, match=message):
         client.run(graph)
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from joyimage.boxes import box_from_json
 from tools.client import Client, Graph, Run
 from tools.client import output as output_of
-from tools.tiny import examples, judge
+from tools.tiny import example_scenes, example_trials, examples, judge
+from tools.tiny.render import render
 from tools.tiny.scenes import SIZE, Scenes
 from tools.workflows import load
 from tools.workflows.try_it import WORKFLOWS
@@ -54,38 +55,40 @@ def pixels(run: Run, graph: Graph, class_type: str, kind: str = "images") -> lis
 
 def move(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
     [output] = pixels(run, graph, "SaveImage")
-    assert examples.moved_well(scene, output, np.array([box_from_json(examples.BOX, SIZE, SIZE)])).all()
+    assert example_trials.moved_well(scene, output, np.array([box_from_json(example_scenes.BOX, SIZE, SIZE)])).all()
 
 
 def turn(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
     turned, orbit = sorted(pixels(run, graph, "SaveImage"), key=len)
-    assert examples.turned_well(scene, turned).all()
-    for yaw, output in zip(examples.YAWS, orbit, strict=True):
-        assert examples.orbited_well(scene, output[None], yaw).all()
+    assert example_trials.turned_well(scene, turned).all()
+    for yaw, output in zip(example_scenes.YAWS, orbit, strict=True):
+        assert example_trials.orbited_well(scene, output[None], yaw).all()
 
 
 def locate(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
     [said] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageAsk"]
-    assert said == [examples.nearer(scene, 0)]
+    assert said == [example_scenes.nearer(scene, 0)]
     [found] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageLocate"]
     box = box_from_json(found[0].partition(": ")[2], SIZE, SIZE)
-    assert examples.located_well(scene, [box]).all()
+    assert example_trials.located_well(scene, [box]).all()
     [output] = pixels(run, graph, "SaveImage")
-    assert examples.moved_well(scene.with_slot(examples.VEHICLE, present=False), output, np.array([box])).all()
+    assert example_trials.moved_well(
+        scene.with_slot(example_scenes.VEHICLE, present=False), output, np.array([box])
+    ).all()
 
 
 def inpaint(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
     [before], [after] = (pixels(run, graph, "JoyImageCompare", kind) for kind in ("before", "after"))
-    assert examples.drawn_well(scene, before).all()
+    assert example_trials.drawn_well(scene, before).all()
     [found] = [run.outputs[key]["text"] for key, node in graph.items() if node["class_type"] == "JoyImageLocate"]
     mask = judge.inside(np.array([box_from_json(found[0].partition(": ")[2], SIZE, SIZE)]))
-    assert examples.recoloured_well(scene, before, after, mask).all()
+    assert example_trials.recoloured_well(scene, before, after, mask).all()
     assert (before[~mask] == after[~mask]).all()
 
 
 def train(run: Run, graph: Graph, entry: dict, scene: Scenes) -> None:
     [before], [after] = (pixels(run, graph, "JoyImageCompare", kind) for kind in ("before", "after"))
-    wanted = examples.render(scene.with_slot(examples.VEHICLE, present=False)).pixels[0]
+    wanted = render(scene.with_slot(example_scenes.VEHICLE, present=False)).pixels[0]
     apart = [np.abs(made.astype(float) - wanted).mean() for made in (before, after)]
     assert apart[1] < 4 < apart[0], apart  # levels; the VAE alone leaves 2 on checks
 
@@ -108,12 +111,12 @@ def test_makes_what_it_says(client, shipped, chosen, name, trains):
 def test_the_node_offers_the_scenes_as_drawn(client):
     assert client.options("JoyImageExampleScene", "scene") == [*(entry["name"] for entry in ENTRIES), "all"]
     assert len(ENTRIES) == examples.COUNT
-    drawn = examples.render(SCENES).pixels
+    drawn = render(SCENES).pixels
     for i, entry in enumerate(ENTRIES):
         assert (np.asarray(Image.open(examples.FOLDER / entry["file"])) == drawn[i]).all()
-        assert {name: entry[name] for name in examples.words(SCENES, i)} == examples.words(SCENES, i)
+        assert {name: entry[name] for name in example_scenes.words(SCENES, i)} == example_scenes.words(SCENES, i)
     cleared = np.asarray(Image.open(examples.FOLDER / examples.CLEARED).convert("RGB")).astype(float)
-    without = np.concatenate(list(examples.render(SCENES.with_slot(examples.VEHICLE, present=False)).pixels))
+    without = np.concatenate(list(render(SCENES.with_slot(example_scenes.VEHICLE, present=False)).pixels))
     assert np.abs(cleared - without).mean() < 0.5  # a palette's
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tools.tiny import examples
+from tools.tiny import example_trials, examples
 
 
-@pytest.mark.parametrize("task", examples.TRIES)
+@pytest.mark.parametrize("task", example_trials.TRIES)
 def test_it_succeeds_on_every_scene(model, task):
     entries, scenes = examples.load_scenes()
-    good = examples.TRIES[task](model, scenes)
+    good = example_trials.TRIES[task](model, scenes)
     assert [entry["name"] for entry, right in zip(entries, good, strict=True) if not right] == []

@@ -19,7 +19,8 @@ from joyimage.errors import JoyImageError
 from . import judge
 from . import scenes as world
 from .evaluate import BATCH, GUIDANCE, markdown, sheet
-from .examples import UNTOUCHED, marked, placed
+from .example_scenes import placed
+from .example_trials import UNTOUCHED, marked
 from .questions import CLEAR_OFFSET
 from .render import mask_boxes, render
 from .scenes import Scenes

@@ -20,7 +20,7 @@ from joyimage.training.examples import Example
 from joyimage.training.settings import Training
 from joyimage.training.trainer import train
 
-from ..tiny import examples
+from ..tiny import example_scenes, example_trials, examples
 from ..tiny.scenes import SIZE
 from .try_it import TRAINING, WISH
 
@@ -32,7 +32,7 @@ GAP, ARROW = 14, 56
 NOTE = "bundled model, drawn scene"
 SCENE = 0  # the one that the Try it templates open with
 VIEWED = 15  # one whose objects change places from the right
-STEPS = examples.STEPS
+STEPS = example_trials.STEPS
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Maker:
         self.scene = load(examples.FOLDER / self.entry["file"])
 
     def edit(self, images, instruction: str) -> Image.Image:
-        (made,) = self.model.edit(images, instruction, steps=STEPS, seed=examples.NOISE_SEED, progress=False)
+        (made,) = self.model.edit(images, instruction, steps=STEPS, seed=example_trials.NOISE_SEED, progress=False)
         return made
 
     def edited(self, instruction: str, words: str | None = None) -> Shown:
         return Shown([self.scene], [self.edit(self.scene, instruction)], words or instruction)
 
     def moved(self) -> Shown:
-        box = box_from_json(examples.BOX, SIZE, SIZE)
+        box = box_from_json(example_scenes.BOX, SIZE, SIZE)
         before = spatial.draw_box(self.scene, box)
         return Shown([before], [self.edit(before, spatial.move_object(self.entry["object"]))], self.move_words())
 
@@ -69,8 +69,8 @@ class Maker:
         return f"Move the {self.entry['object']} into the red box"
 
     def turned(self) -> Shown:
-        instruction = spatial.rotate_object(self.entry["car"], examples.VIEW)
-        return self.edited(instruction, f"Rotate the {self.entry['car']}: {examples.VIEW} side")
+        instruction = spatial.rotate_object(self.entry["car"], example_scenes.VIEW)
+        return self.edited(instruction, f"Rotate the {self.entry['car']}: {example_scenes.VIEW} side")
 
     def sides(self) -> Shown:
         views = ("front", "right", "rear", "left")
@@ -78,31 +78,31 @@ class Maker:
         return Shown([self.scene], made, "One picture, all sides")
 
     def camera(self) -> Shown:
-        return self.edited(spatial.camera(45, 0, examples.ZOOM), "Camera: 45 degrees to the right, farther out")
+        return self.edited(spatial.camera(45, 0, example_scenes.ZOOM), "Camera: 45 degrees to the right, farther out")
 
     def orbit(self) -> Shown:
-        made = [self.edit(self.scene, spatial.camera(yaw, 0, examples.ZOOM)) for yaw in examples.YAWS]
+        made = [self.edit(self.scene, spatial.camera(yaw, 0, example_scenes.ZOOM)) for yaw in example_scenes.YAWS]
         return Shown([self.scene], made, "An orbit of views in one run")
 
     def swapped(self) -> Shown:
-        box = examples.located(self.model, np.asarray(self.scene), self.entry["car"])
+        box = example_trials.located(self.model, np.asarray(self.scene), self.entry["car"])
         empty = self.edit(self.scene, self.entry["removal"])
         marked = spatial.draw_box(empty, box)
         made = self.edit(marked, spatial.move_object(self.entry["object"]))
         return Shown([self.scene], [made], f"Put the {self.entry['object']} where the {self.entry['car']} is")
 
     def chosen(self) -> Shown:
-        box = box_from_json(examples.BOX, SIZE, SIZE)
+        box = box_from_json(example_scenes.BOX, SIZE, SIZE)
         before = spatial.draw_box(self.scene, box)
         instruction = spatial.move_object(self.entry["object"])
-        made = self.model.edit(before, instruction, count=4, seed=examples.NOISE_SEED, steps=STEPS)
+        made = self.model.edit(before, instruction, count=4, seed=example_trials.NOISE_SEED, steps=STEPS)
         return Shown([before], made, f"{self.move_words()}: the best of four")
 
     def reasoned(self) -> Shown:
         entry = self.entries[VIEWED]
         scene = load(examples.FOLDER / entry["file"])
         question = f"Seen from the right, is the {entry['object']} to the left or to the right of the {entry['car']}?"
-        said = self.model.reason(scene, question, steps=STEPS, seed=examples.NOISE_SEED, temperature=0)
+        said = self.model.reason(scene, question, steps=STEPS, seed=example_trials.NOISE_SEED, temperature=0)
         return Shown([scene], said.pictures, f"{question}\n{said.text.capitalize()}.")
 
     def asked(self) -> Shown:
@@ -110,12 +110,14 @@ class Maker:
         return Shown([self.scene], [], f"{self.entry['question']}\n{said[0].upper()}{said[1:]}.")
 
     def drawn(self) -> Shown:
-        (made,) = self.model.generate(self.entry["description"], steps=STEPS, seed=examples.NOISE_SEED, progress=False)
+        (made,) = self.model.generate(
+            self.entry["description"], steps=STEPS, seed=example_trials.NOISE_SEED, progress=False
+        )
         return Shown([], [made], self.entry["description"])
 
     def inpainted(self) -> Shown:
         (before,) = self.drawn().after
-        box = examples.located(self.model, np.asarray(before), self.entry["object"])
+        box = example_trials.located(self.model, np.asarray(before), self.entry["object"])
         mask = Image.new("L", before.size)
         mask.paste(255, box)
         made = Image.composite(self.edit(before, self.entry["recolouring"]), before, mask)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..tiny import examples
+from ..tiny import example_scenes, example_trials, examples
 from .build import BADGE, SHOWN, Group, Node, Out, Workflow
 from .parts import SCENE, by_hand, compare, composite, decode, encode, masked, models, sample, save, scene
 
-STEPS, SEED = examples.STEPS, examples.NOISE_SEED
+STEPS, SEED = example_trials.STEPS, example_trials.NOISE_SEED
 IMAGE = Out("scene", "image")
 ABOUT = """\
 It runs on the small model that comes with the pack, with nothing to download, in seconds on any computer. That model \
@@ -36,7 +36,7 @@ def move() -> Workflow:
 Then draw the box elsewhere, about as large as the solid, or choose another scene, and run again.
 
 {ABOUT}"""
-    inputs = {"image": IMAGE, "object": Out("scene", "object"), "box": examples.BOX}
+    inputs = {"image": IMAGE, "object": Out("scene", "object"), "box": example_scenes.BOX}
     groups = [
         models(),
         Group("Scene and box", {"scene": scene(), "instruction": by_hand("JoyImageMoveObject", inputs)}, 420),
@@ -54,10 +54,10 @@ def turn() -> Workflow:
 The dial and the orbit can be set by hand. After the run the orbit shows the views as a strip.
 
 {ABOUT}"""
-    view = {"image": IMAGE, "object": Out("scene", "car"), "view": examples.VIEW}
-    first, last = examples.YAWS[0], examples.YAWS[-1]
+    view = {"image": IMAGE, "object": Out("scene", "car"), "view": example_scenes.VIEW}
+    first, *_, last = yaws = example_scenes.YAWS
     around = {
-        "image": IMAGE, "yaw_start": first, "yaw_end": last, "views": len(examples.YAWS), "zoom": examples.ZOOM,
+        "image": IMAGE, "yaw_start": first, "yaw_end": last, "views": len(yaws), "zoom": example_scenes.ZOOM,
     }  # fmt: skip
     groups = [
         models(),
