@@ -28,6 +28,7 @@ from ..joyimage.settings import Sampling
 from ..joyimage.training import checkpoints, logs, pictures
 from ..joyimage.training.files import LoraFile
 from ..joyimage.training.fingerprints import fingerprint
+from ..joyimage.training.masks import CELL
 from ..joyimage.training.plot import loss_plot, smoothed
 from ..joyimage.training.settings import Training
 from ..joyimage.training.sheets import Preview
@@ -73,7 +74,6 @@ TOOLTIPS = {
     "save_every": "Steps from one checkpoint to the next. One is written too when the run is interrupted.",
 }  # fmt: skip
 MAIN = ("objective", "steps", "learning_rate", "rank", "batch_size")
-SWITCHES = ("checkpointing",)
 
 
 class TrainLora(Node):
@@ -229,7 +229,7 @@ class Work:
         made = []
         for sample in self.set.samples[:WATCHED]:
             positive, negative = (host.conditioning(text, sample.references) for text in (sample.context, sample.empty))
-            height, width = (8 * side for side in sample.latent.shape[2:])
+            height, width = (CELL * side for side in sample.latent.shape[2:])
             latent = empty_latent((height, width), 1)
             sampled = Sampler.execute(model, positive, latent, own.seed, own.teacher_steps, guidance, negative)
             made += from_batch(VAEDecode().decode(self.set.vae, *sampled.args)[0])

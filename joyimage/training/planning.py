@@ -175,7 +175,7 @@ def plan_training(
     buckets = _buckets(needs, checked)
     largest = max(buckets, key=lambda bucket: bucket.tokens)
     layers = trained_layers(config, settings.targets)
-    trained = _trained(layers, settings)
+    trained = trained_numbers(layers, settings)
     batch = settings.batch_size
     streams = {"img": batch * (largest.target + largest.references), "txt": as_tokens(batch * largest.text, batch)}
     dense = {kept: _dense(needs, whole) for kept, whole in ((True, False), (False, True))}
@@ -247,7 +247,8 @@ def trained_layers(config: MMDiTConfig, targets: Sequence[str]) -> dict[str, tup
     return {name: shapes[name] for name in layers_meant(shapes, targets, config.num_layers)}
 
 
-def _trained(layers: Mapping[str, tuple[int, int]], settings: Training) -> int:
+def trained_numbers(layers: Mapping[str, tuple[int, int]], settings: Training) -> int:
+    """How many numbers the updates of these layers have."""
     magnitudes = settings.adapter == "dora"
     return sum(settings.rank * (rows + columns) + rows * magnitudes for rows, columns in layers.values())
 

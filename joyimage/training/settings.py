@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,6 @@ NAMINGS = ("comfyui", "peft")  # of tensors in a file
 TARGETS = ("img_attn_qkv", "txt_attn_qkv", "img_attn_proj", "txt_attn_proj", "img_mlp", "txt_mlp")
 
 SUFFIX = ".safetensors"
-
-Bounds = Mapping[str, "tuple[bool, str]"]  # by name: whether the value can be used, and what can
 
 
 @dataclass(frozen=True, kw_only=True)

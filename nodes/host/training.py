@@ -26,7 +26,7 @@ from ...joyimage.errors import JoyImageError
 from ...joyimage.mmdit import Modulation
 from ...joyimage.quantisation import layers
 from ...joyimage.rope import Rotary, TorchRotary
-from ...joyimage.training.planning import FLOAT32, OPTIMISER, trained_layers, training_activations
+from ...joyimage.training.planning import FLOAT32, OPTIMISER, trained_layers, trained_numbers, training_activations
 from ...joyimage.training.settings import Training
 from .model import RUN_BLOCK, HostMMDiT
 from .weights import PackedLinear
@@ -178,6 +178,6 @@ def training_memory(model: ModelPatcher, samples: Any, settings: Training) -> in
     streams = {"img": settings.batch_size * tokens[largest], "txt": settings.batch_size * text}
     trained = trained_layers(config, settings.targets)
     item = model.model.get_dtype_inference().itemsize
-    numbers = settings.rank * sum(rows + columns for rows, columns in trained.values())
     copies = 2 + OPTIMISER[settings.optimizer] + bool(settings.ema)  # with the gradients
-    return training_activations(config, streams, trained, item, settings.checkpointing) + FLOAT32 * copies * numbers
+    kept = FLOAT32 * copies * trained_numbers(trained, settings)
+    return kept + training_activations(config, streams, trained, item, settings.checkpointing)
