@@ -100,7 +100,8 @@ class SceneObject:
 class Scene:
     """`metric`: whether its lengths are metres. `source`: the data set that it is of.
 
-    `JoyImageError` for two objects of one number.
+    state_of: the scene that this one shows after something in it has moved or turned, seen by the same cameras; "" for
+    a scene of its own. `JoyImageError` for two objects of one number.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Scene:
     objects: tuple[SceneObject, ...] = ()
     metric: bool = False
     source: str = ""
+    state_of: str = ""
 
     def __post_init__(self):
         numbers = [thing.number for thing in self.objects]
@@ -122,6 +124,12 @@ class Scene:
     def of(self, category: str) -> Iterator[SceneObject]:
         """The objects of a category."""
         return (thing for thing in self.objects if thing.category == category)
+
+    def with_views(self, most: int) -> Scene:
+        """With at most so many of its views, evenly spread."""
+        count = len(self.views)
+        chosen = (i * count // most for i in range(most)) if count > most else range(count)
+        return replace(self, views=tuple(self.views[i] for i in chosen))
 
     def with_objects(self, objects: tuple[SceneObject, ...]) -> Scene:
         return replace(self, objects=objects)

@@ -1,7 +1,8 @@
 """Drawn scenes as posed pictures with depth, masks and their truth: `python -m tools.tiny.captures OUT --count 300`.
 
 Each scene is a folder in nerfstudio's format that `joyimage.spatialdata` reads. Its cameras stand around one point, at
-steps of yaw and pitch and zooms that the bundled model knows. One unit of a scene counts as a metre.
+steps of yaw and pitch and zooms that the bundled model knows. One unit of a scene counts as a metre. With `--states`
+each scene is followed by another state of it, in which one of its objects has moved or turned.
 """
 
 from __future__ import annotations
@@ -55,8 +56,11 @@ def true_box(scene: Scenes, slot: int) -> OrientedBox:
     return OrientedBox.upright([*scene.place[0, slot], half[2]], 2 * half, np.radians(scene.yaw[0, slot]))
 
 
-def write(folder: Path, views: Scenes, size: int = 2 * SIZE) -> None:
-    """Write one scene, given as its views, to a folder: pictures of `size` pixels, depth, masks and transforms.json."""
+def write(folder: Path, views: Scenes, size: int = 2 * SIZE, state_of: str = "") -> None:
+    """Write one scene, given as its views, to a folder: pictures of `size` pixels, depth, masks and transforms.json.
+
+    state_of: the name of the folder of the scene that this is another state of.
+    """
     pixels = render(views, size=size).pixels
     depth, slots = measure(views, size)
     for name in ("images", "depth", "instances"):
@@ -68,7 +72,8 @@ def write(folder: Path, views: Scenes, size: int = 2 * SIZE) -> None:
         Image.fromarray(np.rint(depth[i] / UNIT).astype(np.uint16)).save(folder / "depth" / name)
         Image.fromarray(numbers[i]).save(folder / "instances" / name)
     # Last, as its presence makes the folder a scene.
-    (folder / "transforms.json").write_text(json.dumps(_transforms(views, size), indent=1))
+    state = {"state_of": state_of} if state_of else {}
+    (folder / "transforms.json").write_text(json.dumps({**state, **_transforms(views, size)}, indent=1))
 
 
 def _transforms(views: Scenes, size: int) -> dict:
@@ -97,18 +102,30 @@ def _transforms(views: Scenes, size: int) -> dict:
     return {**camera, "metric": True, "depth_unit_scale_factor": UNIT, "objects": objects, "frames": frames}
 
 
-def make(output: Path, count: int, seed: int = 0, size: int = 2 * SIZE, shares: Sequence[float] = (0, 1, 0, 0)) -> None:
+def make(
+    output: Path,
+    count: int,
+    seed: int = 0,
+    size: int = 2 * SIZE,
+    shares: Sequence[float] = (0, 1, 0, 0),
+    states: bool = False,
+) -> None:
     """Write `count` scenes, each from its own seed; those that are there stay.
 
-    shares: of scenes with one, two, three and four objects.
+    shares: of scenes with one, two, three and four objects. states: write another state of each scene, too, beside it.
     """
     for i in range(count):
-        folder = output / f"scene{i:05d}"
-        if not (folder / "transforms.json").exists():
-            generator = np.random.default_rng([seed, i])
-            numbers = np.eye(SLOTS)[generator.choice(SLOTS, p=shares)] if max(shares) < 1 else np.array(shares)
-            scene = world.draw(1, generator, numbers=numbers)
-            write(folder, shoot(scene, generator, int(generator.integers(FEWEST, MOST + 1))), size)
+        name = f"scene{i:05d}"
+        folders = [output / name, output / f"{name}-after"][: 1 + states]
+        if all((folder / "transforms.json").exists() for folder in folders):
+            continue
+        generator = np.random.default_rng([seed, i])
+        numbers = np.eye(SLOTS)[generator.choice(SLOTS, p=shares)] if max(shares) < 1 else np.array(shares)
+        scene = world.draw(1, generator, numbers=numbers)
+        views = int(generator.integers(FEWEST, MOST + 1))
+        shown = changed(scene, generator, views) if states else [shoot(scene, generator, views)]
+        for folder, state, before in zip(folders, shown, ("", name), strict=False):
+            write(folder, state, size, before)
 
 
 def changed(scene: Scenes, generator: np.random.Generator, count: int) -> tuple[Scenes, Scenes]:
@@ -129,8 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=2 * SIZE, help="pixels of a picture's side")
+    parser.add_argument("--states", action="store_true", help="write another state of each scene, too")
     options = parser.parse_args(arguments)
-    make(options.output, options.count, options.seed, options.size)
+    make(options.output, options.count, options.seed, options.size, states=options.states)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from joyimage.spatialdata.checking.truth import Truth
 from joyimage.spatialdata.index import index_scene
-from joyimage.spatialdata.questions.evening import Evening, sides
+from joyimage.spatialdata.questions.evening import Evening, balance, sides
 from joyimage.spatialdata.questions.form import Asking, Question
 from joyimage.spatialdata.readers import read_scenes
 from joyimage.spatialdata.scenes import Scene
@@ -64,25 +64,11 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
                 "wrong": verdicts[task]["wrong"],
                 "unclear": verdicts[task]["unclear"],
                 "a second": round(len(made) / max(seconds[task], 1e-9)),
-                **balance(made),
+                **balance(side for question in made for side in sides(question)).get(task, {}),
             }
             for task, made in questions.items()
         },
     }
-
-
-def balance(questions: Sequence[Question]) -> dict:
-    """By how much the most frequent letter, side, and yes or no lie above chance, where there are such."""
-    values: dict[str, list[int]] = {}
-    for question in questions:
-        for _, kind, value in sides(question):
-            values.setdefault(kind, []).append(value)
-    return {kind: above_chance(chosen, int(kind.rpartition(" ")[2])) for kind, chosen in sorted(values.items())}
-
-
-def above_chance(values: Sequence, count: int) -> float:
-    """The share of the most frequent of `count` values, less that of chance."""
-    return round(max(Counter(values).values()) / len(values) - 1 / count, 4)
 
 
 def main(arguments: list[str] | None = None) -> None:

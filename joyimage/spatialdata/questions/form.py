@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import JoyImageError
+from ..settings import LANGUAGES as LANGUAGES
 
-LANGUAGES = ("en", "zh")
 MARKS = ("tint", "box", "point")
 LETTERS = "ABCDEFGH"
 
@@ -54,6 +54,11 @@ class Question:
     def said(self) -> str:
         """The answer in words: of a choice, the option's text."""
         return self.options[LETTERS.index(self.answer)] if self.options else self.answer
+
+    @property
+    def stem(self) -> str:
+        """What is asked, without the list of options that the text of a choice has."""
+        return self.text.partition(f"\n{LETTERS[0]}. ")[0] if self.options else self.text
 
     def lettered(self, options: tuple[str, ...]) -> Question:
         """As a choice of options that the pictures show beside their letters."""

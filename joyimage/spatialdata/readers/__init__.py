@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...errors import JoyImageError, MissingFileError
 from ..scenes import Scene
 from . import arkitscenes, nerfstudio, openspatial, scannet
+from .common import Found
 
 
 @dataclass(frozen=True)
 class Reader:
-    """`holds`: whether a folder or file is a scene, or scenes, of this format. `read`: those scenes, one by one."""
+    """`holds`: whether a folder or file is a scene, or scenes, of this format. `read`: those scenes, one by one.
+
+    find: the same without reading them, where there may be several.
+    """
 
     holds: Callable[[Path], bool]
     read: Callable[[Path], Iterator[Scene]]
+    find: Callable[[Path], Iterator[Found]] | None = None
 
 
 READERS = {
     "nerfstudio": Reader(nerfstudio.holds, nerfstudio.read),
     "scannet": Reader(scannet.holds, scannet.read),
     "arkitscenes": Reader(arkitscenes.holds, arkitscenes.read),
-    "openspatial": Reader(openspatial.holds, openspatial.read),
+    "openspatial": Reader(openspatial.holds, openspatial.read, openspatial.find),
 }
+Place = tuple[Path, Reader]
 
 
 def read_scenes(path: str | Path, format: str | None = None) -> Iterator[Scene]:
@@ -33,6 +40,12 @@ def read_scenes(path: str | Path, format: str | None = None) -> Iterator[Scene]:
     A folder is a scene itself or holds scenes, of any of `READERS`. Raises `JoyImageError` where there are none, for
     an unknown format, and what the readers raise.
     """
+    for found in find_scenes(scene_places(path, format)):
+        yield found.read()
+
+
+def scene_places(path: str | Path, format: str | None = None) -> list[Place]:
+    """The folders and files of scenes, each with its reader, as `read_scenes` takes them. Errors as there."""
     path = Path(path)
     if format is not None and format not in READERS:
         raise JoyImageError(f"no format of scenes is called {format!r}; there are {', '.join(READERS)}")
@@ -45,8 +58,28 @@ def read_scenes(path: str | Path, format: str | None = None) -> Iterator[Scene]:
             f"{path}: neither is a scene nor holds scenes; those are a folder with transforms.json, a ScanNet or "
             "ARKitScenes export, or OpenSpatial's Parquet"
         )
-    for place, reader in found:
-        yield from reader.read(place)
+    return found
+
+
+def find_scenes(places: list[Place]) -> Iterator[Found]:
+    """The scenes of some places, one by one, not yet read, so that one that cannot be read does not end the others."""
+    for place, reader in places:
+        if reader.find is None:
+            yield Found(place.name, partial(_only, reader, place))
+            continue
+        try:
+            yield from reader.find(place)
+        except JoyImageError as error:
+            yield Found(place.name, partial(_refuse, error))
+
+
+def _only(reader: Reader, place: Path) -> Scene:
+    (scene,) = reader.read(place)
+    return scene
+
+
+def _refuse(error: JoyImageError) -> Scene:
+    raise error
 
 
 def _places(path: Path) -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,17 @@ import numpy as np
 from PIL import Image
 
 from ...errors import JoyImageError, MissingFileError
+from ..scenes import Scene
 
 PICTURES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scene that is there, not yet read. `read` raises `JoyImageError` for what cannot be used."""
+
+    name: str
+    read: Callable[[], Scene]
 
 
 def load_json(path: Path) -> Any:

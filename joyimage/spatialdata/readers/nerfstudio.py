@@ -1,8 +1,9 @@
 """nerfstudio's `transforms.json`: cameras that look along -z with y up, in a world with z up.
 
 Beyond the format, as other readers pass over them: `instances_path` of a frame, a picture of objects' numbers; and at
-the top `objects`, a list of {number, category, description, box (nine numbers), faces}, `metric` and
-`depth_unit_scale_factor`, the length of one step of a depth picture (0.001).
+the top `objects`, a list of {number, category, description, box (nine numbers), faces}, `metric`,
+`depth_unit_scale_factor`, the length of one step of a depth picture (0.001), and `state_of`, the folder of the scene
+that this is another state of.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def _scene(file: Path, values: Mapping[str, Any]) -> Scene:
         objects=tuple(_object(thing) for thing in values.get("objects", ())),
         metric=bool(values.get("metric", False)),
         source="nerfstudio",
+        state_of=_name(values.get("state_of", "")),
     )
 
 
@@ -83,6 +85,12 @@ def _intrinsic(frame: Mapping[str, Any], width: int, height: int) -> np.ndarray:
     vertical = frame.get("fl_y", focal)
     x, y = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
     return np.array([[focal, 0, x], [0, vertical, y], [0, 0, 1]], dtype=float)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"state_of is {value!r:.40} and no name")
+    return value
 
 
 def _optional(folder: Path, frame: Mapping[str, Any], key: str) -> Path | None:

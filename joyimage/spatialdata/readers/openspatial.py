@@ -9,6 +9,7 @@ Paths are relative to the folder of the Parquet, or to one above it, where they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..cameras import Pinhole
 from ..extras import extra
 from ..oriented import OrientedBox
 from ..scenes import Scene, SceneObject, View
-from .common import centred, fields_of, load_matrix, picture_size
+from .common import Found, centred, fields_of, load_matrix, picture_size
 
 SUFFIX = ".parquet"
 NEEDED = ("image", "depth_map", "pose", "intrinsic", "obj_tags", "bboxes_3d_world_coords")
@@ -40,10 +41,14 @@ def read(path: Path, order: str = ORDER) -> Iterator[Scene]:
 
     Raises `JoyImageError` for a file that is no Parquet, columns that are missing, and files that are not found.
     """
+    for found in find(path, order):
+        yield found.read()
+
+
+def find(path: Path, order: str = ORDER) -> Iterator[Found]:
+    """The same scenes, not yet read. Raises `JoyImageError` for what is wrong with the whole file."""
     for name, rows in groupby(_views(path), key=lambda row: row["scene"]):
-        with fields_of(f"{path}, scene {name}"):
-            scene = _scene(path, name, list(rows), order)
-        yield scene
+        yield Found(name, partial(_scene, path, name, list(rows), order))
 
 
 def _views(path: Path) -> Iterator[dict[str, Any]]:
@@ -76,6 +81,11 @@ def _flat(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _scene(path: Path, name: str, rows: list[dict[str, Any]], order: str) -> Scene:
+    with fields_of(f"{path}, scene {name}"):
+        return _joined(path, name, rows, order)
+
+
+def _joined(path: Path, name: str, rows: list[dict[str, Any]], order: str) -> Scene:
     known: dict[tuple, SceneObject] = {}
     views = []
     for i, row in enumerate(rows):

@@ -1,0 +1,203 @@
+"""A data set from scenes: a shard of each, then all of them together. A run that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ... import __version__
+from ...atomic import Part, check_name, held
+from ...errors import JoyImageError
+from ..extras import extra
+from ..readers import find_scenes, scene_places
+from ..readers.common import Found
+from ..records import Batch
+from ..scenes import Scene
+from ..settings import Making, check_workers
+from ..writers import FORMATS
+from .merging import Made, Merge
+from .shards import FOLDER as SHARDS
+from .shards import read_shard, shard_path
+from .spreading import Spread, here, processes
+from .work import Job, work
+
+FILE = "data.json"  # of a data set: what it was made with, and, once it is complete, what is in it
+USUAL = Making()
+Source = str | Path | Iterable[Scene]
+
+
+def make(
+    scenes: Source,
+    out: str | Path,
+    settings: Making = USUAL,
+    *,
+    workers: int = 1,
+    spread: Spread | None = None,
+    progress: bool = False,
+) -> Made:
+    """Make a data set of scenes in the folder `out`, and say what is in it.
+
+    scenes: a path as `read_scenes` takes it, or scenes, which are read as they are needed. workers: processes, which
+    change no byte; `spread` is what gives the work out in their place. Stopped, the same call goes on with the scenes
+    that are missing; complete, it does nothing. A scene that cannot be used is told of in the result, and the others
+    are done. Raises `JoyImageError` before any work for settings that cannot be used, scenes that are not there, and a
+    folder with other files, or that was begun with other settings, naming these.
+    """
+    check_workers(workers)
+    out = Path(out)
+    check_name(out)
+    _check_extras(settings)
+    found, total, name = _listed(scenes, settings)
+    _prepare(out)
+    with held(out, "joyimage data make"):
+        begun = {"version": __version__, "scenes": name, "settings": asdict(settings)}
+        if (made := _begin(out, begun)) is not None:
+            return made
+        give = spread or (here if workers == 1 else processes(workers))
+        with tqdm(total=total, unit="scene", disable=not progress) as bar:
+            made = _made(found, out, settings, give, bar.update)
+        _write(out, {**begun, "made": made.as_dict()})
+        shutil.rmtree(out / SHARDS, ignore_errors=True)
+        return made
+
+
+def _check_extras(settings: Making) -> None:
+    needs = ["scipy.spatial", *(FORMATS[settings.format].needs if settings.tasks else ())]
+    for name in [*needs, "webdataset"] if settings.edits else needs:
+        extra(name)
+
+
+def _listed(scenes: Source, settings: Making) -> tuple[Iterator[Found], int | None, str]:
+    """The scenes, how many there are where that is known, and what tells them from others."""
+    if not isinstance(scenes, str | Path):
+        found = (Found(scene.name, partial(_same, scene)) for scene in scenes)
+        return islice(found, settings.scenes), settings.scenes, "given"
+    places, path = scene_places(scenes), Path(scenes).resolve()
+    digest = hashlib.sha256(str(path).encode(errors="surrogatepass")).hexdigest()[:12]
+    total = None if any(reader.find for _, reader in places) else len(places)
+    if settings.scenes is not None:
+        total = min(settings.scenes, total or settings.scenes)
+    return islice(find_scenes(places), settings.scenes), total, f"{path.name} {digest}"
+
+
+def _same(scene: Scene) -> Scene:
+    return scene
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder. Raises `JoyImageError` where it cannot be, or holds what is not of a data set."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError as error:
+        raise JoyImageError(f"nothing can be written into {out}: {error.strerror or error}; name another") from error
+    if names and FILE not in names:
+        raise JoyImageError(f"{out} holds other files, such as {min(names)}; name a new folder")
+
+
+def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
+    """What is in a complete data set; else None, with the folder marked. Raises `JoyImageError` for other settings."""
+    if not (out / FILE).exists():
+        _write(out, begun)
+        return None
+    known = read_about(out)
+    if differ := list(_differences(known, json.loads(json.dumps(begun)))):
+        raise JoyImageError(
+            f"{out} was begun with other settings: {'; '.join(differ)}. Give the same ones, or name another folder"
+        )
+    return Made.of(known["made"]) if "made" in known else None
+
+
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    pairs = {key: (known[key], wanted[key]) for key in ("version", "scenes")}
+    names = known["settings"].keys() | wanted["settings"].keys()
+    pairs |= {key: (known["settings"].get(key), wanted["settings"].get(key)) for key in sorted(names)}
+    for key, (before, now) in pairs.items():
+        if before != now:
+            yield f"{key} was {_said(before)} and is {_said(now)}"
+
+
+def _said(value: Any) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, list) else "all" if value is None else str(value)
+
+
+def read_about(out: Path) -> dict[str, Any]:
+    """What a data set's folder says of itself. Raises `JoyImageError` where it is none."""
+    try:
+        values = json.loads((out / FILE).read_text(encoding="utf-8"))
+        if isinstance(values["settings"], dict) and {"version", "scenes"} <= values.keys():
+            return values
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise JoyImageError(f"{out} is no data set of `joyimage data make`: it has no {FILE} that can be read")
+
+
+def _write(out: Path, values: dict[str, Any]) -> None:
+    with Part(out) as part:
+        part.path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.publish([out / FILE], replace=True)
+
+
+def _made(found: Iterator[Found], out: Path, settings: Making, spread: Spread, update: Callable[[int], object]) -> Made:
+    merge, done = Merge(out, settings), 0
+    try:
+        with closing(spread(partial(_do, settings=settings, out=out), _jobs(found))) as paths:
+            for path in paths:
+                batch = read_shard(path)
+                if batch is None:
+                    raise JoyImageError(f"{path}: cannot be read, just after it was written; is the disk full?")
+                merge.add(batch)
+                done += 1
+                update(1)
+                if merge.full:
+                    break
+    except KeyboardInterrupt as stop:
+        raise type(stop)(f"{done} scenes are kept in {out}; the same command goes on from there") from None
+    return merge.publish()
+
+
+def _do(job: Job, settings: Making, out: Path) -> Path:
+    """The shard of a scene, unless it is there already. What failed is tried again."""
+    path = shard_path(out, job.place)
+    known = read_shard(path)
+    if known is None or known.failed:
+        return work(job, settings, path)
+    _check_same(job, known, out)
+    return path
+
+
+def _check_same(job: Job, known: Batch, out: Path) -> None:
+    if known.scene != job.name:
+        raise JoyImageError(
+            f"{out} was begun with other scenes: the one of number {job.place} was {known.scene} and is {job.name}; "
+            "name another folder"
+        )
+
+
+def _jobs(found: Iterable[Found]) -> Iterator[Job]:
+    """Scenes as they come. Another state of a scene must follow it, so that no more than one is kept."""
+    base: Scene | None = None
+    for place, each in enumerate(found):
+        try:
+            scene = each.read()
+        except (JoyImageError, OSError) as error:
+            yield Job(place, each.name, None, failed=((each.name, str(error)),))
+            continue
+        if not scene.state_of:
+            base = scene
+            yield Job(place, each.name, scene)
+        elif base is not None and base.name == scene.state_of:
+            yield Job(place, each.name, scene, base)
+        else:
+            reason = f"it is another state of {scene.state_of}, which is not before it; name its folder so that it is"
+            yield Job(place, each.name, scene, failed=((each.name, reason),))

@@ -1,0 +1,95 @@
+"""Edit pairs as WebDataset's tars, in SpatialEdit's form, as `joyimage train` reads them.
+
+`stem.json` holds `conversations`, whose first value is the instruction; `stem.0.jpg` is the source, for a move with the
+red box drawn, and `stem.1.jpg` the target.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import JoyImageError
+from ..extras import extra
+from ..records import Pair, Picture
+from ..settings import EDITS
+from .turns import PLACE, compact, reading
+
+FOLDER = "edits"
+
+
+class PairWriter:
+    """Writes `edits/KIND/00000.tar` and on, each followed by another from `size` bytes on."""
+
+    def __init__(self, folder: Path, size: int):
+        self._folder, self._size = folder / FOLDER, size
+        self._tars: dict[str, Any] = {}
+
+    def add(self, pair: Pair) -> None:
+        if pair.kind not in self._tars:
+            self._tars[pair.kind] = self._open(pair.kind)
+        self._tars[pair.kind].write(
+            {
+                "__key__": pair.id,
+                "json": compact(_described(pair)).encode(),
+                f"0{pair.source.suffix}": pair.source.content,
+                f"1{pair.target.suffix}": pair.target.content,
+            }
+        )
+
+    def _open(self, kind: str) -> Any:
+        (self._folder / kind).mkdir(parents=True)
+        pattern = str(self._folder / kind).replace("%", "%%") + "/%05d.tar"
+        # Bytes as they are, and no hour of writing: equal pairs are to be equal files.
+        return extra("webdataset").ShardWriter(pattern, maxsize=self._size, verbose=0, encoder=False, mtime=0)
+
+    def close(self) -> None:
+        for tar in self._tars.values():
+            tar.close()
+
+
+def _described(pair: Pair) -> dict[str, Any]:
+    said = [{"from": "human", "value": f"{PLACE}\n{pair.text}"}, {"from": "gpt", "value": PLACE}]
+    told = {"kind": pair.kind, "scene": pair.scene, "views": pair.views, "box": pair.box}
+    return {"id": pair.id, "conversations": said, "meta_info": told}
+
+
+def read(folder: Path) -> Iterator[Pair]:
+    """The pairs of a folder, kind by kind. Raises `JoyImageError` for a tar that is not as it was written."""
+    for kind in EDITS:
+        for path in sorted((folder / FOLDER / kind).glob("*.tar")):
+            with reading(path):
+                yield from _read(path)
+
+
+def _read(path: Path) -> Iterator[Pair]:
+    held: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                held[member.name] = file.read() if file else b""
+                if len(held) == 3:  # in the order of their names: 0, 1, json
+                    yield _pair(held)
+                    held = {}
+    except tarfile.TarError as error:
+        raise JoyImageError(f"{path} is damaged: {error}") from error
+
+
+def _pair(held: dict[str, bytes]) -> Pair:
+    (source, before), (target, after), (_, text) = held.items()
+    values = json.loads(text)
+    told = values["meta_info"]
+    return Pair(
+        id=values["id"],
+        kind=told["kind"],
+        scene=told["scene"],
+        text=values["conversations"][0]["value"].removeprefix(f"{PLACE}\n"),
+        source=Picture(source, before),
+        target=Picture(target, after),
+        views=tuple(told["views"]),
+        box=None if told["box"] is None else tuple(told["box"]),
+    )
