@@ -28,6 +28,7 @@ from .commands import (
     run_inspect,
     run_plan,
 )
+from .data import add_data
 from .evaluation import add_evaluate
 from .flags import add_base_size, add_setting
 from .training import add_train
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands, [common, weights])
     _add_download(commands, [common])
     add_train(commands, [common, weights, threads])
+    add_data(commands, [common])
     demo = commands.add_parser(
         "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,8 @@ from ..records import Pair, Sample, Shown
 from .contents import read_pairs, read_samples
 
 COUNT = 24
-SIDE, GAP, LINE, WIDE, ACROSS = 200, 10, 15, 64, 2  # pixels of a picture, gap and line; letters of a line; columns
+# Pixels of a picture's side at most, of a column's width, of gaps and lines; columns.
+SIDE, COLUMN, GAP, LINE, ACROSS = 200, 420, 10, 15, 4
 HIGHEST = 60_000  # pixels: no PNG reader takes much more
 BOX = (0, 220, 0)
 # Pillow's own letters are Latin alone; where the system has one of these, Chinese is shown.
@@ -40,9 +40,8 @@ def sheet(out: str | Path, path: str | Path, count: int = COUNT) -> Path:
         raise JoyImageError(f"count is {count!r:.40}; give a whole number of samples, at least 1")
     kinds: dict[str, list[Image.Image]] = {}
     for title, record in _chosen(out, count):
-        kinds.setdefault(title, []).append(
-            _cell(title, *_of_pair(record)) if isinstance(record, Pair) else _cell(title, *_of_sample(record))
-        )
+        shown = _of_pair(record) if isinstance(record, Pair) else _of_sample(record)
+        kinds.setdefault(title, []).append(_cell(title, *shown))
     cells = [cell for several in kinds.values() for cell in several]
     if not cells:
         raise JoyImageError(f"{out} holds neither questions nor pairs")
@@ -74,6 +73,8 @@ def _spread(records: Iterable[Record], kind: Callable[[Record], str], most: int)
             own.append(record)
         elif (place := generator.randrange(number)) < most:
             own[place] = record
+    for own in found.values():
+        generator.shuffle(own)
     return found
 
 
@@ -81,7 +82,7 @@ def _of_sample(sample: Sample) -> tuple[list[Image.Image], list[str]]:
     pictures = [picture.image() for picture in sample.pictures]
     lines = [f"{sample.id}, {sample.scene}"]
     for turn in sample.turns:
-        lines += [*turn.text.splitlines(), f"→ {turn.answer}"]
+        lines += [*turn.text.splitlines(), *f"→ {turn.answer}".splitlines()]
         if turn.task == "grounding_3d":
             pictures[0] = _with_boxes(pictures[0], sample.shown[0], turn.answer)
     return pictures, lines
@@ -108,50 +109,60 @@ def _with_boxes(picture: Image.Image, shown: Shown, answer: str) -> Image.Image:
 
 
 def _cell(title: str, pictures: Sequence[Image.Image], lines: Sequence[str]) -> Image.Image:
-    """Pictures side by side, and text below."""
-    shown = [_fitted(picture) for picture in pictures]
-    text = [part for line in (title, *lines) for part in textwrap.wrap(line, WIDE) or [""]]
-    width = max(sum(picture.width + GAP for picture in shown), round(WIDE * LINE * 0.52))
+    """A column's width: pictures side by side, and text below."""
+    side = min(SIDE, (COLUMN - GAP * (len(pictures) - 1)) // len(pictures))
+    shown = [_fitted(picture, side) for picture in pictures]
+    text = [part for line in (title, *lines) for part in _wrapped(line)]
     height = max(picture.height for picture in shown)
-    cell = Image.new("RGB", (width, height + GAP + LINE * len(text)), "white")
-    left = 0
-    for picture in shown:
-        cell.paste(picture, (left, 0))
-        left += picture.width + GAP
+    cell = Image.new("RGB", (COLUMN, height + GAP + LINE * len(text)), "white")
+    for number, picture in enumerate(shown):
+        cell.paste(picture, (number * (side + GAP), 0))
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(text):
-        pen.text((0, height + GAP // 2 + LINE * number), line, "navy" if not number else "black", _font(LINE - 3))
+        place = 0, height + GAP // 2 + LINE * number
+        pen.text(place, line, "navy" if number == 0 else "black", _font(LINE - 3))
     return cell
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    scale = SIDE / max(picture.size)
+def _wrapped(line: str) -> Iterator[str]:
+    """Parts that fit into a column, cut at a space where there is one."""
+    font = _font(LINE - 3)
+    while font.getlength(line) > COLUMN:
+        end = next(n for n in range(1, len(line) + 1) if font.getlength(line[:n]) > COLUMN) - 1
+        space = line.rfind(" ", 1, end + 1)
+        cut = space if space > end // 2 else max(end, 1)
+        yield line[:cut]
+        line = line[cut:].lstrip()
+    yield line
+
+
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
+    scale = side / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _arranged(cells: Sequence[Image.Image]) -> Image.Image:
-    """In columns, each cell where there is most room; those that would make the sheet too high are left out."""
-    wide = [cell for cell in cells if cell.width > 3 * (SIDE + GAP)]
-    width = max(cell.width for cell in cells) if wide else round(WIDE * LINE * 0.52)
-    heights, places = [GAP] * ACROSS, []
+    """In columns, each cell where there is most room; what would make the sheet too high is left out."""
+    columns = min(ACROSS, len(cells))
+    heights, places = [GAP] * columns, []
     for cell in cells:
         column = heights.index(min(heights))
         if heights[column] + cell.height > HIGHEST:
             break
-        places.append((GAP + column * (width + GAP), heights[column]))
+        places.append((GAP + column * (COLUMN + GAP), heights[column]))
         heights[column] += cell.height + GAP
-    whole_sheet = Image.new("RGB", (GAP + ACROSS * (width + GAP), max(heights)), "white")
+    arranged = Image.new("RGB", (GAP + columns * (COLUMN + GAP), max(heights)), "white")
     for cell, place in zip(cells, places, strict=False):
-        whole_sheet.paste(cell, place)
-    return whole_sheet
+        arranged.paste(cell, place)
+    return arranged
 
 
 @lru_cache
 def _font(size: int):
     for name in FONTS:
         try:
-            return ImageFont.truetype(name, size)
+            return ImageFont.truetype(name, size, layout_engine=ImageFont.Layout.BASIC)
         except OSError:
             continue
     return ImageFont.load_default(size)
