@@ -45,7 +45,7 @@ class Made:
 
 
 class Merge:
-    """A data set in a folder of its own within `out`, until `publish` gives its files their names."""
+    """A data set in a folder of its own within `out`, until `publish` gives its files their names; as a context."""
 
     def __init__(self, out: Path, settings: Making):
         self._out, self._settings = out, settings
@@ -56,6 +56,7 @@ class Merge:
         self._format = FORMATS[settings.format]
         self._writer = self._format.open(self._folder, size) if settings.tasks else None
         self._pair_writer = PairWriter(self._folder, size)
+        self._open = [self._pair_writer, *([self._writer] if self._writer else [])]
         self._evening = Evening()
         self._questions = Counter({task: 0 for task in settings.tasks})
         self._left_out = Counter({task: 0 for task in settings.tasks})
@@ -98,9 +99,7 @@ class Merge:
 
     def publish(self) -> Made:
         """Give all files their names, in the place of what a stopped run may have left there."""
-        if self._writer is not None:
-            self._writer.close()
-        self._pair_writer.close()
+        self._close()
         for path in sorted(self._folder.iterdir()):
             name = self._out / path.name
             if name.is_dir():
@@ -109,6 +108,16 @@ class Merge:
         self._folder.rmdir()
         counts = dict(self._questions), dict(self._left_out), dict(self._pairs)
         return Made(self._scenes, self._used, tuple(self._failed), *counts)
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+    def __enter__(self) -> Merge:
+        return self
+
+    def __exit__(self, *_error) -> None:
+        self._close()
 
 
 def dialogues(samples: Sequence[Sample]) -> Iterator[Sample]:

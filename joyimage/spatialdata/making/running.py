@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ... import __version__
 from ...atomic import Part, check_name, held
 from ...errors import JoyImageError
-from ..extras import extra
+from ..extras import check_extras
 from ..readers import find_scenes, scene_places
 from ..readers.common import Found
 from ..records import Batch
@@ -56,7 +56,8 @@ def make(
     check_workers(workers)
     out = Path(out)
     check_name(out)
-    _check_extras(settings)
+    needs = FORMATS[settings.format].needs if settings.tasks else ()
+    check_extras("scipy", *needs, *(("webdataset",) if settings.edits else ()))
     found, total, name = _listed(scenes, settings)
     _prepare(out)
     with held(out, "joyimage data make"):
@@ -69,12 +70,6 @@ def make(
         _write(out, {**begun, "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
-
-
-def _check_extras(settings: Making) -> None:
-    needs = ["scipy.spatial", *(FORMATS[settings.format].needs if settings.tasks else ())]
-    for name in [*needs, "webdataset"] if settings.edits else needs:
-        extra(name)
 
 
 def _listed(scenes: Source, settings: Making) -> tuple[Iterator[Found], int | None, str]:
@@ -149,21 +144,29 @@ def _write(out: Path, values: dict[str, Any]) -> None:
 
 
 def _made(found: Iterator[Found], out: Path, settings: Making, spread: Spread, update: Callable[[int], object]) -> Made:
-    merge, done = Merge(out, settings), 0
-    try:
-        with closing(spread(partial(_do, settings=settings, out=out), _jobs(found))) as paths:
-            for path in paths:
-                batch = read_shard(path)
-                if batch is None:
-                    raise JoyImageError(f"{path}: cannot be read, just after it was written; is the disk full?")
-                merge.add(batch)
-                done += 1
-                update(1)
-                if merge.full:
-                    break
-    except KeyboardInterrupt as stop:
-        raise type(stop)(f"{done} scenes are kept in {out}; the same command goes on from there") from None
-    return merge.publish()
+    done = 0
+    with Merge(out, settings) as merge:
+        try:
+            with closing(_batches(found, out, settings, spread)) as batches:
+                for batch in batches:
+                    merge.add(batch)
+                    done += 1
+                    update(1)
+                    if merge.full:
+                        break
+        except KeyboardInterrupt as stop:
+            raise type(stop)(f"{done} scenes are kept in {out}; the same command goes on from there") from None
+        return merge.publish()
+
+
+def _batches(found: Iterator[Found], out: Path, settings: Making, spread: Spread) -> Generator[Batch, None, None]:
+    """What each scene gives, in order."""
+    with closing(spread(partial(_do, settings=settings, out=out), _jobs(found))) as paths:
+        for path in paths:
+            batch = read_shard(path)
+            if batch is None:
+                raise JoyImageError(f"{path}: cannot be read, just after it was written; is the disk full?")
+            yield batch
 
 
 def _do(job: Job, settings: Making, out: Path) -> Path:

@@ -22,7 +22,7 @@ class Writer(Protocol):
 @dataclass(frozen=True)
 class Format:
     """`open`: a writer into a folder, whose files are followed by others from so many bytes on. `read`: the samples of
-    such a folder. needs: modules of the extra `data`. choices: whether it takes multiple choice alone.
+    such a folder. needs: packages of the extra `data`. choices: whether it takes multiple choice alone.
     """
 
     open: Callable[[Path, int], Writer]
@@ -33,6 +33,6 @@ class Format:
 
 FORMATS = {
     "jsonl": Format(conversations.ConversationWriter, conversations.read),
-    "parquet": Format(parquet.ParquetWriter, parquet.read, ("pyarrow", "pyarrow.parquet")),
+    "parquet": Format(parquet.ParquetWriter, parquet.read, ("pyarrow",)),
     "tsv": Format(choices.ChoiceWriter, choices.read, choices=True),
 }
