@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import JoyImageError
 from ..questions.form import LETTERS
 from ..records import Picture, Sample
 from ..tasks import CAPABILITIES, TASKS
@@ -86,8 +85,6 @@ def read(folder: Path) -> Iterator[Sample]:
                 image = earlier.get(row["image"], row["image"])
                 earlier[row["index"]] = image
                 yield _sample(row, image)
-    except csv.Error as error:
-        raise JoyImageError(f"{path} is no table with tabs ({error})") from error
     finally:
         csv.field_size_limit(limit)
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import JoyImageError
 from ..extras import extra
 from ..records import Pair, Picture
 from ..settings import EDITS
@@ -67,16 +66,13 @@ def read(folder: Path) -> Iterator[Pair]:
 
 def _read(path: Path) -> Iterator[Pair]:
     held: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                held[member.name] = file.read() if file else b""
-                if len(held) == 3:  # in the order of their names: 0, 1, json
-                    yield _pair(held)
-                    held = {}
-    except tarfile.TarError as error:
-        raise JoyImageError(f"{path} is damaged: {error}") from error
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            held[member.name] = file.read() if file else b""
+            if len(held) == 3:  # in the order of their names: 0, 1, json
+                yield _pair(held)
+                held = {}
 
 
 def _pair(held: dict[str, bytes]) -> Pair:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +14,9 @@ from typing import Any
 from ...errors import JoyImageError
 from ..records import Picture, Sample, Shown, Turn
 
+BROKEN = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, csv.Error, tarfile.TarError,
+)  # fmt: skip
 PLACE = "<image>"  # of a picture, at the start of what is asked first
 
 
@@ -57,7 +62,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except JoyImageError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except BROKEN as error:
         raise JoyImageError(f"{path} is no data set as `joyimage data make` writes it ({error!r:.200})") from error
 
 
