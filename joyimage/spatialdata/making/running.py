@@ -61,7 +61,7 @@ def make(
     found, total, name = _listed(scenes, settings)
     _prepare(out)
     with held(out, "joyimage data make"):
-        begun = {"version": __version__, "scenes": name, "settings": asdict(settings)}
+        begun = {"version": __version__, "source": name, "settings": asdict(settings)}
         if (made := _begin(out, begun)) is not None:
             return made
         give = spread or (here if workers == 1 else processes(workers))
@@ -114,7 +114,7 @@ def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    pairs = {key: (known[key], wanted[key]) for key in ("version", "scenes")}
+    pairs = {key: (known[key], wanted[key]) for key in ("version", "source")}
     names = known["settings"].keys() | wanted["settings"].keys()
     pairs |= {key: (known["settings"].get(key), wanted["settings"].get(key)) for key in sorted(names)}
     for key, (before, now) in pairs.items():
@@ -130,7 +130,7 @@ def read_about(out: Path) -> dict[str, Any]:
     """What a data set's folder says of itself. Raises `JoyImageError` where it is none."""
     try:
         values = json.loads((out / FILE).read_text(encoding="utf-8"))
-        if isinstance(values["settings"], dict) and {"version", "scenes"} <= values.keys():
+        if isinstance(values["settings"], dict) and {"version", "source"} <= values.keys():
             return values
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -52,19 +53,27 @@ def work(job: Job, settings: Making, path: Path) -> Path:
     failed = list(job.failed)
     samples: tuple[Sample, ...] = ()
     pairs: tuple[Pair, ...] = ()
-    if job.scene is not None:
-        try:
+    album = Album(job.place, settings.pictures)
+    with _telling(job.name, failed):
+        if job.scene is not None:
             index = _index(job.scene, settings)
-            album = Album(job.place, settings.pictures)
-            samples = tuple(_samples(index, album, job.place, settings))
-            pairs = tuple(_camera_pairs(index, album, job.place, settings))
-            if job.before is not None:
-                pairs += tuple(_object_pairs(_index(job.before, settings), index, album, job.place, settings))
-        except Exception as error:  # of one scene among thousands, whatever is wrong with it: it is told in the report
-            samples, pairs = (), ()
-            told = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
-            failed.append((job.name, shortened(told)))
+            asked = tuple(_samples(index, album, job.place, settings))
+            samples, pairs = asked, tuple(_camera_pairs(index, album, job.place, settings))
+            with _telling(job.name, failed, "its state before: "):
+                if job.before is not None:
+                    before = _index(job.before, settings)
+                    pairs += tuple(_object_pairs(before, index, album, job.place, settings))
     return write_shard(path, Batch(job.name, samples, pairs, tuple(failed)))
+
+
+@contextmanager
+def _telling(name: str, failed: list[tuple[str, str]], about: str = "") -> Iterator[None]:
+    """Where one of thousands of scenes is used: whatever is wrong with it is told, and does not end the others."""
+    try:
+        yield
+    except Exception as error:
+        told = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
+        failed.append((name, shortened(f"{about}{told}")))
 
 
 class Album:
