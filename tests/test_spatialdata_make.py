@@ -27,6 +27,7 @@ from joyimage.spatialdata import TASKS, Making, inspect, make
 from joyimage.spatialdata.index import index_scene
 from joyimage.spatialdata.inspecting import sheet
 from joyimage.spatialdata.inspecting.contents import read_pairs, read_samples
+from joyimage.spatialdata.lifting import lift
 from joyimage.spatialdata.making.merging import dialogues
 from joyimage.spatialdata.making.spreading import here
 from joyimage.spatialdata.questions import marks
@@ -349,6 +350,23 @@ def test_scenes_without_boxes_are_lifted_when_asked(copied, tmp_path):
     assert report.used == 0 and all("lift the scene first" in reason for _, reason in report.failed)
     report = make(copied, tmp_path / "lifted", replace(settings, lift=True))
     assert report.used == 2 and not report.failed
+
+
+def lifted(scene):
+    """Boxes of one's own."""
+    assert not scene.lifted
+    return lift(scene).scene
+
+
+def test_scenes_can_be_prepared_where_the_work_is_done(copied, tmp_path):
+    for path in copied.glob("*/transforms.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "objects": [{**thing, "box": None} for thing in values["objects"]]}))
+    settings = replace(FEW, tasks=("relative_size",), edits=("none",), scenes=2, seed=4)
+    report = make(copied, tmp_path / "set", settings, prepare=lifted)
+    assert report.used == 2 and not report.failed
+    with pytest.raises(JoyImageError, match="prepare was lifted and is none"):
+        make(copied, tmp_path / "set", settings)
 
 
 def test_scenes_can_be_given(scenes, made, tmp_path):

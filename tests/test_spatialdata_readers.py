@@ -11,7 +11,7 @@ from joyimage.errors import JoyImageError, MissingFileError
 from joyimage.spatialdata.cameras import OPENGL, Pinhole, looking_at
 from joyimage.spatialdata.oriented import OrientedBox
 from joyimage.spatialdata.overlap import iou
-from joyimage.spatialdata.readers import openspatial, read_scenes
+from joyimage.spatialdata.readers import find_scenes, openspatial, read_scenes, scene_places
 from joyimage.spatialdata.scenes import Scene, SceneObject
 from tools.tiny import captures, scenes
 
@@ -126,6 +126,21 @@ def test_nerfstudio(tmp_path):
     check_views(scene)
     assert not scene.metric and not scene.lifted
     assert iou(scene.objects[0].box, BOX) > 0.999 and scene.objects[1].box is None
+
+
+def test_nerfstudio_can_name_the_scene_that_it_is_another_state_of(tmp_path):
+    nerfstudio_folder(tmp_path, state_of="room")
+    (scene,) = read_scenes(tmp_path)
+    assert scene.state_of == "room"
+    nerfstudio_folder(tmp_path, state_of=5)
+    with pytest.raises(JoyImageError, match="state_of is 5"):
+        list(read_scenes(tmp_path))
+
+
+def test_of_many_views_some_are_taken_evenly(tmp_path):
+    scene = Scene("room", tuple(range(10)))
+    assert scene.with_views(4).views == (0, 2, 5, 7) and scene.with_views(10).views == scene.views
+    assert scene.with_views(20).views == scene.views
 
 
 def test_nerfstudio_without_size_or_focal_length_and_with_a_mask_of_what_to_use(tmp_path):
@@ -330,6 +345,22 @@ def test_openspatials_pictures_as_bytes_and_the_order_that_its_code_turns_in(tmp
     (scene,) = openspatial.read(tmp_path / "data.parquet", order="zxy")
     assert np.asarray(scene.views[1].picture()).max() == 51 and scene.views[0].sensed().instances is None
     assert 0.3 < iou(scene.objects[0].box, BOX) < 0.95
+
+
+def test_a_scene_that_cannot_be_read_leaves_the_others_of_its_file(tmp_path):
+    rows = openspatial_rows(tmp_path)
+    broken = [{**row, "scene_id": "broken", "depth_map": "none.npy"} for row in rows]
+    write_parquet(tmp_path / "data.parquet", [*broken, *rows])
+    first, second = find_scenes(scene_places(tmp_path / "data.parquet"))
+    assert first.name == "broken"
+    with pytest.raises(MissingFileError, match=r"none\.npy"):
+        first.read()
+    check_openspatial(second.read())
+    (tmp_path / "other.parquet").write_bytes(b"none")
+    *_, last = find_scenes(scene_places(tmp_path))  # the folder holds both files
+    assert last.name == "other.parquet"
+    with pytest.raises(JoyImageError, match="no Parquet"):
+        last.read()
 
 
 def test_openspatial_says_what_it_cannot_use(tmp_path):

@@ -48,7 +48,7 @@ class Merge:
     """A data set in a folder of its own within `out`, until `publish` gives its files their names; as a context."""
 
     def __init__(self, out: Path, settings: Making):
-        self._out, self._settings = out, settings
+        self.out, self._settings = out, settings
         self._folder = out / FOLDER
         shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was stopped: it is made of shards again
         self._folder.mkdir()
@@ -101,7 +101,7 @@ class Merge:
         """Give all files their names, in the place of what a stopped run may have left there."""
         self._close()
         for path in sorted(self._folder.iterdir()):
-            name = self._out / path.name
+            name = self.out / path.name
             if name.is_dir():
                 shutil.rmtree(name)
             os.replace(path, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -28,8 +28,8 @@ from ..writers import FORMATS
 from .merging import Made, Merge
 from .shards import FOLDER as SHARDS
 from .shards import read_shard, shard_path
-from .spreading import Spread, here, processes
-from .work import Job, work
+from .spreading import Paths, Spread, here, processes
+from .work import Job, Prepare, work
 
 FILE = "data.json"  # of a data set: what it was made with, and, once it is complete, what is in it
 USUAL = Making()
@@ -42,13 +42,15 @@ def make(
     settings: Making = USUAL,
     *,
     workers: int = 1,
+    prepare: Prepare | None = None,
     spread: Spread | None = None,
     progress: bool = False,
 ) -> Made:
     """Make a data set of scenes in the folder `out`, and say what is in it.
 
     scenes: a path as `read_scenes` takes it, or scenes, which are read as they are needed. workers: processes, which
-    change no byte; `spread` is what gives the work out in their place. Stopped, the same call goes on with the scenes
+    change no byte; `spread` is what gives the work out in their place. prepare: what is done to each scene first, where
+    the work is done, such as lifting it by masks of one's own. Stopped, the same call goes on with the scenes
     that are missing; complete, it does nothing. A scene that cannot be used is told of in the result, and the others
     are done. Raises `JoyImageError` before any work for settings that cannot be used, scenes that are not there, and a
     folder with other files, or that was begun with other settings, naming these.
@@ -61,12 +63,14 @@ def make(
     found, total, name = _listed(scenes, settings)
     _prepare(out)
     with held(out, "joyimage data make"):
-        begun = {"version": __version__, "source": name, "settings": asdict(settings)}
+        prepared = getattr(prepare, "__name__", "given") if prepare else "none"
+        begun = {"version": __version__, "source": name, "prepare": prepared, "settings": asdict(settings)}
         if (made := _begin(out, begun)) is not None:
             return made
         give = spread or (here if workers == 1 else processes(workers))
         with tqdm(total=total, unit="scene", disable=not progress) as bar:
-            made = _made(found, out, settings, give, bar.update)
+            do = partial(_do, settings=settings, out=out, prepare=prepare)
+            made = _made(give(do, _jobs(found)), Merge(out, settings), bar.update)
         _write(out, {**begun, "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
@@ -114,7 +118,7 @@ def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    pairs = {key: (known[key], wanted[key]) for key in ("version", "source")}
+    pairs = {key: (known[key], wanted[key]) for key in ("version", "source", "prepare")}
     names = known["settings"].keys() | wanted["settings"].keys()
     pairs |= {key: (known["settings"].get(key), wanted["settings"].get(key)) for key in sorted(names)}
     for key, (before, now) in pairs.items():
@@ -130,7 +134,7 @@ def read_about(out: Path) -> dict[str, Any]:
     """What a data set's folder says of itself. Raises `JoyImageError` where it is none."""
     try:
         values = json.loads((out / FILE).read_text(encoding="utf-8"))
-        if isinstance(values["settings"], dict) and {"version", "source"} <= values.keys():
+        if isinstance(values["settings"], dict) and {"version", "source", "prepare"} <= values.keys():
             return values
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -143,38 +147,32 @@ def _write(out: Path, values: dict[str, Any]) -> None:
         part.publish([out / FILE], replace=True)
 
 
-def _made(found: Iterator[Found], out: Path, settings: Making, spread: Spread, update: Callable[[int], object]) -> Made:
+def _made(paths: Paths, merge: Merge, update: Callable[[int], object]) -> Made:
+    """The data set of all shards, as they come."""
     done = 0
-    with Merge(out, settings) as merge:
+    with merge, closing(paths):
         try:
-            with closing(_batches(found, out, settings, spread)) as batches:
-                for batch in batches:
-                    merge.add(batch)
-                    done += 1
-                    update(1)
-                    if merge.full:
-                        break
+            for path in paths:
+                batch = read_shard(path)
+                if batch is None:
+                    raise JoyImageError(f"{path}: cannot be read, just after it was written; is the disk full?")
+                merge.add(batch)
+                done += 1
+                update(1)
+                if merge.full:
+                    break
         except KeyboardInterrupt as stop:
-            raise type(stop)(f"{done} scenes are kept in {out}; the same command goes on from there") from None
+            kept = f"{done} scenes are kept in {merge.out}; the same command goes on from there"
+            raise type(stop)(kept) from None
         return merge.publish()
 
 
-def _batches(found: Iterator[Found], out: Path, settings: Making, spread: Spread) -> Generator[Batch, None, None]:
-    """What each scene gives, in order."""
-    with closing(spread(partial(_do, settings=settings, out=out), _jobs(found))) as paths:
-        for path in paths:
-            batch = read_shard(path)
-            if batch is None:
-                raise JoyImageError(f"{path}: cannot be read, just after it was written; is the disk full?")
-            yield batch
-
-
-def _do(job: Job, settings: Making, out: Path) -> Path:
+def _do(job: Job, settings: Making, out: Path, prepare: Prepare | None) -> Path:
     """The shard of a scene, unless it is there already. What failed is tried again."""
     path = shard_path(out, job.place)
     known = read_shard(path)
     if known is None or known.failed:
-        return work(job, settings, path)
+        return work(job, settings, path, prepare)
     _check_same(job, known, out)
     return path
 
@@ -198,9 +196,9 @@ def _jobs(found: Iterable[Found]) -> Iterator[Job]:
             continue
         if not scene.state_of:
             base = scene
-            yield Job(place, each.name, scene)
+            yield Job(place, scene.name, scene)
         elif base is not None and base.name == scene.state_of:
-            yield Job(place, each.name, scene, base)
+            yield Job(place, scene.name, scene, base)
         else:
             reason = f"it is another state of {scene.state_of}, which is not before it; name its folder so that it is"
-            yield Job(place, each.name, scene, failed=((each.name, reason),))
+            yield Job(place, scene.name, scene, failed=((scene.name, reason),))

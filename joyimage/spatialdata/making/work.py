@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,6 +27,7 @@ from ..settings import Making
 from ..tasks import make_questions
 from .shards import write_shard
 
+Prepare = Callable[[Scene], Scene]
 HELD = 16  # pictures of a scene that are kept as they were read
 SUFFIXES = {"jpeg": ".jpg", "png": ".png"}
 
@@ -45,10 +46,11 @@ class Job:
     failed: tuple[tuple[str, str], ...] = ()
 
 
-def work(job: Job, settings: Making, path: Path) -> Path:
+def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None) -> Path:
     """Write the shard of a scene and return its path. The same job and settings give the same bytes.
 
-    What cannot be used is told in the shard. Raises `OSError` where it cannot be written.
+    prepare: what is done to a scene first. What cannot be used is told in the shard. Raises `OSError` where it cannot
+    be written.
     """
     failed = list(job.failed)
     samples: tuple[Sample, ...] = ()
@@ -56,12 +58,12 @@ def work(job: Job, settings: Making, path: Path) -> Path:
     album = Album(job.place, settings.pictures)
     with _telling(job.name, failed):
         if job.scene is not None:
-            index = _index(job.scene, settings)
+            index = _index(job.scene, settings, prepare)
             asked = tuple(_samples(index, album, job.place, settings))
             samples, pairs = asked, tuple(_camera_pairs(index, album, job.place, settings))
             with _telling(job.name, failed, "its state before: "):
                 if job.before is not None:
-                    before = _index(job.before, settings)
+                    before = _index(job.before, settings, prepare)
                     pairs += tuple(_object_pairs(before, index, album, job.place, settings))
     return write_shard(path, Batch(job.name, samples, pairs, tuple(failed)))
 
@@ -109,8 +111,10 @@ class Album:
         self._done[name] = Picture(name, encoded(picture, self._kind))
 
 
-def _index(scene: Scene, settings: Making) -> SceneIndex:
+def _index(scene: Scene, settings: Making, prepare: Prepare | None) -> SceneIndex:
     scene = scene.with_views(settings.views)
+    if prepare is not None:
+        scene = prepare(scene)
     if settings.lift and not scene.lifted:
         scene = lift(scene).scene
     return index_scene(scene)
