@@ -210,6 +210,21 @@ def test_visibility_of_a_box_counts_points_of_its_surface_and_their_hull(camera)
     assert not visibility(box, camera, slanted, np.isfinite(enter) & False).passes(Limits(hull=0))
 
 
+def test_what_is_looked_at_around_a_box_is_all_that_counts(camera, generator):
+    """Against the whole view, for boxes anywhere: in the picture, half out of it, around the camera, behind it."""
+    seen = 0
+    for _ in range(200):
+        place = generator.uniform((-3, -1, -2), (3, 6, 2))
+        box = OrientedBox(place, generator.uniform(0.2, 3, 3), rotation(generator.uniform(-3, 3, 3)))
+        depth = generator.uniform(0.1, 7, (80, 100)).astype(np.float32)
+        found, points = visibility(box, camera, depth), camera.points(depth)
+        points = points[on_surface(box, points)]
+        assert found.points == len(points) and found.hidden == hidden_share(box, camera, depth)
+        assert found.hull == pytest.approx(hull_volume(points) / box.volume)
+        seen += len(points) > 0
+    assert 50 < seen < 190
+
+
 def test_what_a_box_stands_on_is_not_its_surface():
     box = OrientedBox.upright([0, 0, 1], [1, 1, 2])
     points = np.array([[0, 0, 0.1], [0, 0, 0.2], [0.55, 0, 1], [0.65, 0, 1]])

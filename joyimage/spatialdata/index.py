@@ -27,6 +27,7 @@ from .visibility import Limits, visibility
 STRUCTURE = {"ceiling", "floor", "wall"}
 INNER = 2  # pixels from the edge of a mask, from which on a point surely is of the object
 LIMITS = Limits()
+SOME = 16  # of a cloud's points one, which bounds its distance from another
 MOST = 20_000  # points of an object's cloud, evenly left out beyond that
 
 
@@ -254,5 +255,7 @@ def _distances(clouds: dict[int, list[np.ndarray]]) -> np.ndarray:
     for i, first in enumerate(trees):
         for j, second in enumerate(trees[:i]):
             if first is not None and second is not None:
-                apart[i, j] = apart[j, i] = first.query(second.data)[0].min()
+                # No farther than the nearest of some: the rest is found a few times faster.
+                bound = np.nextafter(first.query(second.data[::SOME])[0].min(), np.inf)
+                apart[i, j] = apart[j, i] = first.query(second.data, distance_upper_bound=bound)[0].min()
     return apart

@@ -111,15 +111,28 @@ def at_foot(box: OrientedBox, points: np.ndarray, foot: float = FOOT) -> np.ndar
 
 def visibility(box: OrientedBox, camera: Pinhole, depth: np.ndarray, mask: np.ndarray | None = None) -> Visibility:
     """How a box is seen in a view with a depth picture (height, width) and perhaps its mask of the same size."""
-    points = camera.points(depth)
+    near, around = _around(box, camera, depth)
+    points = near.points(around)
     points = points[on_surface(box, points)]
     return Visibility(
         in_picture=in_picture(box, camera),
-        hidden=hidden_share(box, camera, depth),
+        hidden=hidden_share(box, near, around),
         points=len(points),
         hull=hull_volume(points) / box.volume if box.volume > 0 else 0.0,
         mask=None if mask is None else float(mask.mean()),
     )
+
+
+def _around(box: OrientedBox, camera: Pinhole, depth: np.ndarray) -> tuple[Pinhole, np.ndarray]:
+    """The part of a view in which a box, and what lies a little beyond it, is: all else is looked at in vain."""
+    larger = OrientedBox(box.centre, box.size + 2 * BEYOND * box.size.max(), box.rotation)
+    pixels = np.clip(outline(larger, camera), 0, [camera.width, camera.height])
+    if not len(pixels):
+        pixels = np.zeros((1, 2))
+    left, top = np.floor(pixels.min(axis=0)).astype(int)
+    right, bottom = np.ceil(pixels.max(axis=0)).astype(int)
+    intrinsic = camera.intrinsic - [[0, 0, left], [0, 0, top], [0, 0, 0]]
+    return Pinhole(intrinsic, camera.pose, right - left, bottom - top), depth[top:bottom, left:right]
 
 
 def hull_volume(points: np.ndarray) -> float:
