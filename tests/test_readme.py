@@ -13,11 +13,12 @@ from diffusers import JoyImageEditPipeline
 
 from joyimage import JoyImage, spatial
 from joyimage.cli import build_parser
+from joyimage.spatialdata.settings import QUESTIONS, Making
 from joyimage.training.settings import Training
 
 ROOT = Path(__file__).parents[1]
-README, CLI, PYTHON, TRAINING = (
-    ROOT / name for name in ("README.md", "docs/cli.md", "docs/python.md", "docs/training.md")
+README, CLI, PYTHON, TRAINING, SPATIAL = (
+    ROOT / name for name in ("README.md", "docs/cli.md", "docs/python.md", "docs/training.md", "docs/spatial-data.md")
 )
 DISPLAYED = re.compile(r'display_name="(.+) \(JoyImage\)"')
 
@@ -68,6 +69,20 @@ def test_every_setting_of_training_has_a_row():
     guidance = {"objective", "guidance_scale", "rescale", "teacher_steps"}  # have a section of their own
     told = {name.replace("-", "_").removeprefix("no_") for name in re.findall(r"--([\w-]+)", rows)}
     assert set(Training.names()) - guidance - {"background"} <= told
+
+
+def test_every_way_to_make_spatial_data_is_understood():
+    lines = re.findall(r"^ +joyimage (.*)$", SPATIAL.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(lines) > 2
+    for line in lines:
+        build_parser().parse_args(shlex.split(line))
+
+
+def test_every_sub_task_has_a_row_and_every_setting_of_making_is_told():
+    text = SPATIAL.read_text(encoding="utf-8")
+    assert names_in_first_column(section(SPATIAL, "## Questions")) == set(QUESTIONS)
+    told = {name.replace("-", "_") for name in re.findall(r"--([\w-]+)", text)}
+    assert set(Making.names()) <= told
 
 
 def test_every_command_has_an_example():

@@ -18,6 +18,7 @@ from ..settings import EDITS
 from .turns import PLACE, compact, reading
 
 FOLDER = "edits"
+MOST = 5000  # pairs of a tar: Python keeps half a kilobyte of each member until it is closed
 
 
 class PairWriter:
@@ -43,7 +44,8 @@ class PairWriter:
         (self._folder / kind).mkdir(parents=True)
         pattern = str(self._folder / kind).replace("%", "%%") + "/%05d.tar"
         # Bytes as they are, and no hour of writing: equal pairs are to be equal files.
-        return extra("webdataset").ShardWriter(pattern, maxsize=self._size, verbose=0, encoder=False, mtime=0)
+        limits = {"maxsize": self._size, "maxcount": MOST}
+        return extra("webdataset").ShardWriter(pattern, **limits, verbose=0, encoder=False, mtime=0)
 
     def close(self) -> None:
         for tar in self._tars.values():
