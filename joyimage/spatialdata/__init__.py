@@ -2,7 +2,7 @@
 
 World: z up, the ground is XY, metres where the scene is metric. Camera: x right, y down, z forward; depth is z, and 0
 where nothing was measured. A pixel's middle is at half numbers: that of the first is (0.5, 0.5). Install
-`joyimage[data]`: hulls and neighbours are SciPy's, Parquet is PyArrow's, tars are WebDataset's.
+`joyimage[data]`: hulls and neighbours are SciPy's, Parquet is PyArrow's.
 
 `make(scenes, out, settings)` makes a data set, `inspect(out)` says what is in one.
 """

@@ -59,7 +59,7 @@ def make(
     out = Path(out)
     check_name(out)
     needs = FORMATS[settings.format].needs if settings.tasks else ()
-    check_extras("scipy", *needs, *(("webdataset",) if settings.edits else ()))
+    check_extras("scipy", *needs)
     found, total, name = _listed(scenes, settings)
     _prepare(out)
     with held(out, "joyimage data make"):

@@ -6,13 +6,13 @@ red box drawn, and `stem.1.jpg` the target.
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..extras import extra
 from ..records import Pair, Picture
 from ..settings import EDITS
 from .turns import PLACE, compact, reading
@@ -22,34 +22,56 @@ MOST = 5000  # pairs of a tar: Python keeps half a kilobyte of each member until
 
 
 class PairWriter:
-    """Writes `edits/KIND/00000.tar` and on, each followed by another from `size` bytes on."""
+    """Writes `edits/KIND/00000.tar` and on, each followed by another from `size` bytes or `MOST` pairs on."""
 
     def __init__(self, folder: Path, size: int):
         self._folder, self._size = folder / FOLDER, size
-        self._tars: dict[str, Any] = {}
+        self._tars: dict[str, Tars] = {}
 
     def add(self, pair: Pair) -> None:
         if pair.kind not in self._tars:
-            self._tars[pair.kind] = self._open(pair.kind)
+            self._tars[pair.kind] = Tars(self._folder / pair.kind, self._size)
         self._tars[pair.kind].write(
             {
-                "__key__": pair.id,
-                "json": compact(_described(pair)).encode(),
-                f"0{pair.source.suffix}": pair.source.content,
-                f"1{pair.target.suffix}": pair.target.content,
+                f"{pair.id}.0{pair.source.suffix}": pair.source.content,
+                f"{pair.id}.1{pair.target.suffix}": pair.target.content,
+                f"{pair.id}.json": compact(_described(pair)).encode(),
             }
         )
 
-    def _open(self, kind: str) -> Any:
-        (self._folder / kind).mkdir(parents=True)
-        pattern = str(self._folder / kind).replace("%", "%%") + "/%05d.tar"
-        # Bytes as they are, and no hour of writing: equal pairs are to be equal files.
-        limits = {"maxsize": self._size, "maxcount": MOST}
-        return extra("webdataset").ShardWriter(pattern, **limits, verbose=0, encoder=False, mtime=0)
+    def close(self) -> None:
+        for tars in self._tars.values():
+            tars.close()
+
+
+class Tars:
+    """The tars of one kind, by Python's module: WebDataset's writer reads paths as addresses, and waits for torch."""
+
+    def __init__(self, folder: Path, size: int):
+        folder.mkdir(parents=True)
+        self._folder, self._size = folder, size
+        self._number = self._count = self._written = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def write(self, members: dict[str, bytes]) -> None:
+        if self._tar is None:
+            path = self._folder / f"{self._number:05d}.tar"
+            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed when it is full
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)  # of no hour and nobody: equal pairs are to be equal files
+            member.size = len(data)
+            self._tar.addfile(member, io.BytesIO(data))
+            self._written += len(data)
+        self._count += 1
+        if self._written >= self._size or self._count >= MOST:
+            self.close()
 
     def close(self) -> None:
-        for tar in self._tars.values():
-            tar.close()
+        if self._tar is not None:
+            self._tar.close()
+            self._tar = None
+            self._number += 1
+            self._count = self._written = 0
 
 
 def _described(pair: Pair) -> dict[str, Any]:
