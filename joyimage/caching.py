@@ -17,6 +17,12 @@ from torch import Tensor
 T = TypeVar("T")
 # Runs block i on image and text tokens; the last one gives no text
 RunBlock = Callable[[int, Tensor, Any], "tuple[Tensor, Tensor | None]"]
+# Adds up sums that the processes of a group have each over tokens of their own
+Total = Callable[[Tensor], Tensor]
+
+
+def as_is(x: Tensor) -> Tensor:
+    return x
 
 
 class KeptTokens:
@@ -51,9 +57,16 @@ class KeptReferences:
 class StepCache:
     """What the forwards of the same prompts and references keep during one run."""
 
-    def __init__(self, reference_every: int = 1, block_cache: float = 0.0, shared: dict[str, object] | None = None):
+    def __init__(
+        self,
+        reference_every: int = 1,
+        block_cache: float = 0.0,
+        shared: dict[str, object] | None = None,
+        total: Total = as_is,
+    ):
         self.reference_every = reference_every
         self.block_cache = block_cache
+        self._total = total
         self._made: dict[str, object] = {}
         self._shared = {} if shared is None else shared  # what all prompts of the run have in common
         self._kept: list[KeptReferences] = []
@@ -99,7 +112,7 @@ class StepCache:
         img, txt = run(0, img, txt)
         first = img[:, :targets]
         added = first - before
-        if self._rest is not None and similar(added, self._first, self.block_cache):
+        if self._rest is not None and similar(added, self._first, self.block_cache, self._total):
             return first + self._rest
         for i in range(1, blocks):
             img, txt = run(i, img, txt)
@@ -113,10 +126,13 @@ class StepCache:
             self._kept, self._next, self._forwards = self._next, [], 1
 
 
-def similar(new: Tensor, old: Tensor, threshold: float) -> bool:
-    """Whether each sample (B, N, D) has moved by less than `threshold` of its mean magnitude."""
-    moved = (new - old).abs().mean(dim=(1, 2), dtype=torch.float32)
-    return bool((moved < threshold * old.abs().mean(dim=(1, 2), dtype=torch.float32)).all())
+def similar(new: Tensor, old: Tensor, threshold: float, total: Total = as_is) -> bool:
+    """Whether each sample (B, N, D) has moved by less than `threshold` of its mean magnitude.
+
+    `total` adds up what is summed over N where each process has some of the tokens, so that all decide alike.
+    """
+    moved, size = total(torch.stack([x.abs().sum(dim=(1, 2), dtype=torch.float32) for x in (new - old, old)]))
+    return bool((moved < threshold * size).all())
 
 
 class RunCaches:

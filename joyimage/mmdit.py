@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import rope
 from .attention import Attention, attention
-from .caching import KeptReferences, StepCache
+from .caching import KeptReferences, StepCache, as_is
 from .config import TIME_CHANNELS, MMDiTConfig
 from .errors import JoyImageError
 from .operations import Operations
@@ -177,10 +177,6 @@ class DoubleBlock(nn.Module):
             return img, None
         txt = torch.addcmul(txt, txt_out, t_gate1)
         return img, torch.addcmul(txt, self.txt_mlp(modulate(txt, t_shift2, t_factor2)), t_gate2)
-
-
-def as_is(x: Tensor) -> Tensor:
-    return x
 
 
 def modulate(x: Tensor, shift: Tensor, factor: Tensor) -> Tensor:

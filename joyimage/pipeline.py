@@ -6,25 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from . import checkpoints, lora
-from .attention import Attention, attention_by_name
+from . import lora
 from .candidates import Choosing, Judge, best_of
-from .compiling import check_compiler, compile_blocks
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
-from .errors import JoyImageError
 from .images import check_size, to_tensor
 from .inpainting import Mask, captioned, regions, with_beginnings
-from .inputs import Picture, listed, load_all, pair, spread, text_tokens, usable_device, vision_pixels
-from .memory import Memory, Needs, parse_size
+from .inputs import Picture, listed, load_all, pair, spread, text_tokens, vision_pixels
+from .loading import Recipe
+from .memory import Memory, Needs
 from .mmdit import MMDiT, Modulation
-from .quantisation.layers import use_products
 from .rendering import Pictures, Renderer, Run
 from .sampling import Callback
 from .settings import (
@@ -35,14 +32,15 @@ from .settings import (
     NATIVE_STEPS,
     Sampling,
     check_base_size,
-    check_products,
     check_schedule,
     check_text,
-    check_theta,
 )
 from .spatial import Camera
 from .understanding import Understanding
 from .vae import WanVAE
+
+if TYPE_CHECKING:
+    from .parallel.team import Team
 
 # Options of `edit` that decide what is encoded, and those by which several are made to choose from.
 ENCODED = {"negative_prompt", "size", "base_size"}
@@ -65,6 +63,7 @@ class JoyImage(Understanding):
         base_size: int = NATIVE_BASE_SIZE,
         shift: float = NATIVE_SHIFT,
         steps: int = NATIVE_STEPS,
+        team: Team | None = None,
     ):
         check_schedule(steps, shift)
         self.mmdit = mmdit
@@ -72,8 +71,8 @@ class JoyImage(Understanding):
         self.encoder = encoder
         self.base_size = base_size
         self.shift, self.steps = shift, steps
-        self.memory = memory or _memory(mmdit, vae, encoder, mmdit.proj_out.weight.device)
-        self._loras = lora.Applied()
+        self.memory = memory or Memory(Needs(encoder.model, mmdit, vae), mmdit.proj_out.weight.device)
+        self._loras, self._team = lora.Applied(), team
 
     @classmethod
     def load(
@@ -83,6 +82,7 @@ class JoyImage(Understanding):
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,
         memory: str | int | None = None, theta: float | None = None, products: str = EXACT,
         attention: str = AUTO, compile: bool | str = False,
+        guidance_devices: Sequence[str] | None = None, sequence_devices: Sequence[str] | None = None,
     ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -98,18 +98,14 @@ class JoyImage(Understanding):
         With a `memory` such as "12GB" (or a number of bytes) the weights have their home in main memory, a part is on
         the device only while it works, and blocks that do not fit stream through it, with the same result; without,
         everything is on the device all the time.
+        `guidance_devices` are two for the two passes of guidance, `sequence_devices` two or more for parts of each
+        pass's tokens; the first is the `device`. Each has the MMDiT, within the same `memory`; see `joyimage.parallel`.
         Raises `JoyImageError` for a memory that is too small, naming the least that works; `CheckpointError`, or
         `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
-        check_products(products)
-        device, budget = usable_device(device), None if memory is None else parse_size(memory)
-        home = device if budget is None else torch.device("cpu")
-        attend = attention_by_name(attention, device)
-        check_compiler(device, compile)
-        given = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        networks, own = _networks(path, given, dtype, theta, home, device)
-        _speed_up(networks, device, attend, products, compile)
-        return cls(*networks, _memory(*networks, device, budget), **own)
+        parts = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
+        recipe = Recipe(path, parts, dtype, theta, products, attention, compile, memory)
+        return cls(**recipe.load(device, guidance_devices, sequence_devices))
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:
         """Use these LoRAs for MMDiT and encoder, each a path or a path with its strength (1), and no others.
@@ -124,6 +120,8 @@ class JoyImage(Understanding):
         self.memory.leave()
         self._loras.remove()
         self._loras = found.apply(self.dtype, merge)
+        if self._team is not None:
+            self._team.set_loras(pairs, merge, self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -264,42 +262,7 @@ class JoyImage(Understanding):
 
     @property
     def _renderer(self) -> Renderer:
-        return Renderer(self.mmdit, self.vae, self.memory, self.shift, self.steps)
-
-
-def _networks(
-    path: str | Path | None,
-    given: dict[str, str | Path | None],
-    dtype: torch.dtype | None,
-    theta: float | None,
-    home: torch.device,
-    device: torch.device,
-) -> tuple[tuple[MMDiT, WanVAE, Encoder], dict[str, Any]]:
-    """The networks with their weights at `home`, to work on `device`, and the base size, shift and steps of theirs."""
-    if theta is not None:
-        check_theta(theta)
-    if str(path) == "tiny":
-        from . import tiny  # here: nobody else needs it
-
-        if named := [name for name, value in (*given.items(), ("dtype", dtype), ("theta", theta)) if value is not None]:
-            raise JoyImageError(
-                f"the bundled model comes whole and in float32: leave out {', '.join(named)}, or name a model's folder"
-            )
-        return tiny.build(home), {"base_size": tiny.BASE_SIZE}
-    sources = checkpoints.open_model(path, **given)
-    mmdit = sources["mmdit"]
-    own = {
-        "base_size": checkpoints.base_size(mmdit, "mmdit"),
-        "shift": checkpoints.own_shift(mmdit),
-        "steps": checkpoints.own_steps(mmdit),
-    }
-    places = {"device": home, "compute_device": device}
-    networks = (
-        checkpoints.load_mmdit(mmdit, dtype=dtype, theta=theta, **places),
-        checkpoints.load_vae(sources["vae"], dtype=torch.float32, **places),
-        checkpoints.load_encoder(sources["encoder"], tokenizer=sources.tokenizer, dtype=dtype, **places),
-    )
-    return networks, own
+        return Renderer(self.mmdit, self.vae, self.memory, self.shift, self.steps, self._team)
 
 
 def _make(
@@ -327,14 +290,6 @@ def _views(model: JoyImage, picture: Image.Image, texts: list[str], options: dic
     encoded = {name: options.pop(name) for name in ENCODED & options.keys()}
     for conditioning in model.condition(picture, texts, **encoded):
         yield model.render([conditioning], **options)[0]
-
-
-def _speed_up(networks, device: torch.device, attention: Attention, products: str, compile: bool | str) -> None:
-    mmdit, _, encoder = networks
-    mmdit.attention = attention
-    use_products((mmdit, encoder.model), products, device)
-    if compile:
-        compile_blocks(mmdit, device, compile)
 
 
 def _groups(
@@ -375,7 +330,3 @@ def _conditioned(model: JoyImage, groups: Sequence[Group]) -> list[Conditioning]
         return join(groups, encoded, [()] * len(groups))
     with model.memory.vae(max(group.pixels for group in groups)) as tiled:
         return join(groups, encoded, encode_pictures(groups, reference))
-
-
-def _memory(mmdit: MMDiT, vae: WanVAE, encoder: Encoder, device: torch.device, budget: int | None = None) -> Memory:
-    return Memory(Needs(encoder.model, mmdit, vae), device, budget)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from .memory import Memory
 from .mmdit import MMDiT
 from .settings import NATIVE_SHIFT, NATIVE_STEPS, Sampling, check_batch_size, check_output, check_seed
 from .vae import WanVAE
+
+if TYPE_CHECKING:  # it is slow to import, and few have several devices
+    from .parallel.team import Forward, Team
 
 # A list unless `output` asks for a tensor or an array; Any spares all others a check of which it is.
 SIZES_DIFFER = "the results differ in size and do not fit in one tensor; use output='pil' or one size"
@@ -75,13 +78,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Renderer:
-    """The two networks that make pictures, which work where and when `memory` has room for them."""
+    """The two networks that make pictures, which work where and when `memory` has room for them, or with a `team`."""
 
     mmdit: MMDiT
     vae: WanVAE
     memory: Memory
     shift: float = NATIVE_SHIFT  # the model's own
     steps: int = NATIVE_STEPS  # the same
+    team: Team | None = None  # the devices that the MMDiT's forwards go to, where they are several
 
     def render(self, conditionings: Sequence[Conditioning], settings: Sampling, run: Run) -> Pictures:
         """`run.count` pictures for each conditioning, in the form of `run.output`."""
@@ -109,7 +113,7 @@ class Renderer:
         kept = max(sum(self.reference_tokens(conditionings[i]) for i in members) for members in together)
         kept = kept if settings.reference_every > 1 else 0
         steps = len(together) * (len(levels) - 1)
-        with self.memory.denoising(largest, kept), tqdm(total=steps, disable=not run.progress, unit="step") as bar:
+        with self._denoising(largest, kept), tqdm(total=steps, disable=not run.progress, unit="step") as bar:
 
             def on_step(step: int, sigma: float, denoised: Tensor) -> object:
                 bar.update()
@@ -127,6 +131,12 @@ class Renderer:
                 for i, sample in zip(members, latents.split(1), strict=True):
                     results[i] = sample
         return results
+
+    def _denoising(self, tokens: int, kept: int):
+        """Context in which forwards over so many image and text tokens run."""
+        if self.team is None:
+            return self.memory.denoising(tokens, kept)
+        return self.team.denoising(self.memory, tokens, kept)
 
     def tokens(self, conditioning: Conditioning) -> int:
         """Image tokens of one sample's forward: those of the target and of all references."""
@@ -198,16 +208,16 @@ class Renderer:
         def repeated(times: int) -> list[Tensor]:
             return [reference.repeat(times, 1, 1, 1, 1) for reference in references] if times > 1 else references
 
-        def forward(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Tensor:
+        def forward(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Forward:
             times, texts = len(prompts), list(chain(*prompts))
             t = torch.full((len(texts),), 1000 * sigma, device=x.device)
             x = x.repeat(times, 1, 1, 1, 1) if times > 1 else x
-            return self.mmdit(x, t, texts, repeated(times), caches.of(tuple(map(id, prompts))))
+            return x, t, texts, repeated(times), caches.of(tuple(map(id, prompts)))
 
         def model(x: Tensor, sigma: float, prompts: list[list[Tensor]]) -> Sequence[Tensor]:
-            if packed(len(prompts), batch, self.tokens):
-                return forward(x, sigma, prompts).chunk(len(prompts))
-            return [forward(x, sigma, [one]) for one in prompts]
+            if packed(len(prompts), batch, self.tokens) and not self._apart:
+                return self._velocities([forward(x, sigma, prompts)])[0].chunk(len(prompts))
+            return self._velocities([forward(x, sigma, [one]) for one in prompts])
 
         positive, negative = [c.positive for c in batch], [c.negative for c in batch]
         return sampling.guided(
@@ -221,6 +231,14 @@ class Renderer:
             every=settings.guidance_every,
             last=last,
         )
+
+    @property
+    def _apart(self) -> bool:
+        """Whether guidance's passes run on devices of their own, never packed."""
+        return self.team is not None and self.team.apart
+
+    def _velocities(self, forwards: list[Forward]) -> list[Tensor]:
+        return [self.mmdit(*each) for each in forwards] if self.team is None else self.team.run(forwards)
 
     @torch.inference_mode()
     def decode(self, latents: Iterable[Tensor]) -> list[Tensor]:

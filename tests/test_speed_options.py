@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from joyimage import JoyImage, compiling, pipeline
+from joyimage import JoyImage, compiling, loading
 from joyimage.cli import main
 from joyimage.compiling import compile_blocks
 from joyimage.images import read_parameters
@@ -49,8 +49,8 @@ def test_a_picture_is_made_with_the_shortcuts_given_and_tells_them(model, argume
 
 def test_attention_is_that_named(monkeypatch, capsys):
     names = []
-    named = pipeline.attention_by_name
-    monkeypatch.setattr(pipeline, "attention_by_name", lambda name, device: names.append(name) or named(name, device))
+    named = loading.attention_by_name
+    monkeypatch.setattr(loading, "attention_by_name", lambda name, device: names.append(name) or named(name, device))
     assert main([*COMMAND, "--attention", "math"]) == 0
     assert names == ["math"]
     assert main([*COMMAND, "--attention", "cudnn"]) == 2
@@ -66,8 +66,8 @@ def test_compile_runs_compiled_blocks_of_the_same_numbers(model, monkeypatch):
         return graph.forward
 
     torch._dynamo.reset()
-    monkeypatch.setattr(pipeline, "check_compiler", lambda device, _: compiling.check_compiler(device, backend))
-    monkeypatch.setattr(pipeline, "compile_blocks", lambda mmdit, device, _: compile_blocks(mmdit, device, backend))
+    monkeypatch.setattr(loading, "check_compiler", lambda device, _: compiling.check_compiler(device, backend))
+    monkeypatch.setattr(loading, "compile_blocks", lambda mmdit, device, _: compile_blocks(mmdit, device, backend))
     try:
         assert main([*COMMAND, "--steps", "2", "--compile"]) == 0
     finally:

@@ -160,18 +160,20 @@ class _ChangedWeight:
 # -- matching ---------------------------------------------------------------------------------------------------------
 
 
-def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]]) -> LayerUpdates:
+def match(networks: Iterable[nn.Module], loras: Sequence[tuple[Lora, float]], whole: bool = True) -> LayerUpdates:
     """Find the layers that LoRAs are for, each of which comes with its strength.
 
     Warns of keys that match nothing, listing them. Raises `CheckpointError` if none of a file's match, or if an update
-    does not fit its layer; `JoyImageError` for a strength that is no number.
+    does not fit its layer; `JoyImageError` for a strength that is no number. Where the networks are not the `whole` of
+    a model, what matches nothing may be for another one, and is passed over.
     """
     targets = {name: target for network in networks for name, target in _targets(network)}
     found = LayerUpdates()
     for lora, strength in loras:
         if not math.isfinite(strength):
             raise JoyImageError(f"{lora.path}: the strength is {strength}; give a number such as 0.8")
-        _report_unmatched(lora, targets)
+        if whole:
+            _report_unmatched(lora, targets)
         for name, update in lora.updates.items():
             if name in targets:
                 _add(found, lora, update, targets[name], strength)

@@ -21,18 +21,19 @@ PIXELS_PER_TOKEN = 256  # of the MMDiT
 
 class Memory:
     """Puts the parts of a model on the device in turn, within a budget in bytes; with none, they are there already.
+    Main memory is shared with the other `processes` of the model.
 
     Raises `JoyImageError` for a budget that is too small even for a picture of 64x64, naming the least that works.
     """
 
-    def __init__(self, needs: Needs, device: torch.device, budget: int | None = None):
+    def __init__(self, needs: Needs, device: torch.device, budget: int | None = None, processes: int = 1):
         self.needs = needs
         self.device = device
         self.budget = budget
         self._reserve = RESERVES.get(device.type, 0)
         self._workers: dict[str, Worker] = {}
         if budget is not None:
-            pinned = pinned_for(device)
+            pinned = pinned_for(device, processes)
             self._workers = {
                 name: Worker(network, list(needs.groups[name].values()), device, pinned)
                 for name, network in needs.networks.items()

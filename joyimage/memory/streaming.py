@@ -131,13 +131,13 @@ class Pinned:
         return True
 
 
-def pinned_for(device: torch.device) -> Pinned:
-    """Up to half of the main memory for a GPU, nothing for other devices."""
+def pinned_for(device: torch.device, processes: int = 1) -> Pinned:
+    """Up to half of the main memory for the GPUs of so many processes, nothing for other devices."""
     if device.type != "cuda":
         return Pinned(0)
     known = hasattr(os, "sysconf")  # not on Windows, which pins half of the memory itself and then refuses
     main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 2**63
-    return Pinned(int(PINNED_SHARE * main))
+    return Pinned(int(PINNED_SHARE * main / processes))
 
 
 def view(memory: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""What the processes of a group tell each other within a forward, over torch.distributed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import JoyImageError
+
+WAITING = timedelta(minutes=10)  # for a process that is there and does not answer, as one that compiles
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process's place in its group, whose processes find each other by a file that none of them has made yet."""
+
+    index: int
+    count: int
+    file: Path
+    backend: str  # of torch.distributed
+
+    @property
+    def first(self) -> bool:
+        return self.index == 0
+
+
+def backend_for(devices: Sequence[str]) -> str:
+    """NCCL between different CUDA devices, where torch has it, else gloo, by way of main memory."""
+    names = [torch.device(device) for device in devices]
+    cards = all(name.type == "cuda" for name in names) and len({name.index or 0 for name in names}) == len(names)
+    return "nccl" if cards and dist.is_nccl_available() else "gloo"
+
+
+class Exchange:
+    """The group that this process joins; torch has one for each process, so a second one is refused.
+
+    Raises `JoyImageError` where there is one already.
+    """
+
+    def __init__(self, place: Place):
+        if not dist.is_available() or dist.is_initialized():
+            raise JoyImageError(
+                "sequence_devices needs torch.distributed to itself, and "
+                + ("this process is in a group already" if dist.is_available() else "this torch is built without it")
+            )
+        self.place = place
+        store = dist.FileStore(str(place.file), place.count)
+        dist.init_process_group(place.backend, store=store, rank=place.index, world_size=place.count, timeout=WAITING)
+
+    def swap(self, pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Give piece i to process i, and get from each the one that is for us, of these shapes.
+
+        Pieces are of one dtype and may be empty. They go as bytes: gloo does not know every dtype.
+        """
+        like = pieces[0]
+        sent = torch.cat([piece.reshape(-1) for piece in pieces])
+        counts = [math.prod(shape) for shape in shapes]
+        got = self._room(sent, sum(counts))
+        dist.all_to_all_single(
+            got.view(torch.uint8),
+            self._outgoing(sent).view(torch.uint8),
+            [count * like.itemsize for count in counts],
+            [piece.numel() * like.itemsize for piece in pieces],
+        )
+        return [part.view(shape) for part, shape in zip(got.to(like.device).split(counts), shapes, strict=True)]
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over all processes, the same to the bit in each."""
+        sums = self._outgoing(x).clone()
+        dist.all_reduce(sums)
+        return sums.to(x.device)
+
+    def _room(self, like: Tensor, count: int) -> Tensor:
+        return torch.empty(count, dtype=like.dtype, device="cpu" if self.place.backend == "gloo" else like.device)
+
+    def _outgoing(self, x: Tensor) -> Tensor:
+        return x.cpu() if self.place.backend == "gloo" else x
+
+    def leave(self, error: type[BaseException] | None = None) -> None:
+        """End the group; after an error without waiting for what others may never send."""
+        if not dist.is_initialized():
+            return
+        abort = getattr(dist.distributed_c10d, "_abort_process_group", None)  # of newer versions
+        if error is not None and abort is not None and self.place.backend == "nccl":
+            abort()
+        else:
+            dist.destroy_process_group()
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.leave(kind)

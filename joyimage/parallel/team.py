@@ -1,0 +1,294 @@
+"""The leader's side: the processes of the further devices, what they are told, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..caching import StepCache
+from ..errors import JoyImageError
+from ..mmdit import MMDiT
+from .devices import Devices
+from .exchange import Exchange, Place, backend_for
+from .node import Node
+from .worker import Failure
+
+if TYPE_CHECKING:
+    from ..loading import Recipe
+    from ..memory import Memory
+
+# What `MMDiT.forward` takes
+Forward: TypeAlias = tuple[Tensor, Tensor, list[Tensor], list[Tensor], StepCache]
+
+LAST_WORDS = 5  # seconds that a worker has to say why, once a group has come apart
+LOOK = 0.0005  # seconds between looks at a card that waits for others
+# What a process's own tokens take, and what all tokens take in each process, beside a forward that is not shared out.
+SHARED, WHOLE = 1.6, 0.2
+ROOT = Path(__file__).parents[2]
+
+
+def share_of_memory(tokens: int, processes: int) -> int:
+    """How many image and text tokens, on one device, take as much of it as `tokens` do of each of many."""
+    return math.ceil(tokens * (SHARED / processes + WHOLE))
+
+
+class Process:
+    """A further device's process."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the process
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __package__ + ".worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C in a terminal is for the leader alone
+        )
+        self._answers: queue.Queue[object] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.failure: Failure | None = None
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            while True:
+                message = pickle.load(self._process.stdout)
+                if isinstance(message, Failure):
+                    self.failure = message
+                self._answers.put(message)
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            self.failure = self.failure or Failure(f"its process ended{self._last_line()}")
+            self._answers.put(self.failure)
+
+    def _last_line(self) -> str:
+        """Of what it has printed, for what it did not say itself."""
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+
+    def tell(self, *order: object) -> None:
+        """Raises `JoyImageError` where it is gone."""
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(order, self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
+        except OSError:
+            self.answer()
+
+    def answer(self, wait: float | None = None) -> object:
+        """Raises `JoyImageError` where it can not go on, and `queue.Empty` after so many seconds."""
+        message = self._answers.get(timeout=wait)
+        if isinstance(message, Failure):
+            raise JoyImageError(f"{self.device}: {message.message}")
+        return message
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            _close(stream)
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:  # an order that it did not read any more
+        pass
+
+
+class Team:
+    """All devices of a model: the leader's own MMDiT and the processes that hold it as well.
+
+    They start at once, load while the leader goes on, and are waited for when they are first needed. After an error or
+    an interruption within a forward they are ended, and start anew when they are needed again.
+    """
+
+    def __init__(self, mmdit: MMDiT, devices: Devices, recipe: Recipe):
+        self.devices = devices
+        self._recipe = recipe
+        self._node = Node(mmdit, torch.device(devices.names[0]))
+        self._loras: tuple[object, ...] | None = None
+        self._groups: list[list[Process]] = []  # without the leader, which is the first of the first group
+        self._numbers: dict[int, tuple[int, weakref.ref[StepCache]]] = {}  # with the group that knows it
+        self._ready = False
+        self._start()
+
+    @property
+    def apart(self) -> bool:
+        """Whether guidance's passes go to groups of their own."""
+        return len(self.devices.groups) > 1
+
+    @property
+    def _processes(self) -> list[Process]:
+        return [process for group in self._groups for process in group]
+
+    # -- beginning and end
+
+    def _start(self) -> None:
+        self._open = ExitStack()
+        rows = [list(group) for group in self.devices.groups]
+        del rows[0][0]
+        for row in rows:
+            self._groups.append([])
+            for device in row:
+                process = Process(device)
+                self._open.callback(process.end)
+                self._groups[-1].append(process)
+                process.tell(self._recipe, device, len(self.devices.names), torch.get_num_threads())
+        self._finalizer = weakref.finalize(self, self._open.close)  # also where nobody ends them
+
+    def _wait(self) -> None:
+        """Until all are ready, and know each other."""
+        if self._ready:
+            return
+        if not self._groups:
+            self._start()
+        for process in self._processes:
+            process.answer()
+        folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="joyimage-")))
+        for number, (names, group) in enumerate(zip(self.devices.groups, self._groups, strict=True)):
+            places = [Place(i, len(names), folder / f"group-{number}", backend_for(names)) for i in range(len(names))]
+            if len(names) == 1:
+                continue
+            for process, place in zip(group, places[-len(group) :], strict=True):
+                process.tell("join", place)
+            if number == 0:
+                self._node.exchange = self._exchange = Exchange(places[0])
+        if self._loras is not None:
+            self._tell_all("set_loras", *self._loras)
+        self._ready = True
+
+    def close(self, error: type[BaseException] | None = None) -> None:
+        """End the processes."""
+        exchange, self._node.exchange = self._node.exchange, None
+        self._finalizer()
+        if exchange is not None:
+            exchange.leave(error)
+        self._node.forget([number for number, (group, _) in self._numbers.items() if group == 0])
+        self._groups, self._numbers, self._ready = [], {}, False
+
+    def _tell_all(self, *order: object) -> None:
+        for process in self._processes:
+            process.tell(*order)
+
+    # -- orders
+
+    def set_loras(self, *told: object) -> None:
+        """As in `Worker.set_loras`; the leader's network has them already."""
+        self._loras = told
+        if self._ready:
+            self._tell_all("set_loras", *told)
+
+    @contextmanager
+    def denoising(self, memory: Memory, tokens: int, kept: int) -> Iterator[None]:
+        """Context in which forwards over so many image and text tokens run, in the leader's `memory` too."""
+        longest = max(map(len, self.devices.groups))
+        shared = tokens if longest == 1 else share_of_memory(tokens, longest), -(-kept // longest)
+        with memory.denoising(*shared):
+            self._wait()
+            self._tell_all("begin", *shared, torch.get_num_threads())
+            try:
+                yield
+            finally:
+                self._forget(list(self._numbers))
+
+    def run(self, forwards: Sequence[Forward]) -> list[Tensor]:
+        """The velocities of several forwards; with groups, one after the other in each, and all groups at once.
+
+        Raises `JoyImageError` where a device can not go on, and then all are ended.
+        """
+        try:
+            return self._velocities(forwards)
+        except BaseException as error:
+            failure = self._reason() if isinstance(error, RuntimeError) and self._node.exchange else None
+            self.close(type(error))
+            if failure is not None:
+                raise failure from error
+            raise
+
+    def _velocities(self, forwards: Sequence[Forward]) -> list[Tensor]:
+        count = len(self.devices.groups)
+        own: list[tuple[int, Tensor, Tensor]] = []
+        for i, forward in enumerate(forwards):
+            number, (x, t, *_) = self._number(i % count, forward), forward
+            for process in self._groups[i % count]:
+                process.tell("forward", number, x.cpu(), t.cpu())
+            if i % count == 0:
+                own.append((number, x, t))
+        mine = iter([self._done(self._node.forward(*each)) for each in own])
+        return [next(mine) if i % count == 0 else self._answer(i % count, f[0]) for i, f in enumerate(forwards)]
+
+    def _answer(self, group: int, like: Tensor) -> Tensor:
+        velocity = self._groups[group][0].answer()
+        assert isinstance(velocity, Tensor)
+        return velocity.to(like.device)
+
+    def _done(self, velocity: Tensor | None) -> Tensor:
+        """The leader's own, once it is there: a card would wait for ever for another whose process has ended."""
+        assert velocity is not None
+        if velocity.is_cuda and self._groups[0]:
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(velocity.device))
+            while not done.query():
+                self._check()
+                time.sleep(LOOK)
+        return velocity
+
+    def _check(self) -> None:
+        for process in self._processes:
+            if process.failure is not None:
+                raise JoyImageError(f"{process.device}: {process.failure.message}")
+
+    def _reason(self) -> JoyImageError | None:
+        """What has made a group come apart: another's end shows in the exchange before it is heard of."""
+        end = time.monotonic() + LAST_WORDS
+        while time.monotonic() < end:
+            try:
+                self._check()
+            except JoyImageError as error:
+                return error
+            time.sleep(0.05)
+        return None
+
+    def _number(self, group: int, forward: Forward) -> int:
+        """Under which number the prompts and references of a forward are known; its cache stands for them."""
+        _, _, texts, references, cache = forward
+        for number, (_, known) in self._numbers.items():
+            if known() is cache:
+                return number
+        self._forget([number for number, (_, known) in self._numbers.items() if known() is None])
+        number = max(self._numbers, default=0) + 1
+        self._numbers[number] = group, weakref.ref(cache)
+        options = cache.reference_every, cache.block_cache
+        if group == 0:
+            self._node.learn(number, texts, references, *options)
+        for process in self._groups[group]:
+            process.tell("learn", number, [x.cpu() for x in texts], [x.cpu() for x in references], *options)
+        return number
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            group, _ = self._numbers.pop(number)
+            if group == 0:
+                self._node.forget([number])
+            for process in self._groups[group]:
+                process.tell("forget", [number])
