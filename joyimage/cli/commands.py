@@ -362,8 +362,10 @@ def load_model(options):
         memory=options.memory,
         theta=options.theta,
         products=options.products,
-        attention=getattr(options, "attention", AUTO),  # these two of edit and generate alone
+        attention=getattr(options, "attention", AUTO),  # these four of commands that make pictures alone
         compile=getattr(options, "compile", False),
+        guidance_devices=getattr(options, "guidance_devices", None),
+        sequence_devices=getattr(options, "sequence_devices", None),
     )
     if options.lora:
         model.set_loras(*options.lora)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from ..settings import AUTO, BASE_SIZES, Settings
 
+MOST_DEVICES = 64
+
 
 def add_setting(
     parser: argparse._ActionsContainer, settings: type[Settings], name: str, *short: str
@@ -28,6 +30,17 @@ def flag(name: str) -> str:
 
 def words(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def devices(text: str) -> list[str]:
+    """Devices with commas between, or how many: the first GPUs, or so many times the processor where there is none."""
+    if not text.isdecimal():
+        return list(words(text))
+    if int(text) > MOST_DEVICES:
+        raise argparse.ArgumentTypeError(f"{text} are more devices than a machine has; name at most {MOST_DEVICES}")
+    import torch  # takes a second, and few name devices
+
+    return [f"cuda:{i}" if torch.cuda.is_available() else "cpu" for i in range(int(text))]
 
 
 def add_base_size(parser: argparse._ActionsContainer) -> None:

@@ -30,7 +30,7 @@ from .commands import (
 )
 from .data import add_data
 from .evaluation import add_evaluate
-from .flags import add_base_size, add_setting
+from .flags import add_base_size, add_setting, devices
 from .training import add_train
 from .understanding import run_ask, run_locate, run_reason, run_rewrite
 
@@ -115,6 +115,12 @@ def _speed_options() -> argparse.ArgumentParser:
     group = options.add_argument_group("speed")
     group.add_argument("--compile", action="store_true", help="compile the MMDiT's blocks, which takes a minute")
     group.add_argument("--attention", choices=ATTENTIONS, default=AUTO, help=f"what computes attention ({AUTO})")
+    group.add_argument(
+        "--guidance-devices", type=devices, metavar="A,B", help="two, each for one pass of guidance; 2: the first two"
+    )
+    group.add_argument(
+        "--sequence-devices", type=devices, metavar="A,B,…", help="each for a part of the picture; N: the first N"
+    )
     return options
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,10 @@ def backend_for(devices: Sequence[str]) -> str:
     return "nccl" if cards and dist.is_nccl_available() else "gloo"
 
 
+class Left(RuntimeError):
+    """Another process of the group is gone."""
+
+
 class Exchange:
     """The group that this process joins; torch has one for each process, so a second one is refused.
 
@@ -58,24 +63,26 @@ class Exchange:
     def swap(self, pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Give piece i to process i, and get from each the one that is for us, of these shapes.
 
-        Pieces are of one dtype and may be empty. They go as bytes: gloo does not know every dtype.
+        Pieces are of one dtype and may be empty. They go as bytes: gloo does not know every dtype. Raises `Left`.
         """
         like = pieces[0]
         sent = torch.cat([piece.reshape(-1) for piece in pieces])
         counts = [math.prod(shape) for shape in shapes]
         got = self._room(sent, sum(counts))
-        dist.all_to_all_single(
-            got.view(torch.uint8),
-            self._outgoing(sent).view(torch.uint8),
-            [count * like.itemsize for count in counts],
-            [piece.numel() * like.itemsize for piece in pieces],
-        )
+        with _told_apart():
+            dist.all_to_all_single(
+                got.view(torch.uint8),
+                self._outgoing(sent).view(torch.uint8),
+                [count * like.itemsize for count in counts],
+                [piece.numel() * like.itemsize for piece in pieces],
+            )
         return [part.view(shape) for part, shape in zip(got.to(like.device).split(counts), shapes, strict=True)]
 
     def total(self, x: Tensor) -> Tensor:
-        """The sum over all processes, the same to the bit in each."""
+        """The sum over all processes, the same to the bit in each. Raises `Left`."""
         sums = self._outgoing(x).clone()
-        dist.all_reduce(sums)
+        with _told_apart():
+            dist.all_reduce(sums)
         return sums.to(x.device)
 
     def _room(self, like: Tensor, count: int) -> Tensor:
@@ -99,3 +106,12 @@ class Exchange:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.leave(kind)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """What torch raises when another process is gone, told apart from errors of our own."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Left(str(error)) from error

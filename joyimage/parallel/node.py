@@ -23,6 +23,14 @@ class Known:
     cache: StepCache
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a node can not go on; `itself`, or as another has left it."""
+
+    message: str
+    itself: bool = True
+
+
 @dataclass
 class Node:
     """An MMDiT on a device, by itself or with a part of each forward's tokens.

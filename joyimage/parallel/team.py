@@ -24,9 +24,8 @@ from ..caching import StepCache
 from ..errors import JoyImageError
 from ..mmdit import MMDiT
 from .devices import Devices
-from .exchange import Exchange, Place, backend_for
-from .node import Node
-from .worker import Failure
+from .exchange import Exchange, Left, Place, backend_for
+from .node import Failure, Node
 
 if TYPE_CHECKING:
     from ..loading import Recipe
@@ -63,8 +62,9 @@ class Process:
             start_new_session=True,  # Ctrl-C in a terminal is for the leader alone
         )
         self._answers: queue.Queue[object] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
         self.failure: Failure | None = None
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -74,15 +74,17 @@ class Process:
                 if isinstance(message, Failure):
                     self.failure = message
                 self._answers.put(message)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
-            self.failure = self.failure or Failure(f"its process ended{self._last_line()}")
+        except Exception:  # whatever it is, nothing more will be heard of it
+            self.failure = self.failure or Failure(self._end())
             self._answers.put(self.failure)
 
-    def _last_line(self) -> str:
-        """Of what it has printed, for what it did not say itself."""
+    def _end(self) -> str:
+        """How it came to its end, with the last line of what it has printed, where it did not say so itself."""
+        code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
-        return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+        last = next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+        return f"ended by signal {-code}{last}" if code < 0 else f"ended with exit code {code}{last}"
 
     def tell(self, *order: object) -> None:
         """Raises `JoyImageError` where it is gone."""
@@ -91,18 +93,25 @@ class Process:
             pickle.dump(order, self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
         except OSError:
-            self.answer()
+            self._listener.join(LAST_WORDS)
+            raise self.error(self.failure or Failure("it takes no orders")) from None
 
-    def answer(self, wait: float | None = None) -> object:
-        """Raises `JoyImageError` where it can not go on, and `queue.Empty` after so many seconds."""
-        message = self._answers.get(timeout=wait)
+    def answer(self) -> object:
+        """Raises `JoyImageError` where it can not go on, and `Left` where that is because of another one."""
+        message = self._answers.get()
         if isinstance(message, Failure):
-            raise JoyImageError(f"{self.device}: {message.message}")
+            raise self.error(message) if message.itself else Left(message.message)
         return message
+
+    def error(self, failure: Failure) -> JoyImageError:
+        return JoyImageError(
+            f"the process for {self.device} failed: {failure.message}; run again, or leave that device out"
+        )
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._listener.join()  # it hears the end of the answers
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             _close(stream)
 
@@ -204,8 +213,9 @@ class Team:
         longest = max(map(len, self.devices.groups))
         shared = tokens if longest == 1 else share_of_memory(tokens, longest), -(-kept // longest)
         with memory.denoising(*shared):
-            self._wait()
-            self._tell_all("begin", *shared, torch.get_num_threads())
+            with self._ended_by_errors():
+                self._wait()
+                self._tell_all("begin", *shared, torch.get_num_threads())
             try:
                 yield
             finally:
@@ -216,13 +226,19 @@ class Team:
 
         Raises `JoyImageError` where a device can not go on, and then all are ended.
         """
-        try:
+        with self._ended_by_errors():
             return self._velocities(forwards)
+
+    @contextmanager
+    def _ended_by_errors(self) -> Iterator[None]:
+        """Context whose errors end all processes, since nobody knows any more what they are at."""
+        try:
+            yield
         except BaseException as error:
-            failure = self._reason() if isinstance(error, RuntimeError) and self._node.exchange else None
+            reason = self._reason() if isinstance(error, Left) else None
             self.close(type(error))
-            if failure is not None:
-                raise failure from error
+            if reason is not None:
+                raise reason from error
             raise
 
     def _velocities(self, forwards: Sequence[Forward]) -> list[Tensor]:
@@ -253,21 +269,24 @@ class Team:
                 time.sleep(LOOK)
         return velocity
 
-    def _check(self) -> None:
+    def _check(self, itself: bool = True) -> None:
+        """Raise `JoyImageError` where a process has failed, by `itself` or as another one had."""
         for process in self._processes:
-            if process.failure is not None:
-                raise JoyImageError(f"{process.device}: {process.failure.message}")
+            if process.failure is not None and process.failure.itself >= itself:
+                raise process.error(process.failure)
 
     def _reason(self) -> JoyImageError | None:
-        """What has made a group come apart: another's end shows in the exchange before it is heard of."""
+        """Why a group came apart: that shows in the exchange before it is heard whose fault it was."""
         end = time.monotonic() + LAST_WORDS
-        while time.monotonic() < end:
+        while True:
+            late = time.monotonic() > end
             try:
-                self._check()
+                self._check(itself=not late)
             except JoyImageError as error:
                 return error
+            if late:
+                return None
             time.sleep(0.05)
-        return None
 
     def _number(self, group: int, forward: Forward) -> int:
         """Under which number the prompts and references of a forward are known; its cache stands for them."""

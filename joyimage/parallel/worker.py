@@ -15,7 +15,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,15 +28,8 @@ from ..memory.budget import RESERVES, Placement, itemsize, kept_references, meas
 from ..memory.streaming import Worker as Mover
 from ..memory.streaming import pinned_for
 from ..mmdit import MMDiT
-from .exchange import Exchange, Place
-from .node import Node
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a worker can not go on."""
-
-    message: str
+from .exchange import Exchange, Left, Place
+from .node import Failure, Node
 
 
 class Room:
@@ -150,7 +142,7 @@ def main() -> None:
                 getattr(worker, name)(*told)
     except Exception as error:
         text = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
-        answer(out, Failure(text))
+        answer(out, Failure(text, itself=not isinstance(error, Left)))
 
 
 if __name__ == "__main__":
