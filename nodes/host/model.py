@@ -123,13 +123,14 @@ class HostRotary(KitchenRotary):
 def cache_of(options: Mapping[str, Any], x: Tensor) -> StepCache:
     """What the forwards of these prompts keep over a run; nothing where no node has asked for it, nor in windows.
 
-    A prompt's uuid is not enough: the host makes a negative prompt for the area of a positive one under the same.
+    A prompt's uuid is not enough: the host makes a negative prompt for the area of a positive one under the same, and
+    with several cards it may give a prompt to another one when fewer act.
     """
     caches: RunCaches | None = options.get(CACHES)
     if caches is None or "context_window" in options:
         return StepCache()
     prompts = zip(options.get("uuids", ()), options.get("cond_or_uncond", ()), strict=True)
-    return caches.of((tuple(prompts), x.shape))
+    return caches.of((tuple(prompts), x.shape, x.device))
 
 
 def attention_of(options: dict[str, Any], device: torch.device) -> Attention:
