@@ -59,18 +59,32 @@ class Group:
         return max((picture.width * picture.height for picture in self.pictures), default=0)
 
 
-# texts and the pictures they are about -> one context (L, text_dim) each
+# of an edit: positive (L, text_dim), negative (L', text_dim)
+Contexts = tuple[Tensor, Tensor]
+# texts and the pictures they are about -> one context (L, text_dim) each; the texts run two at a time
 EncodeTexts = Callable[[list[str], Sequence[Image.Image]], Sequence[Tensor]]
 # a picture -> its clean latent (1, 16, 1, h, w)
 EncodePicture = Callable[[Image.Image], Tensor]
 
 
-def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[dict[str, Tensor]]:
-    """The first pass: the contexts of each group's texts. Warns of prompts that nearly are spatial instructions."""
+def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[list[Contexts]]:
+    """The first pass: the contexts of each edit, group by group. Warns of prompts that nearly are spatial instructions.
+
+    Each edit's two texts run as they do in an edit alone, so that its contexts are the same to the bit.
+    """
     for prompt in dict.fromkeys(positive for group in groups for positive, _ in group.prompts):
         if warning := near_miss(prompt):
             warnings.warn(warning, stacklevel=2)
-    return [dict(zip(group.texts, encode(group.texts, group.pictures), strict=True)) for group in groups]
+    return [_group_contexts(group, encode) for group in groups]
+
+
+def _group_contexts(group: Group, encode: EncodeTexts) -> list[Contexts]:
+    if all(positive != negative for positive, negative in group.prompts):
+        encoded = encode([text for pair in group.prompts for text in pair], group.pictures)
+        return list(zip(encoded[::2], encoded[1::2], strict=True))
+    # an edit of one text in place of two would shift the pairs
+    own = (encode(list(dict.fromkeys(pair)), group.pictures) for pair in group.prompts)
+    return [(contexts[0], contexts[-1]) for contexts in own]
 
 
 def encode_pictures(groups: Sequence[Group], encode: EncodePicture) -> list[tuple[Tensor, ...]]:
@@ -79,13 +93,13 @@ def encode_pictures(groups: Sequence[Group], encode: EncodePicture) -> list[tupl
 
 
 def join(
-    groups: Sequence[Group], contexts: Sequence[dict[str, Tensor]], references: Sequence[tuple[Tensor, ...]]
+    groups: Sequence[Group], contexts: Sequence[Sequence[Contexts]], references: Sequence[tuple[Tensor, ...]]
 ) -> list[Conditioning]:
     """One conditioning per edit, group by group."""
     return [
-        Conditioning(context[positive], context[negative], own, group.size, group.area)
-        for group, context, own in zip(groups, contexts, references, strict=True)
-        for positive, negative in group.prompts
+        Conditioning(positive, negative, own, group.size, group.area)
+        for group, encoded, own in zip(groups, contexts, references, strict=True)
+        for positive, negative in encoded
     ]
 
 

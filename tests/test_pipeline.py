@@ -198,6 +198,24 @@ def test_a_batch_of_edits_keeps_its_order(model, picture):
         assert_same(together[i : i + 1], alone)
 
 
+def test_instructions_that_share_pictures_have_the_contexts_of_each_alone(model, picture):
+    """To the bit: what an edit is must not hang on which others are beside it."""
+    instructions = ["Remove it.", "Replace the sky with a sunset.", "Make it night."]
+    together = model.condition(picture, instructions, base_size=256)
+    for conditioning, instruction in zip(together, instructions, strict=True):
+        (alone,) = model.condition(picture, instruction, base_size=256)
+        assert torch.equal(conditioning.positive, alone.positive)
+        assert torch.equal(conditioning.negative, alone.negative)
+
+
+def test_an_edit_whose_texts_are_equal_among_others(model, picture):
+    together = model.condition(picture, ["Remove it.", "Remove it."], negative_prompt=["Remove it.", ""], base_size=256)
+    for conditioning, negative in zip(together, ["Remove it.", ""], strict=True):
+        (alone,) = model.condition(picture, "Remove it.", negative_prompt=negative, base_size=256)
+        assert torch.equal(conditioning.positive, alone.positive)
+        assert torch.equal(conditioning.negative, alone.negative)
+
+
 def test_packed_and_separate_passes_agree(model, picture, monkeypatch):
     packed = model.edit(picture, INSTRUCTION, output="latent", **SMALL)
     monkeypatch.setattr("joyimage.batching.PACKED_TOKENS", 0)

@@ -213,6 +213,12 @@ def packs(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         yield pack
 
 
+def pairs(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """`packs` of two rows at a time: what a row shares a forward with does not hang on how many more rows there are."""
+    for i in range(0, len(rows), 2):
+        yield from packs(rows[i : i + 2])
+
+
 def packed_mask(past: int, lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The additive mask (1, 1, T, past + T) of rows that lie end to end, T tokens together.
 

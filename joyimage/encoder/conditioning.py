@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .chat import Chat, packed_mask, packs
+from .chat import Chat, packed_mask, pairs
 from .vision import NOTHING, VisionInputs
 
 if TYPE_CHECKING:
@@ -28,21 +28,22 @@ class Reader:
         """The context of each prompt, (L_i, D).
 
         With images and several prompts, the vision tower and the tokens up to the end of the last image run once;
-        the prompts then run packed over the KV cache of that prefix. A positive and a negative prompt take about
-        half the time of two passes this way, and differ from them by 5e-6.
+        the prompts then run packed over the KV cache of that prefix, two at a time. A positive and a negative prompt
+        take about half the time of two passes this way, and differ from them by 5e-6. More at once would save time
+        where reading the weights costs most, but an edit's last digits would hang on which others are beside it.
         """
         from transformers import DynamicCache
 
         shared_ids, prefix = self.chat.shared_ids(vision.grids), self.chat.prefix_length
         rows = [self.chat.prompt_ids(prompt, shared_ids) for prompt in prompts]
         if not shared_ids or len(rows) == 1:
-            return [hidden[prefix:] for pack in packs(rows) for hidden in self.hidden(pack, vision)]
+            return [hidden[prefix:] for pack in pairs(rows) for hidden in self.hidden(pack, vision)]
 
         cache = DynamicCache(config=self.backbone.language_model.config)
         (shared,) = self.hidden([shared_ids], vision, cache=cache)
         start = int(self.chat.positions(shared_ids, vision.grids).max()) + 1
         contexts = []
-        for pack in packs([row[len(shared_ids) :] for row in rows]):
+        for pack in pairs([row[len(shared_ids) :] for row in rows]):
             for hidden in self.hidden(pack, start=start, cache=cache):
                 contexts.append(torch.cat([shared[prefix:], hidden]))
             cache.crop(-sum(map(len, pack)))

@@ -149,7 +149,7 @@ def _encode_texts(model: Encoders, jobs: Sequence[Job], shards: Shards, progress
             _tell(progress, "texts", done, len(wanted))
             controls = tuple(map(_fitted, job.example.controls, job.sizes[1:]))
             group = Group(controls, job.sizes[0], ((text, text),))
-            shards.add(name, encode_texts([group], encode)[0][text])
+            shards.add(name, encode_texts([group], encode)[0][0][0])
         _tell(progress, "texts", len(wanted), len(wanted))
 
 
