@@ -238,7 +238,7 @@ class JoyImage(Understanding):
         tensor (N, 3, H, W) in [0, 1], "np" for an array (N, H, W, 3), "latent" for (N, 16, 1, h, w).
         """
         run = Run(seed, count, batch_size, output, latent, callback, progress)
-        return self._renderer.render(conditionings, Sampling.of(options), run)
+        return self.renderer.render(conditionings, Sampling.of(options), run)
 
     def sample(
         self, conditionings: Sequence[Conditioning], seeds: Sequence[int], *, batch_size: int = 1,
@@ -254,14 +254,14 @@ class JoyImage(Understanding):
         `joyimage.settings.Sampling`.
         """
         run = Run(batch_size=batch_size, latent=latent, callback=callback, progress=progress)
-        return self._renderer.sample(conditionings, seeds, Sampling.of(options), run)
+        return self.renderer.sample(conditionings, seeds, Sampling.of(options), run)
 
     def decode(self, latents: Iterable[Tensor]) -> list[Tensor]:
         """Latents (1, 16, 1, h, w) -> pictures (1, 3, 8h, 8w) in [-1, 1], float32 on the CPU."""
-        return self._renderer.decode(latents)
+        return self.renderer.decode(latents)
 
     @property
-    def _renderer(self) -> Renderer:
+    def renderer(self) -> Renderer:
         return Renderer(self.mmdit, self.vae, self.memory, self.shift, self.steps, self._team)
 
 
@@ -273,7 +273,7 @@ def _make(
     seeds = run.seeds(len(prompts))
     choosing = choosing.checked(run.count, settings, model)
     groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
-    renderer = model._renderer
+    renderer = model.renderer
     renderer.check_start(groups, settings, run)
     groups = [captioned(group, model.caption) for group in groups]
     if choosing.candidates == 1:

@@ -56,8 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     warnings.showwarning = _note
     try:
         with _stopped_by_sigterm():
-            options.run(options)
-        return OK
+            return options.run(options) or OK
     except KeyboardInterrupt as stop:
         print(f"joyimage: interrupted; {str(stop) or 'nothing half-written is left'}", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED

@@ -19,6 +19,7 @@ from ..settings import (
     Answering,
     Sampling,
 )
+from .batch import add_batch
 from .commands import (
     run_convert,
     run_demo,
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_rewrite(commands, networks)
     _add_reason(commands, networks)
     add_evaluate(commands, [*networks, _speed_options()])
+    add_batch(commands, [*networks, _speed_options()], _size)
     inspect = commands.add_parser(
         "inspect", parents=[common], help="say what a weight file or model folder is, and how a picture was made"
     )

@@ -16,7 +16,8 @@ from .. import __version__
 from ..atomic import check_name
 from ..boxes import PixelBox, draw_box
 from ..errors import JoyImageError
-from ..settings import AUTO, CANDIDATES, EXACT, Shortcuts
+from ..parameters import made_by
+from ..settings import AUTO, EXACT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,30 +91,21 @@ def save(
     pictures = []
     for i, picture in enumerate(results):
         edit, k = divmod(i, options.count)
-        details = {
-            **_told(parameters),
-            "prompt": prompts[edit % len(prompts)],
-            "images": images[edit % len(images)],
-            "seed": _seed(picture, options.seed + k),
-            "size": [picture.height, picture.width],
-            "model": model,
-            "version": __version__,
-            **networks_told(options),
-        }
-        for name in ("count", "batch_size", "candidates", "draft_steps"):
-            del details[name]
-        details |= {"candidates": picture.info[CANDIDATES]["candidates"]} if CANDIDATES in picture.info else {}
+        details = made_by(
+            picture,
+            parameters,
+            prompt=prompts[edit % len(prompts)],
+            images=images[edit % len(images)],
+            seed=options.seed + k,
+            model=model,
+            networks=networks_told(options),
+        )
         path = names.save(i, picture, details)
         pictures.append({"path": str(path), **details})
         if not options.json:
             print(path)
     if options.json:
         print(json.dumps({"pictures": pictures, "seconds": round(seconds, 3)}, indent=2))
-
-
-def _seed(picture: Image, usual: int) -> int:
-    """What a picture was made with, so that it can be made again: of candidates the chosen one's."""
-    return picture.info[CANDIDATES]["chosen"] if CANDIDATES in picture.info else usual
 
 
 def box_names(options) -> dict[str, Names]:
@@ -165,11 +157,3 @@ def networks_told(options) -> dict:
         **{name: value for name, value in given.items() if value != defaults[name]},
         **({"loras": loras} if loras else {}),
     }
-
-
-def _told(parameters: dict) -> dict:
-    """What a picture tells of its parameters: of the shortcuts those that were taken, by a preset or without."""
-    taken = Shortcuts(**{name: parameters[name] for name in Shortcuts.names()})
-    told = {name: value for name, value in parameters.items() if name not in Shortcuts.names()}
-    preset = {} if taken.preset == Shortcuts.preset else {"preset": taken.preset}
-    return told | preset | taken.shortcuts

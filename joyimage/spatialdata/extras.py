@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from functools import partial
 from importlib.util import find_spec
-from types import ModuleType
 
 from ..errors import JoyImageError
+from ..extras import extra as extra_of
 
-
-def extra(name: str) -> ModuleType:
-    """An optional module, such as `scipy.spatial`. Raises `JoyImageError` where it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise JoyImageError(f'{package} is not installed ({error}); run pip install "joyimage[data]"') from error
+extra = partial(extra_of, group="data")
 
 
 def check_extras(*packages: str) -> None:

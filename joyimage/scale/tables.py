@@ -1,0 +1,124 @@
+"""Tables of jobs: JSON lines, CSV, Parquet or a folder of pictures, read row by row, so that none is too long.
+
+A table that cannot be read at all is an error. A line that cannot be read is a row with a fault, and the rest is read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import JoyImageError
+from ..extras import extra
+from .addresses import is_remote, opened, shown, suffix
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")  # of a folder's files
+AT_ONCE = 1000  # rows of a Parquet file that are in memory together
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row `number` of a table, from 1 and without a CSV's header: its cells by their columns, or why it has none."""
+
+    number: int
+    cells: dict[str, Any] = field(default_factory=dict)
+    fault: str = ""
+
+
+def read_table(source: str) -> Iterator[Row]:
+    """The rows of a table, in their order, or of a folder: a row for each picture in it, by name.
+
+    Raises `MissingFileError` for one that is not there, and `JoyImageError` for one that cannot be read as a whole.
+    """
+    if not is_remote(source) and os.path.isdir(source):
+        return _folder(Path(source))
+    reader = READERS.get(suffix(source))
+    if reader is None:
+        raise JoyImageError(f"{shown(source)}: a table of jobs is {', '.join(READERS)} or a folder of pictures")
+    return reader(source)
+
+
+def _folder(folder: Path) -> Iterator[Row]:
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    pictures = sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
+    several = _doubled([path.with_suffix("") for path in pictures])
+    for number, path in enumerate(pictures, 1):
+        # cat.jpg beside cat.png: the suffix tells their results apart
+        name = path.with_name(path.name.replace(".", "-")) if path.with_suffix("") in several else path.with_suffix("")
+        yield Row(number, {"images": [path.as_posix()], "name": name.as_posix()})
+
+
+def _doubled(names: list[Path]) -> set[Path]:
+    seen: set[Path] = set()
+    return {name for name in names if name in seen or seen.add(name)}
+
+
+def _json_lines(source: str) -> Iterator[Row]:
+    with opened(source) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                yield Row(number, fault="the line is empty")
+                continue
+            try:
+                cells = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Row(number, fault=f"the line is not JSON: {error}")
+                continue
+            told = "" if isinstance(cells, dict) else f"the line is {cells!r:.40} and no JSON object"
+            yield Row(number, {} if told else cells, told)
+
+
+def _csv(source: str) -> Iterator[Row]:
+    with opened(source) as binary:
+        # bytes that are no UTF-8 stay halves of characters, which each row's own check refuses
+        rows = csv.reader(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+        header = _header(source, rows)
+        number = 0
+        while True:
+            number += 1
+            try:
+                values = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(number, fault=f"the row cannot be read: {error}")
+                continue
+            if len(values) > len(header):
+                yield Row(number, fault=f"the row has {len(values)} cells under {len(header)} columns; quote commas")
+                continue
+            yield Row(number, dict(zip(header, values, strict=False)))
+
+
+def _header(source: str, rows: Iterator[list[str]]) -> list[str]:
+    try:
+        header = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise JoyImageError(f"{shown(source)}: the header cannot be read: {error}") from None
+    if not any(header):
+        raise JoyImageError(f"{shown(source)}: the first line must name the columns, such as images,instruction")
+    if doubled := {name for name in header if header.count(name) > 1}:
+        raise JoyImageError(f"{shown(source)}: the column {sorted(doubled)[0]!r} is there more than once")
+    return header
+
+
+def _parquet(source: str) -> Iterator[Row]:
+    parquet, arrow = extra("pyarrow.parquet", "scale"), extra("pyarrow", "scale")
+    with opened(source) as file:
+        number = 0
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches(AT_ONCE):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield Row(number, cells)
+        except (arrow.ArrowException, OSError, ValueError) as error:
+            where = f"after row {number}" if number else "at its start"
+            raise JoyImageError(f"{shown(source)} cannot be read as Parquet {where}: {error}") from None
+
+
+READERS: dict[str, Callable[[str], Iterator[Row]]] = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
