@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,10 +32,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[Sequence[Item]], Iterable[Result]]
 
-TRIES = 3  # workers that an item may lose, before it is taken for the cause
+TRIES = 3  # workers that an item may lose, before it is taken for the cause; and that may be lost before one is ready
+MOST_LOSSES = 10  # the same for each worker without a result: three items in a row that cost three each, and one more
 AT_HAND = 2  # tasks of a worker: one that it works on, and one so that it need not wait
 CPUS = 0.5  # reserved for each: workers that took whole processors would leave none to tasks of other programs
 STORE = 200 * 2**20  # bytes of Ray's object store on this machine; results are names and numbers
+# Nothing is told to anybody unasked, and what Ray says of lost workers does not go among the output.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
 PATIENCE = 600  # seconds without a worker, and without room for one, until that is an error
 POLL = 5.0  # seconds after which a stopped command, or new room, is seen at the latest
 
@@ -62,8 +66,9 @@ def started(pool: Pool) -> Iterator[ModuleType]:
 
     Raises `JoyImageError` without the extra `scale`, and for a cluster that cannot be reached.
     """
+    for name, value in QUIET.items():  # before it is imported
+        os.environ.setdefault(name, value)
     ray = extra("ray", "scale")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody unasked
     before = logging.getLogger("ray").level
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -115,8 +120,11 @@ class Actor:
         return ""
 
     def results(self, items: Sequence[Any]) -> Iterator[Any]:
-        assert self.work is not None, "tasks come after `prepare`"
-        yield from self.work(items)
+        work, self.work = self.work, None
+        if work is None:
+            raise RuntimeError("the worker is broken")
+        yield from work(items)
+        self.work = work  # not after an error: what is broken begins nothing more, until it is replaced
 
 
 @dataclass(eq=False)
@@ -149,7 +157,8 @@ class Crew(Generic[Item, Result]):
         self._make = ray.put(make)
         self._class = ray.remote(num_cpus=self.need.cpus, num_gpus=self.need.gpus, max_restarts=0)(Actor)
         self._workers: list[Worker] = []
-        self._again: deque[Task[Item]] = deque()
+        self._again: deque[Task[Item]] = deque()  # of lost workers
+        self._suspects: deque[Task[Item]] = deque()  # an item each, at which a worker was lost
         self._losses = 0  # since the last result
         self._ready = False  # whether any worker has ever been
         self._ended = False  # whether all tasks are handed out, but for those of lost workers
@@ -179,30 +188,37 @@ class Crew(Generic[Item, Result]):
         """
         waiting = iter(tasks)
         try:
-            more = self._hand_out(waiting)
-            while more or any(worker.tasks for worker in self._workers):
+            self._hand_out(waiting)
+            while not self._ended or self._again or self._suspects or any(worker.tasks for worker in self._workers):
                 for source in self._heard():
                     yield from self._listen(source)
-                more = self._hand_out(waiting)
+                self._hand_out(waiting)
         finally:
             for worker in self._workers:
                 self.ray.kill(worker.actor)
             self._workers.clear()
 
-    def _hand_out(self, waiting: Iterator[list[Item]]) -> bool:
-        """Fill up the workers' tasks and replace lost ones; whether there may be more tasks."""
-        while len(self._workers) < self.wanted and (self._again or not self._ended):
+    def _hand_out(self, waiting: Iterator[list[Item]]) -> None:
+        """Replace lost workers, and fill up what each has at hand."""
+        while len(self._workers) < self.wanted and not (self._ended and not self._again and not self._suspects):
             actor = self._class.remote()
             self._workers.append(Worker(actor, actor.prepare.remote(self._make)))
         for _ in range(AT_HAND):  # in turns, so that the last tasks are spread
             for worker in self._workers:
-                if worker.preparing is None and len(worker.tasks) < AT_HAND:
-                    task = self._again.popleft() if self._again else self._next(waiting)
-                    if task is None:
-                        return False
+                if task := self._task_for(worker, waiting):
                     task.stream = worker.actor.results.options(num_returns="streaming").remote(task.items)
                     worker.tasks.append(task)
-        return True
+
+    def _task_for(self, worker: Worker, waiting: Iterator[list[Item]]) -> Task[Item] | None:
+        """What a worker is to do next. An item that may have cost one is alone with its worker, so that no other item
+        is taken for the cause.
+        """
+        full = worker.preparing is not None or len(worker.tasks) >= AT_HAND or any(task.tries for task in worker.tasks)
+        if full:
+            return None
+        if self._suspects and not worker.tasks:
+            return self._suspects.popleft()
+        return self._again.popleft() if self._again else self._next(waiting)
 
     def _next(self, waiting: Iterator[list[Item]]) -> Task[Item] | None:
         items = next(waiting, None)
@@ -255,25 +271,26 @@ class Crew(Generic[Item, Result]):
         tasks = list(worker.tasks)
         self._lose(worker, reason)
         for task in tasks:
-            first, left = task is tasks[0], task.items[task.done :]
-            tries = task.tries + 1 if first and not task.done else 1
-            if first and left and tries >= TRIES:
-                yield self.lost(left[0], f"{tries} workers were lost at this row, the last one so: {reason}")
-                left, tries = left[1:], 0
-            elif first and len(left) > 1:  # the one that it was at by itself, so that it is found out
-                self._again.append(Task(left[:1], tries))
-                left, tries = left[1:], 0
+            left = task.items[task.done :]
+            if left and task is tasks[0]:
+                tries = task.tries + 1
+                if tries >= TRIES:
+                    yield self.lost(left[0], f"{tries} workers were lost at this row, the last one so: {reason}")
+                else:
+                    self._suspects.append(Task(left[:1], tries))
+                left = left[1:]
             if left:
-                self._again.append(Task(left, tries if first else task.tries))
+                self._again.append(Task(left))
 
     def _lose(self, worker: Worker, reason: str) -> None:
         self.ray.kill(worker.actor)
         self._workers.remove(worker)
         self._losses += 1
-        if self._losses > TRIES + 2 * self.wanted:
+        if self._losses >= (MOST_LOSSES * self.wanted if self._ready else TRIES):
             raise JoyImageError(
                 f"{self._losses} workers were lost without a result between them, the last one so: {reason}"
             )
+        warnings.warn(f"a worker was lost, and its rows go to another: {reason}", stacklevel=1)
 
 
 def need_of(pool: Pool, gpus: float) -> Need:

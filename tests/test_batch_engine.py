@@ -1,0 +1,155 @@
+"""Tasks over processes of Ray that fail, are killed and come back: each item has one result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray_here import ray_folder
+
+from joyimage import JoyImageError
+from joyimage.scale.engine import TRIES, Crew, Need, Stopped, started
+from joyimage.scale.settings import Pool
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:a worker was lost")]
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with ray_folder(), started(Pool()) as ray:
+        yield ray
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Items are numbers. Each is noted in a folder when it is begun; what happens at some stands in `events`."""
+
+    folder: Path
+    events: tuple[tuple[int, str], ...] = ()
+
+    def __call__(self):
+        return self.work
+
+    def work(self, items):
+        for item in items:
+            with (self.folder / f"{item}-{time.monotonic_ns()}").open("x"):
+                begun = len(list(self.folder.glob(f"{item}-*")))
+            event = dict(self.events).get(item)
+            if event == "always dies" or (event == "dies once" and begun == 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if event == "breaks once" and begun == 1:
+                raise RuntimeError("the device is gone")
+            if event == "stops":
+                raise Stopped("the disk is full")
+            yield item, item**2, os.getpid()
+
+
+def results(ray, work, tasks, workers=2):
+    crew = Crew(ray, work, Pool(workers=workers), lambda item, reason: (item, reason, 0))
+    return list(crew.results(tasks))
+
+
+def begun(folder: Path, item: int) -> int:
+    return len(list(folder.glob(f"{item}-*")))
+
+
+def test_every_item_has_one_result_and_all_workers_work(ray, tmp_path):
+    found = results(ray, Squares(tmp_path), ([i, i + 1, i + 2] for i in range(0, 120, 3)))
+    assert sorted((item, square) for item, square, _ in found) == [(i, i**2) for i in range(120)]
+    assert len(list(tmp_path.iterdir())) == 120
+    assert len({pid for *_, pid in found}) == 2
+
+
+@pytest.mark.parametrize("event", ["dies once", "breaks once"])
+def test_a_lost_workers_items_go_to_others_but_for_those_with_results(ray, tmp_path, event):
+    found = results(ray, Squares(tmp_path, ((2, event),)), [[0, 1, 2, 3], [4, 5]], workers=1)
+    assert sorted((item, square) for item, square, _ in found) == [(i, i**2) for i in range(6)]
+    assert [begun(tmp_path, i) for i in range(6)] == [1, 1, 2, 1, 1, 1]
+
+
+def test_an_item_that_costs_three_workers_fails_and_the_others_do_not(ray, tmp_path):
+    found = {
+        item: square for item, square, _ in results(ray, Squares(tmp_path, ((1, "always dies"),)), [[0, 1, 2], [3]])
+    }
+    assert begun(tmp_path, 1) in (TRIES, TRIES + 1)  # the first time the item before it may be under suspicion
+    assert "3 workers were lost at this row" in found.pop(1)
+    assert found == {0: 0, 2: 4, 3: 9}
+
+
+def test_two_items_that_cost_workers_do_not_end_the_run(ray, tmp_path):
+    work = Squares(tmp_path, ((1, "always dies"), (2, "always dies")))
+    found = {item: square for item, square, _ in results(ray, work, [[0, 1, 2, 3]], workers=1)}
+    assert (found[0], found[3]) == (0, 9)
+    assert all("workers were lost" in found[i] for i in (1, 2))
+
+
+def test_a_worker_can_end_the_run(ray, tmp_path):
+    with pytest.raises(Stopped, match="the disk is full"):
+        results(ray, Squares(tmp_path, ((1, "stops"),)), [[0], [1], [2]], workers=1)
+
+
+@dataclass(frozen=True)
+class Unready:
+    """What cannot be made, or kills who makes it."""
+
+    deadly: bool = False
+
+    def __call__(self):
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise JoyImageError("there is no model here")
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_reason(ray):
+    with pytest.raises(JoyImageError, match=r"^there is no model here$"):
+        results(ray, Unready(), [[0]], workers=1)
+
+
+def test_workers_that_die_while_they_load_end_the_run(ray):
+    with pytest.raises(JoyImageError, match="3 workers were lost without a result"):
+        results(ray, Unready(deadly=True), [[0]], workers=1)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"), [(Pool(gpus_per_worker=64), "64 GPUs"), (Pool(workers=1000), "1000 workers")]
+)
+def test_room_that_there_can_never_be_is_an_error_at_once(ray, pool, message):
+    with pytest.raises(JoyImageError, match=f"{message}.* find no room"):
+        Crew(ray, Unready(), pool, lambda item, reason: item)
+
+
+def test_workers_by_what_a_machine_has():
+    machine = {"CPU": 16.0, "GPU": 4.0}
+    assert Need(0.5, 1).fits(machine) == 4
+    assert Need(0.5, 0.5).fits(machine) == 8
+    assert Need(8, 1).fits(machine) == 2
+    assert Need(0.1, 0).fits(machine) == 160
+    assert Need(0.5, 1).fits({"CPU": 16.0}) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": 1.5}, "workers is 1.5"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker is -1"),
+        ({"gpus_per_worker": 1.5}, "only whole GPUs"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker is 0"),
+        ({"batch": 0}, "batch"),
+    ],
+)
+def test_pools_that_cannot_be_are_refused(options, message):
+    with pytest.raises(JoyImageError, match=message):
+        Pool(**options)
+
+
+def test_a_cluster_that_is_not_there_is_an_error():
+    with (
+        pytest.raises(JoyImageError, match=r"Ray cannot be used at 127\.0\.0\.1:1"),
+        started(Pool(address="127.0.0.1:1")),
+    ):
+        pass
