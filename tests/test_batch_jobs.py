@@ -1,0 +1,244 @@
+"""Tables of jobs: what each row becomes, and how a row that cannot be run says so."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from joyimage import JoyImageError, spatial
+from joyimage.scale.addresses import read_picture, shown
+from joyimage.scale.batch import tasks
+from joyimage.scale.jobs import ASK, EDIT, GENERATE, Fault, Job, check_name, read_jobs
+from joyimage.scale.tables import read_table
+
+CELLS = {"images": "cup.png", "instruction": "Remove the cup."}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cup.png", "hat.png"):
+        Image.new("RGB", (80, 64), "teal").save(name)
+    return tmp_path
+
+
+def lines(*rows: dict | str) -> str:
+    """A table of JSON lines, and its name."""
+    with open("jobs.jsonl", "w", encoding="utf-8") as file:
+        file.writelines((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    return "jobs.jsonl"
+
+
+def only(row: dict | str, **defaults) -> Job | Fault:
+    (found,) = read_jobs(lines(row), defaults)
+    return found
+
+
+def test_a_row_becomes_an_edit_with_what_its_columns_say(folder):
+    job = only(
+        {**CELLS, "steps": 4, "size": "64x80", "negative_prompt": "blur", "seed": 2**63, "name": "a/b", "mine": 5}
+    )
+    assert job == Job(
+        1, "a/b", EDIT, "Remove the cup.", 2**63, ("cup.png",), str(folder), "blur", (64, 80), options={"steps": 4}
+    )
+    assert (job.output, job.pictures) == ("a/b.png", [str(folder / "cup.png")])
+
+
+def test_the_kind_is_that_of_the_column(folder):
+    assert only({"prompt": "A red cube."}).kind == GENERATE
+    job = only({"images": ["cup.png", "hat.png"], "question": "What is it?", "temperature": 0, "max_new_tokens": 9})
+    assert (job.kind, job.text, job.output) == (ASK, "What is it?", "")
+    assert job.options == {"temperature": 0, "max_new_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("cells", "text", "box"),
+    [
+        ({"move": "cup", "box": [1, 2, 30.5, 40]}, spatial.move_object("cup"), (1, 2, 30.5, 40)),
+        ({"move": "cup", "box": "1, 2, 30, 40"}, spatial.move_object("cup"), (1, 2, 30, 40)),
+        ({"rotate": "cup", "view": "front left"}, spatial.rotate_object("cup", "front left"), None),
+        ({"camera": "45,-10,in"}, spatial.camera(45, -10, "in"), None),
+        ({"camera": [45]}, spatial.camera(45), None),
+        ({"camera": {"yaw": 30, "zoom": "out"}}, spatial.camera(30, 0, "out"), None),
+    ],
+)
+def test_spatial_columns_write_the_sentence(folder, cells, text, box):
+    job = only({"images": "cup.png", **cells})
+    assert (job.text, job.box) == (text, box)
+
+
+def test_the_command_says_what_rows_do_not(folder):
+    job = only({"images": "cup.png", "steps": 7}, instruction="Make it night.", steps=3, shift=2.0, seed=5)
+    assert (job.text, job.seed, job.options) == ("Make it night.", 5, {"steps": 7, "shift": 2.0})
+    assert only({**CELLS}, prompt="A cube.").kind == EDIT
+    assert only({"images": "cup.png", "question": "What?"}, steps=3, size=(64, 64), instruction="x").options == {}
+    assert only({**CELLS, "exact": True}, base_size=512).base_size is None
+
+
+BAD = [
+    ({"images": "cup.png", "instrution": "x"}, "no column 'instrution'; did you mean instruction?"),
+    ({"image": "cup.png", "instruction": "x"}, "no column 'image'; did you mean images?"),
+    ({**CELLS, "images": "absent.png"}, "there is no picture .*absent.png"),
+    ({**CELLS, "images": ["cup.png"] * 7}, "7 images"),
+    ({"images": "cup.png"}, "nothing is asked for"),
+    ({"instruction": "x"}, "instruction needs images"),
+    ({**CELLS, "prompt": "x"}, "instruction and prompt cannot go together"),
+    ({"images": "cup.png", "prompt": "x"}, "call it instruction"),
+    ({**CELLS, "steps": 0}, "steps is 0"),
+    ({**CELLS, "steps": 2.5}, "steps is 2.5 and must be a whole number"),
+    ({**CELLS, "steps": "many"}, "steps is 'many' and must be a whole number"),
+    ({**CELLS, "guidance_scale": [1]}, "guidance_scale is .* must be a number"),
+    ({**CELLS, "solver": "magic"}, "unknown solver 'magic'"),
+    ({**CELLS, "size": "100x100"}, "multiples of 16"),
+    ({**CELLS, "size": "wide"}, "size is 'wide'"),
+    ({**CELLS, "base_size": 300}, "base size 300"),
+    ({**CELLS, "seed": -1}, "seed is -1"),
+    ({**CELLS, "exact": "perhaps"}, "exact is 'perhaps'"),
+    ({**CELLS, "temperature": 0}, "temperature cannot go with an edit"),
+    ({"images": "cup.png", "question": "x", "steps": 4}, "steps cannot go with a question"),
+    ({**CELLS, "view": "left"}, "view cannot go with an instruction"),
+    ({"images": "cup.png", "move": "cup"}, "a box in its pixels or"),
+    ({"images": "cup.png", "move": "cup", "box": [1, 2, 3]}, "box is .* left, top, right, bottom"),
+    ({"images": "cup.png", "rotate": "cup", "view": "above"}, "unknown view 'above'"),
+    ({"images": "cup.png", "camera": "a,b"}, "camera is 'a'"),
+    ({"images": "cup.png", "camera": "1,2,in,out"}, "yaw, pitch, zoom"),
+    ({"images": "cup.png", "mask": "cup.png", "outpaint": [1, 1, 1, 1]}, "mask and outpaint cannot go together"),
+    ({"images": "cup.png", "mask": "absent.png"}, "there is no picture .*absent.png"),
+    ({"images": "cup.png", "rotate": "cup", "view": "left", "mask": "cup.png"}, "mask and a spatial edit"),
+    ({**CELLS, "candidates": 1000}, "candidates"),
+    ({**CELLS, "name": "../up"}, "leads out of the folder"),
+    ({**CELLS, "name": "/root"}, "leads out of the folder"),
+    ({**CELLS, "name": "C:/x"}, "leads out of the folder"),
+    ({**CELLS, "name": ".batch/x"}, "hidden"),
+    ({**CELLS, "name": "a//b"}, "empty"),
+    ({**CELLS, "name": "a\\b"}, "backslash"),
+    ({**CELLS, "name": "a.png/b"}, "ends in .png"),
+    ({**CELLS, "name": "x" * 300}, "over 200 bytes"),
+    ({**CELLS, "name": "nul"}, "Windows"),
+    ({**CELLS, "instruction": "\udce9"}, "no character"),
+    ("{", "not JSON"),
+    ("[1]", "no JSON object"),
+    ("", "the line is empty"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD, ids=[message for _, message in BAD])
+def test_a_row_that_cannot_be_run_says_why_and_the_next_is_read(folder, row, message):
+    fault, job = read_jobs(lines(row, CELLS))
+    assert isinstance(fault, Fault) and (fault.row, fault.name) == (
+        1,
+        "00000/00000001" if "name" not in row else fault.name,
+    )
+    with pytest.raises(JoyImageError, match=message):
+        raise JoyImageError(fault.reason)
+    assert isinstance(job, Job) and job.row == 2
+
+
+def test_the_first_row_of_a_name_has_it_whatever_its_case(folder):
+    first, second, third = read_jobs(lines({**CELLS, "name": "A"}, {**CELLS, "name": "a.png"}, {**CELLS, "name": "b"}))
+    assert (first.name, third.name) == ("A", "b")
+    assert isinstance(second, Fault) and "is that of another row" in second.reason and second.name == "00000/00000002"
+
+
+def test_names_without_one_are_numbers_in_folders_of_a_thousand(folder):
+    jobs = list(read_jobs(lines(*[CELLS] * 1001)))
+    assert [jobs[i].output for i in (0, 998, 999, 1000)] == [
+        "00000/00000001.png", "00000/00000999.png", "00001/00001000.png", "00001/00001001.png",
+    ]  # fmt: skip
+    assert check_name("sub/cat.png") == "sub/cat"
+
+
+def test_csv_and_parquet_say_the_same_as_json_lines(folder):
+    rows = [
+        {"images": "cup.png", "instruction": 'Write "a, b".', "steps": 4, "guidance_scale": 2.5, "exact": True},
+        {"images": ["cup.png", "hat.png"], "instruction": "Wear it.", "size": [64, 80], "seed": 7},
+    ]
+    with open("jobs.csv", "w", encoding="utf-8-sig") as file:
+        file.write("images,instruction,steps,guidance_scale,exact,size,seed,mine\n")
+        file.write('cup.png,"Write ""a, b"".",4,2.5,true,,,x\n')
+        file.write('"[""cup.png"", ""hat.png""]",Wear it.,,,,64x80,7,\n')
+    columns = {name: [row.get(name) for row in rows] for name in ("instruction", "steps", "guidance_scale", "exact")}
+    columns |= {"images": [["cup.png"], ["cup.png", "hat.png"]], "size": [None, [64, 80]], "seed": [float("nan"), 7.0]}
+    pq.write_table(pa.table(columns), "jobs.parquet")
+    expected = list(read_jobs(lines(*rows)))
+    assert all(isinstance(job, Job) for job in expected)
+    assert list(read_jobs("jobs.csv")) == list(read_jobs("jobs.parquet")) == expected
+
+
+def test_a_csv_row_that_is_too_long_or_no_utf_8_is_one_fault(folder):
+    (folder / "jobs.csv").write_bytes(b"images,instruction\ncup.png,a,b\ncup.png,caf\xe9\ncup.png,ok\n")
+    long, bytes_, good = read_jobs("jobs.csv")
+    assert "3 cells under 2 columns" in long.reason and "no character" in bytes_.reason and good.text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("jobs.csv", b"", "must name the columns"),
+        ("jobs.csv", b"images,images\n", "more than once"),
+        ("jobs.parquet", b"PAR1", "cannot be read as Parquet at its start"),
+        ("jobs.txt", b"x", ".jsonl, .csv, .parquet or a folder"),
+        ("absent.jsonl", None, "absent.jsonl does not exist"),
+    ],
+)
+def test_a_table_that_cannot_be_read_as_a_whole_is_an_error(folder, name, content, message):
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(JoyImageError, match=message):
+        list(read_table(name))
+
+
+def test_a_folder_is_a_row_for_each_picture_in_it(folder):
+    os.makedirs("in/sub/.hidden")
+    for name in ("in/b.png", "in/sub/a.JPG", "in/b.webp", "in/.c.png", "in/sub/.hidden/d.png"):
+        Image.new("RGB", (16, 16)).save(name)
+    (folder / "in/notes.txt").write_text("no picture")
+    jobs = list(read_jobs("in", {"instruction": "Make it night."}))
+    assert [(job.name, job.images) for job in jobs] == [
+        ("b-png", ("b.png",)),
+        ("b-webp", ("b.webp",)),
+        ("sub/a", ("sub/a.JPG",)),
+    ]
+    assert jobs[2].pictures == [str(folder / "in/sub/a.JPG")]
+
+
+def test_rows_of_one_picture_come_together_and_keep_their_order(folder):
+    rows = [{"images": name, "instruction": f"{i}"} for i, name in enumerate(["hat.png", "cup.png"] * 20)]
+    rows += [{**CELLS, "size": "64x64"}, {"images": "cup.png", "move": "cup", "box": [1, 1, 9, 9]}]
+    settled = bytearray(43)
+    settled[2] = 1
+    found = list(tasks(lines(*rows), settled))
+    assert sorted(job.row for task in found for job in task) == [1, *range(3, 43)]
+    assert all(len({job.shared for job in task}) == 1 for task in found)
+    assert sorted(map(len, found)) == [1, 1, 3, 4, 16, 16]
+    assert all([job.row for job in task] == sorted(job.row for job in task) for task in found)
+
+
+def test_storages_are_reached_by_name_and_no_key_is_told(folder):
+    table = f"file://{folder}/jobs.jsonl"
+    lines(CELLS)
+    (job,) = read_jobs(table)
+    assert job.pictures == [f"file://{folder}/cup.png"]
+    assert read_picture(job.pictures[0]).size == (80, 64)
+    with pytest.raises(JoyImageError, match=f"^file://{folder}/absent.png does not exist$"):
+        read_picture(f"file://{folder}/absent.png")
+    assert shown("s3://key:secret@bucket/a.png?X-Signature=1") == "s3://bucket/a.png"
+    with pytest.raises(JoyImageError) as caught:
+        read_picture("nosuch://key:secret@bucket/a.png")
+    assert "nosuch://bucket/a.png" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_fingerprint_tells_what_decides_a_result_and_nothing_else(folder):
+    first, other = read_jobs(lines({**CELLS, "steps": 4}, {**CELLS, "steps": 5}))
+    (folder / "moved").mkdir()
+    os.rename("cup.png", "moved/cup.png")
+    lines({**CELLS, "steps": 4, "name": "elsewhere"})
+    os.rename("jobs.jsonl", "moved/jobs.jsonl")
+    (moved,) = read_jobs("moved/jobs.jsonl")
+    assert first.fingerprint({}) == moved.fingerprint({}) != other.fingerprint({})
+    assert first.fingerprint({"dtype": "bfloat16"}) != first.fingerprint({})
