@@ -39,6 +39,7 @@ CPUS = 0.5  # reserved for each: workers that took whole processors would leave 
 STORE = 200 * 2**20  # bytes of Ray's object store on this machine; results are names and numbers
 # Nothing is told to anybody unasked, and what Ray says of lost workers does not go among the output.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
+STARTS = 3  # tries to start Ray, which gives up after 30 seconds: too early on a machine that is busy
 PATIENCE = 600  # seconds without a worker, and without room for one, until that is an error
 POLL = 5.0  # seconds after which a stopped command, or new room, is seen at the latest
 
@@ -78,7 +79,7 @@ def started(pool: Pool) -> Iterator[ModuleType]:
         options["address"] = pool.address
     try:
         with _own_signals():
-            ray.init(**options)
+            _connect(ray, options, STARTS if pool.address is None else 1)
     except Exception as error:  # of Ray, gRPC or the system
         where = "on this machine" if pool.address is None else f"at {pool.address}"
         raise JoyImageError(
@@ -90,6 +91,16 @@ def started(pool: Pool) -> Iterator[ModuleType]:
     finally:
         ray.shutdown()
         logging.getLogger("ray").setLevel(before)
+
+
+def _connect(ray: ModuleType, options: dict[str, Any], tries: int) -> None:
+    try:
+        ray.init(**options)
+    except Exception:
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _connect(ray, options, tries - 1)
 
 
 @contextmanager
