@@ -20,7 +20,7 @@ COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
 .PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix mutants constraints bench fuzz soak \
-	kills tiny eval-tiny format clean
+	kills scale tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -101,6 +101,10 @@ soak: $(VENV)/.tested
 # Thirty runs killed at random moments, alone and two in a folder: is anything lost, replaced or left lying about?
 kills: $(VENV)/.tested
 	$(BIN)/python -m tools.kills
+
+# 2,000 edits by one worker and by two, then with kills: their rate, and whether each row has its picture once. Half an hour.
+scale: $(VENV)/.tested
+	$(BIN)/python -m tools.scale_batch
 
 # Train the bundled model anew: four to five hours on two cores. Killed, it goes on from its last checkpoint.
 tiny: $(VENV)/.installed
