@@ -22,6 +22,7 @@ def ray_folder() -> Iterator[Path]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_TMPDIR", str(folder))
             patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+            patch.setenv("RAY_worker_niceness", "0")  # else workers wait for all that tests do beside them
             patch.delenv("RAY_ADDRESS", raising=False)
             yield folder
     finally:

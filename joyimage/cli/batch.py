@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 from functools import partial
@@ -13,7 +12,7 @@ from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
 from ..settings import SHORTCUTS, Sampling, check_base_size, check_seed, check_text
-from .commands import check_loras, load_model, model_name, saved_name
+from .commands import check_loras, load_model, model_name, note_model, saved_name
 from .flags import add_setting, base_size, flag
 from .outputs import networks_told
 
@@ -42,6 +41,7 @@ def run_batch(options) -> int | None:
         batch=options.batch,
         redo=options.redo,
     )
+    note_model(making.model)
     summary = run(options.jobs, making, pool, defaults, progress=not options.quiet)
     told = {**vars(summary), "manifest": str(summary.manifest)}
     if options.json:
@@ -90,7 +90,6 @@ def _pool(options) -> Pool:
 def _anywhere(options) -> argparse.Namespace:
     """The options by which workers load the model, in whatever folder they run."""
     given = argparse.Namespace(**{name: value for name, value in vars(options).items() if name != "run"})
-    given = copy.copy(given)
     given.model = model_name(options)
     if given.model and Path(given.model).exists():
         given.model = str(Path(given.model).absolute())

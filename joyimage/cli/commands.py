@@ -337,6 +337,16 @@ def saved_name(options) -> str:
     return model_name(options) or str(options.mmdit)
 
 
+def note_model(name: str | None) -> None:
+    """Say so where no weights were named."""
+    if name == "tiny":
+        print(
+            "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "
+            "The published weights come with: joyimage download edit",
+            file=sys.stderr,
+        )
+
+
 def load_model(options):
     import torch  # after the options are checked: it takes a second, and --help should not
 
@@ -344,12 +354,8 @@ def load_model(options):
     from ..precision import WHOLE
 
     name = model_name(options)
+    note_model(name)
     if name == "tiny":
-        print(
-            "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "
-            "The published weights come with: joyimage download edit",
-            file=sys.stderr,
-        )
         _use_threads(options.threads or 1)
     model = JoyImage.load(
         name,

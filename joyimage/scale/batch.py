@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -69,7 +70,8 @@ def run_batch(
     if next(read_table(source), None) is None:
         raise JoyImageError(f"{shown(source)} holds no rows: there is nothing to do")
     began = time.monotonic()
-    with Manifest(making.folder) as manifest, held(making.folder, "batch"):
+    _make_folder(making.folder)
+    with held(making.folder, "batch"), Manifest(making.folder) as manifest:
         survey = surveyed(source, making, manifest, defaults)
         if survey.others:
             raise JoyImageError(
@@ -78,13 +80,26 @@ def run_batch(
             )
         made, failed = 0, survey.faults
         if survey.rows > survey.there + survey.faults:
-            for record in _records(source, making, pool, defaults, survey, progress):
-                manifest.add(record)
-                made, failed = made + (record.status == DONE), failed + (record.status == FAILED)
+            records = _records(source, making, pool, defaults, survey, progress)
+            try:
+                with closing(records):
+                    for record in records:
+                        manifest.add(record)
+                        made, failed = made + (record.status == DONE), failed + (record.status == FAILED)
+            except KeyboardInterrupt as stop:
+                done = survey.there + made + failed
+                raise type(stop)(f"{done} of {survey.rows} rows are done, and the same command goes on") from None
         path = manifest.finish()
     if survey.faults == survey.rows:
         raise JoyImageError(f"none of the {survey.rows} rows can be run; the first: {survey.first}. {path} has all")
     return Summary(survey.rows, made, failed, survey.there, round(time.monotonic() - began, 3), path)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JoyImageError(f"{folder} cannot be made: {error.strerror or error}; name another folder") from None
 
 
 def surveyed(source: str, making: Making, manifest: Manifest, defaults: Mapping[str, Any] | None = None) -> Survey:
@@ -145,19 +160,14 @@ def _records(
     bar = tqdm(total=survey.rows, initial=settled, disable=not progress, unit="row", smoothing=0.05)
     with started(pool) as ray, bar:
         crew = Crew(ray, making, pool, making.failed)
-        try:
-            for record in crew.results(tasks(source, survey.settled, defaults)):
-                failed += record.status == FAILED
-                if bar.n == settled:
-                    bar.unpause()  # what it took to load the model says nothing of the time that is left
-                bar.update()
-                if failed:
-                    bar.set_postfix_str(f"{failed} failed", refresh=False)
-                yield record
-        except KeyboardInterrupt as stop:
-            raise type(stop)(
-                f"{bar.n} of {survey.rows} rows are done; what is done is kept, and the same command goes on"
-            ) from None
+        for record in crew.results(tasks(source, survey.settled, defaults)):
+            failed += record.status == FAILED
+            if bar.n == settled:
+                bar.unpause()  # what it took to load the model says nothing of the time that is left
+            bar.update()
+            if failed:
+                bar.set_postfix_str(f"{failed} failed", refresh=False)
+            yield record
 
 
 def tasks(source: str, settled: bytearray, defaults: Mapping[str, Any] | None = None) -> Iterator[list[Job]]:

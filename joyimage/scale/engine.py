@@ -278,7 +278,7 @@ class Crew(Generic[Item, Result]):
         cause = getattr(error, "cause", None)
         if isinstance(cause or error, Stopped):
             raise cause or error
-        reason = str(cause or error).strip().splitlines()[0]
+        reason = next(iter(str(cause or error).split("\n")), "") or type(cause or error).__name__
         tasks = list(worker.tasks)
         self._lose(worker, reason)
         for task in tasks:

@@ -63,7 +63,6 @@ def _json_lines(source: str) -> Iterator[Row]:
     with opened(source) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
-                yield Row(number, fault="the line is empty")
                 continue
             try:
                 cells = json.loads(line)
@@ -81,14 +80,17 @@ def _csv(source: str) -> Iterator[Row]:
         header = _header(source, rows)
         number = 0
         while True:
-            number += 1
             try:
                 values = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
+                number += 1
                 yield Row(number, fault=f"the row cannot be read: {error}")
                 continue
+            if not values:  # an empty line
+                continue
+            number += 1
             if len(values) > len(header):
                 yield Row(number, fault=f"the row has {len(values)} cells under {len(header)} columns; quote commas")
                 continue
