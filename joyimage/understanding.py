@@ -107,13 +107,15 @@ class Understanding:
         self, image: Picture, question: str, *, views: int = 1, turns: int = 1,
         max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
         top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
-        on_view: Callable[[View], object] | None = None, **editing: Any,
+        on_view: Callable[[View], object] | None = None, on_text: Callable[[str], object] | None = None,
+        **editing: Any,
     ) -> Reasoned:  # fmt: skip
         """Answer a question about a picture from it and from new views of its scene, which the model asks for itself.
 
         It plans camera motions, at most `views` in each of `turns`, which are rendered as `edit` with the options
         `editing` does, and answers from all pictures together; see `joyimage.reasoning`. `on_view` gets each view as
-        it is made. `seed` is that of the views and of the answer, whose other options are those of `ask`.
+        it is made, `on_text` the words of plans and answer, as in `ask`. `seed` is that of the views and of the answer,
+        whose other options are those of `ask`.
         """
         check_reasoning(question, views, turns)
         answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
@@ -122,7 +124,7 @@ class Understanding:
         def render(cameras: Sequence[Camera]) -> Iterator[Image.Image]:
             return self._views(picture, cameras, seed, editing)
 
-        answer = partial(self._told, answering)
+        answer = partial(self._told, answering, on_text=on_text)
         return reason(answer, render, picture, question, views=views, turns=turns, on_view=on_view)
 
     def _views(
@@ -146,12 +148,13 @@ class Understanding:
         return Mind(partial(self._told, PLAIN), self._likelihoods)
 
     def _told(
-        self, settings: Answering, pictures: Sequence[Image.Image], question: str, system: str | None = None
-    ) -> str:
+        self, settings: Answering, pictures: Sequence[Image.Image], question: str, system: str | None = None,
+        on_text: Callable[[str], object] | None = None,
+    ) -> str:  # fmt: skip
         """An answer, under the usual system text or greedily under another."""
         options = asdict(settings) if system is None else {**asdict(PLAIN), "system": system}
         with _answering(self, list(pictures), question, options["max_new_tokens"]):
-            return self.encoder.answer(pictures, question, **options)
+            return self.encoder.answer(pictures, question, **options, on_text=on_text)
 
     def _likelihoods(
         self, pictures: Sequence[Image.Image], question: str, answers: Sequence[str], per_token: bool = False

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
 from ..settings import SHORTCUTS, Sampling, check_base_size, check_seed, check_text
-from .commands import check_loras, load_model, model_name, note_model, saved_name
+from .commands import check_loras, loading, model_name, note_model, saved_name
 from .flags import add_setting, base_size, flag
 from .outputs import networks_told
 
@@ -34,7 +33,7 @@ def run_batch(options) -> int | None:
     from ..scale.results import Making
 
     making = Making(
-        load=partial(load_model, _anywhere(options)),
+        load=loading(_anywhere(options)).load,
         folder=options.output.absolute(),
         model=saved_name(options),
         networks=networks_told(options),

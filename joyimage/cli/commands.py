@@ -15,6 +15,7 @@ from .. import download, prompts, spatial
 from ..candidates import check_candidates
 from ..errors import JoyImageError, MissingFileError, one_line
 from ..places import read_place
+from ..scale.loading import Loading
 from ..settings import (
     AUTO,
     PRESETS,
@@ -348,35 +349,29 @@ def note_model(name: str | None) -> None:
 
 
 def load_model(options):
-    import torch  # after the options are checked: it takes a second, and --help should not
+    note_model(model_name(options))
+    return loading(options).load()
 
-    from ..pipeline import JoyImage
-    from ..precision import WHOLE
 
-    name = model_name(options)
-    note_model(name)
-    if name == "tiny":
-        _use_threads(options.threads or 1)
-    model = JoyImage.load(
-        name,
-        mmdit=options.mmdit,
-        vae=options.vae,
-        encoder=options.encoder,
-        tokenizer=options.tokenizer,
-        device=options.device,
-        dtype=getattr(torch, options.dtype) if options.dtype else None,
-        memory=options.memory,
-        theta=options.theta,
-        products=options.products,
-        attention=getattr(options, "attention", AUTO),  # these four of commands that make pictures alone
-        compile=getattr(options, "compile", False),
-        guidance_devices=getattr(options, "guidance_devices", None),
-        sequence_devices=getattr(options, "sequence_devices", None),
-    )
-    if options.lora:
-        model.set_loras(*options.lora)
-    _use_threads(options.threads or (1 if model.memory.needs.weights < WHOLE else None))
-    return model
+def loading(options) -> Loading:
+    """How the model is loaded, in this process or another."""
+    given = {
+        "path": model_name(options),
+        "mmdit": options.mmdit,
+        "vae": options.vae,
+        "encoder": options.encoder,
+        "tokenizer": options.tokenizer,
+        "device": options.device,
+        "dtype": options.dtype,
+        "memory": options.memory,
+        "theta": options.theta,
+        "products": options.products,
+        "attention": getattr(options, "attention", AUTO),  # these four of commands that make pictures alone
+        "compile": getattr(options, "compile", False),
+        "guidance_devices": getattr(options, "guidance_devices", None),
+        "sequence_devices": getattr(options, "sequence_devices", None),
+    }
+    return Loading(given, tuple(options.lora), options.threads)
 
 
 def _use_threads(count: int | None) -> None:

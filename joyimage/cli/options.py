@@ -32,6 +32,7 @@ from .commands import (
 from .data import add_data
 from .evaluation import add_evaluate
 from .flags import add_base_size, add_setting, devices
+from .serving import add_serve
 from .training import add_train
 from .understanding import run_ask, run_locate, run_reason, run_rewrite
 
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_download(commands, [common])
     add_train(commands, [common, weights, threads])
     add_data(commands, [common])
+    add_serve(commands, [*networks, _speed_options()])
     demo = commands.add_parser(
         "demo", parents=[common, threads], help="edit three bundled pictures with the bundled model"
     )

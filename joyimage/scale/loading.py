@@ -1,0 +1,44 @@
+"""How a model is loaded in processes that get to know it by message: what `JoyImage.load` is given, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..pipeline import JoyImage
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A model to be: `options` as `JoyImage.load` takes them, with `dtype` as a word, and LoRAs with their strengths.
+
+    `threads` of the processor; None leaves them to torch, unless the model is small: then its one.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=lambda: {"path": "tiny"})
+    loras: tuple[tuple[str, float], ...] = ()
+    threads: int | None = None
+
+    def on(self, device: str | None) -> Loading:
+        """The same on another device."""
+        return Loading({**self.options, "device": device}, self.loras, self.threads)
+
+    def load(self) -> JoyImage:
+        """Raises `JoyImageError` as `JoyImage.load` and `set_loras` do."""
+        import torch
+
+        from ..pipeline import JoyImage
+        from ..precision import WHOLE
+
+        small = str(self.options.get("path")) == "tiny"  # there threads mostly wait for each other
+        if threads := self.threads or (1 if small else None):
+            torch.set_num_threads(threads)
+        dtype = self.options.get("dtype")
+        model = JoyImage.load(**{**self.options, "dtype": getattr(torch, dtype) if dtype else None})
+        if self.loras:
+            model.set_loras(*self.loras)
+        if self.threads is None and model.memory.needs.weights < WHOLE:
+            torch.set_num_threads(1)
+        return model

@@ -1,0 +1,68 @@
+"""Pictures from requests and into answers: bytes only, never a name or an address that a client gave."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import warnings
+from typing import Any
+
+from PIL import Image
+
+from ...errors import JoyImageError
+from ...images import decoding, load, load_mask
+from .errors import ApiError, refused
+
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow reads many more, some of them by other programs
+OUTPUTS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+NO_ADDRESS = "pictures come as data URLs, such as data:image/png;base64,…; this server opens no addresses or files"
+
+
+def from_data_url(text: str, param: str) -> bytes:
+    """The bytes in a data URL. Raises `ApiError` for any other address, none of which is ever opened."""
+    match = DATA_URL.match(text)
+    if match is None:
+        raise refused(NO_ADDRESS, param, "not_a_data_url")
+    try:
+        return base64.b64decode(text[match.end() :], validate=True)
+    except (binascii.Error, ValueError):
+        raise refused("the data URL is not in base64", param) from None
+
+
+def read(data: bytes, param: str, most: int, *, mask: bool = False) -> Image.Image:
+    """An upright RGB picture, or a mask of mode F, of at most `most` pixels.
+
+    The size is looked at before anything is decoded. Raises `ApiError` for what is no PNG, JPEG or WebP, is damaged, or
+    has too many pixels.
+    """
+    try:
+        with decoding("the picture"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > most:
+                    raise ApiError(
+                        413, f"a picture of {width} x {height} has more than {most:,} pixels: scale it down",
+                        param=param, code="too_many_pixels",
+                    )  # fmt: skip
+                return (load_mask if mask else load)(image)
+    except JoyImageError as error:
+        cause = error.__cause__
+        if isinstance(cause, ApiError):
+            raise cause from None
+        raise refused(str(error), param, "invalid_image") from None
+
+
+def encode(picture: Image.Image, kind: str, quality: int) -> bytes:
+    """A picture in one of `OUTPUTS`; `quality`, 1 to 100, is that of JPEG and WebP."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {} if kind == "png" else {"quality": quality}
+    picture.save(buffer, format=OUTPUTS[kind], **options)
+    return buffer.getvalue()
+
+
+def as_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,85 @@
+"""The server as one command: processes with the model, a socket, and an end in which nothing accepted is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from ...errors import JoyImageError
+from ..loading import Loading
+from .app import create_app
+from .pool import Pool
+from .settings import Serving, check_binding, is_loopback
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but for its signals: it would close the socket at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(
+    loadings: Sequence[Loading], serving: Serving, name: str, *, host: str, port: int, key: str | None,
+    without_key: bool = False, told: Callable[[str], None] = print,
+) -> None:  # fmt: skip
+    """Serve until SIGTERM or Ctrl-C; then accepted requests are finished within `serving.grace`, and new ones refused.
+
+    A second signal ends it at once. `told` gets the address once requests are taken. Raises `JoyImageError` for an
+    address that cannot be had, or that others reach without a key, and for a model that does not load.
+    """
+    check_binding(host, key, without_key)
+    with _bound(host, port) as bound:
+        asyncio.run(_serve(bound, loadings, serving, name, host, key, told))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Taken before the model is loaded: that may be minutes."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise JoyImageError(f"{host}, port {port}: cannot be served on ({reason}); name another --port") from None
+
+
+async def _serve(
+    bound: socket.socket, loadings: Sequence[Loading], serving: Serving, name: str, host: str, key: str | None,
+    told: Callable[[str], None],
+) -> None:  # fmt: skip
+    pool = Pool(loadings, serving)
+    await pool.start()
+    app = create_app(pool, name, key=key, local=key is None and is_loopback(host))
+    server = Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False))
+    ending: list[asyncio.Task[None]] = []
+
+    def end() -> None:
+        if ending:
+            server.should_exit = server.force_exit = True
+            ending[0].cancel()
+        else:
+            ending.append(asyncio.create_task(_end(server, pool)))
+
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows, where Ctrl-C ends it at once
+        for number in SIGNALS:
+            loop.add_signal_handler(number, end)
+    address = f"[{host}]" if ":" in host else host
+    told(f"http://{address}:{bound.getsockname()[1]}")
+    try:
+        await server.serve([bound])
+    finally:
+        await pool.stop()
+
+
+async def _end(server: Server, pool: Pool) -> None:
+    """Stop taking requests, finish what was accepted, then close the socket."""
+    await pool.drain(pool.serving.grace)
+    server.should_exit = True
