@@ -93,7 +93,7 @@ async def _form(request: Request, model: type[Fields], serving: Serving, body: b
     for name, value in form.multi_items():
         _add(values, name, await value.read() if isinstance(value, UploadFile) else value)
     try:
-        return model.model_validate(values, strict=False)
+        return model.model_validate(values)  # texts become numbers; strict=False would take bytes for texts, too
     except ValidationError as error:
         raise mistaken(error, model) from None
 

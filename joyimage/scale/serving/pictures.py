@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import re
-import warnings
 from typing import Any
 
 from PIL import Image
@@ -39,20 +39,14 @@ def read(data: bytes, param: str, most: int, *, mask: bool = False) -> Image.Ima
     has too many pixels.
     """
     try:
-        with decoding("the picture"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > most:
-                    raise ApiError(
-                        413, f"a picture of {width} x {height} has more than {most:,} pixels: scale it down",
-                        param=param, code="too_many_pixels",
-                    )  # fmt: skip
-                return (load_mask if mask else load)(image)
+        with decoding("the picture"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if math.prod(image.size) > most:
+                raise Image.DecompressionBombError
+            return (load_mask if mask else load)(image)
     except JoyImageError as error:
-        cause = error.__cause__
-        if isinstance(cause, ApiError):
-            raise cause from None
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            message = f"a picture has more than {most:,} pixels: scale it down"
+            raise ApiError(413, message, param=param, code="too_many_pixels") from None
         raise refused(str(error), param, "invalid_image") from None
 
 

@@ -1,0 +1,177 @@
+"""The command `joyimage serve` as a process of its own: what it opens, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from live_server import KEY, START_SECONDS, model, png, scene, until
+from PIL import Image
+
+from joyimage.scale.serving.settings import KEY_VARIABLE
+from tools import malformed
+
+pytest.importorskip("fastapi")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals and open files are those of Linux"),
+]
+# Written where Python looks first in every process, that of the model too. A line for each that opens, connects, runs.
+SPY = """
+import os, sys
+log = os.open(os.environ["SPY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+WATCHED = {"open", "os.listdir", "os.scandir", "os.rename", "os.remove", "shutil.copyfile", "glob.glob", "urllib.Request",
+    "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "subprocess.Popen", "os.exec",
+    "os.posix_spawn", "os.system", "os.fork", "tempfile.mkstemp", "import"}
+def hear(event, given):
+    if event in WATCHED:
+        os.write(log, f"{os.getpid()} {event} {given!r:.300}\\n".replace("\\n", " ").encode() + b"\\n")
+sys.addaudithook(hear)
+"""
+
+
+@dataclass
+class Served:
+    """The command at work, its address, and what it said."""
+
+    process: subprocess.Popen
+    url: str
+    log: Path
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {KEY}"})
+
+    def end(self, number: int, seconds: float = 60) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
+    log = folder / "server.log"
+    given = {**os.environ, "OMP_NUM_THREADS": "1", KEY_VARIABLE: KEY, **environment}
+    command = [sys.executable, "-m", "joyimage", "serve", "--model", "tiny", "--port", "0", "--json", *options]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=errors, text=True)
+    timer = threading.Timer(START_SECONDS, process.kill)
+    timer.start()
+    try:
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        yield Served(process, json.loads(line)["address"], log)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def opened(spied: Path, since: int) -> list[str]:
+    return spied.read_text().splitlines()[since:]
+
+
+def test_nothing_is_opened_or_connected_to_because_a_request_says_so(tmp_path):
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(SPY)
+    spied, secret = tmp_path / "spied", tmp_path / "secret.png"
+    Image.new("RGB", (64, 64), "red").save(secret)
+    paths = os.pathsep.join([str(tmp_path / "python"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with served(tmp_path, PYTHONPATH=paths, SPY=str(spied)) as server, server.http() as http:
+        given = [str(secret), secret.as_uri(), f"{server.url}/health", *malformed.ADDRESSES]
+        hostile(http, server, given)  # once, as the first of each kind of request imports what it needs
+        assert {int(line.split()[0]) for line in opened(spied, 0)} > {server.process.pid}, "the model's process too"
+        assert any(str(server.process.pid) in line and " open " in line for line in opened(spied, 0))
+        before = len(opened(spied, 0))
+        hostile(http, server, given)
+        assert opened(spied, before) == []
+
+
+def hostile(http: httpx.Client, server: Served, given: list[str]) -> None:
+    """Requests with paths and addresses wherever a client can write, and large ones, which others keep in files."""
+    noise = Image.frombytes("RGB", (900, 900), random.Random(0).randbytes(900 * 900 * 3))
+    for address in given:
+        text = {"prompt": address, "steps": "1", "negative_prompt": address, "user": address}
+        files = {"image": (address[:200] or "x", png(scene()), "image/png")}
+        assert http.post(malformed.EDITS, data=text, files=files).status_code in (200, 400)
+        for path in (malformed.EDITS, malformed.LOCATE, malformed.REASON, malformed.CHAT):
+            fields = malformed.good(path)
+            if path == malformed.CHAT:
+                fields["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": address}}]
+            assert (
+                400
+                <= http.post(
+                    path, json={**fields, **({} if path == malformed.CHAT else {"image": address})}
+                ).status_code
+                < 500
+            )
+        assert http.get(f"/page/{address}").status_code in (307, 400, 401, 404)
+    large = http.post(malformed.EDITS, data={"prompt": "x", "steps": "1"}, files={"image": ("x", png(noise))})
+    assert large.status_code == 200
+    question = [{"role": "user", "content": f"What is in {given[0]}?"}]
+    assert http.post(malformed.CHAT, json={"messages": question, "max_tokens": 8}).status_code == 200
+    assert http.post(malformed.CHAT, json={"messages": question, "max_tokens": 8, "stream": True}).status_code == 200
+
+
+def test_it_ends_when_what_it_accepted_is_done(tmp_path):
+    with served(tmp_path) as server, server.http() as http:
+        answers: list[httpx.Response] = []
+        fields = {"prompt": "a red cube", "seed": 5, "steps": 100}
+        threads = [
+            threading.Thread(target=lambda: answers.append(http.post(malformed.GENERATIONS, json=fields)))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: http.get("/health").json()["waiting"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: http.get("/health").status_code == 503)
+        refused = http.post(malformed.GENERATIONS, json=fields)
+        for thread in threads:
+            thread.join(60)
+        assert server.process.wait(60) == 0
+    assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+    (made,) = model().generate("a red cube", seed=5, steps=100)
+    assert len({answer.text for answer in answers}) <= 2 and [answer.status_code for answer in answers] == [200, 200]
+    assert made.size == (64, 64)
+    assert "Traceback" not in server.log.read_text() and KEY not in server.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_at_once_when_it_is_told_twice_or_its_time_is_over(tmp_path, number):
+    with served(tmp_path, "--grace", "60" if number == signal.SIGINT else "0", "--max-steps", "1000") as server:
+        failed: list[int] = []
+
+        def ask() -> None:
+            with contextlib.suppress(httpx.HTTPError), server.http() as http:
+                fields = {"prompt": "a red cube", "steps": 1000}
+                failed.append(http.post(malformed.GENERATIONS, json=fields).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        with server.http() as http:
+            until(lambda: http.get("/health").json()["running"] == 1)
+        if number == signal.SIGINT:
+            server.process.send_signal(number)
+        server.end(number, 15)
+        asking.join(15)
+        assert failed in ([], [503])
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_the_model_ends_with_the_server_that_was_killed(tmp_path):
+    with served(tmp_path) as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        assert children
+        server.end(signal.SIGKILL)
+        until(lambda: not any(Path(f"/proc/{child}/stat").exists() for child in children))

@@ -1,0 +1,184 @@
+"""The server's queue: many clients at once, a bound, clients that go away, time that is over, a process that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+import pytest
+from live_server import Live, live_server, model, png, until
+from PIL import Image, ImageDraw
+
+from joyimage.demo import asset
+
+LONG = {"steps": 400}  # of which one takes some ten seconds
+
+
+@pytest.fixture(scope="module")
+def live() -> Live:
+    return live_server()
+
+
+def opened(answer) -> bytes:
+    return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).tobytes()
+
+
+def marked(number: int) -> Image.Image:
+    """A scene that is told from others by a square."""
+    picture = asset("camera.png").copy()
+    ImageDraw.Draw(picture).rectangle((2 * number, 4, 2 * number + 8, 20), fill=(10 * number, 255 - 10 * number, 90))
+    return picture
+
+
+def edit(client: openai.OpenAI, number: int, **fields):
+    return client.images.edit(
+        image=("picture.png", png(marked(number)), "image/png"), prompt=f"Remove square {number}.",
+        extra_body={"seed": number, "steps": 1, **fields},
+    )  # fmt: skip
+
+
+class Occupied:
+    """A long request at work, whose client goes when the context is left."""
+
+    def __init__(self, live: Live, path: str = "/v1/images/generations", **fields):
+        self.live, self.path, self.fields = live, path, {"prompt": "a red cube", **LONG, **fields}
+
+    def __enter__(self) -> Occupied:
+        address = urlsplit(self.live.url)
+        self.socket = socket.create_connection((address.hostname, address.port))
+        body = httpx.Request("POST", self.live.url, json=self.fields).read()
+        head = f"POST {self.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+        self.socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: self.live.pool.members[0].steps > 1)
+        return self
+
+    def leave(self) -> None:
+        self.socket.close()
+
+    def __exit__(self, *_error) -> None:
+        self.leave()
+        until(lambda: not self.live.busy and not self.live.pool.waiting)
+
+
+def test_twenty_clients_at_once_get_each_their_own(live):
+    clients = [live.client() for _ in range(20)]
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(edit, clients, range(20)))
+    for number, answer in enumerate(answers):
+        (made,) = model().edit(marked(number), f"Remove square {number}.", seed=number, steps=1)
+        assert opened(answer) == made.tobytes(), number
+    assert len(set(map(opened, answers))) == 20
+
+
+def test_a_full_queue_says_when_to_come_again(live):
+    client, results = live.client(), []
+    with live.set(queue=2, max_steps=1000), Occupied(live) as occupied:
+        threads = [threading.Thread(target=lambda n=n: results.append(edit(client, n))) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(live.pool.waiting) == 2)
+        member = live.pool.members[0]
+        left = member.seconds / member.steps * (member.units - member.steps)
+        with pytest.raises(openai.RateLimitError) as refused:
+            edit(client, 3)
+        assert refused.value.code == "queue_full"
+        assert abs(int(refused.value.response.headers["Retry-After"]) - left) < 0.5 * left + 2
+        occupied.leave()
+        for thread in threads:
+            thread.join(30)
+    assert len(results) == 2
+
+
+def test_a_refused_client_that_comes_again_is_served(live):
+    """As the official client does by itself, by the header."""
+    with live.set(queue=0, max_steps=1000), ThreadPoolExecutor(2) as threads:
+        with Occupied(live, steps=60):
+            later = threads.submit(edit, live.client(max_retries=5), 4)
+            until(lambda: b'status="429"' in live.pool.meters.text())
+        assert later.result(30).data
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/images/generations", {}),
+        ("/v1/images/generations", {"n": 4}),
+        ("/v1/images/generations", {"candidates": 4}),
+    ],
+    ids=["one", "several", "candidates"],
+)
+def test_a_client_that_hangs_up_frees_its_place_within_a_step(live, path, fields):
+    with live.set(max_steps=1000), Occupied(live, path, **fields) as occupied:
+        member = live.pool.members[0]
+        before = member.steps
+        occupied.leave()
+        until(lambda: not member.tickets)
+        noticed = member.steps
+        until(lambda: not member.busy)
+        assert before <= noticed and member.steps - noticed <= 1 + len(member.tickets)
+
+
+def test_a_client_that_hangs_up_while_waiting_is_dropped_at_once(live):
+    with live.set(max_steps=1000), Occupied(live) as first:
+        second = Occupied(live, steps=1).__enter__()
+        until(lambda: len(live.pool.waiting) == 1)
+        second.leave()
+        until(lambda: not live.pool.waiting)
+        assert live.pool.members[0].tickets, "the first is still at work"
+        first.leave()
+
+
+def test_a_stream_that_nobody_reads_ends(live):
+    with live.http() as http:
+        fields = {"messages": [{"role": "user", "content": "Say all that you know."}], "stream": True, "temperature": 2}
+        with http.stream("POST", "/v1/chat/completions", json={**fields, "top_k": 0, "top_p": 1}) as answer:
+            next(answer.iter_lines())
+    until(lambda: not live.busy and not live.pool.running)
+
+
+def test_time_that_is_over_is_told_and_the_place_is_free(live):
+    with live.set(seconds=1, max_steps=1000):
+        with pytest.raises(openai.APIStatusError) as late:
+            live.client().images.generate(prompt="a red cube", extra_body=LONG)
+        assert (late.value.status_code, late.value.code) == (504, "timeout")
+        until(lambda: not live.busy, 2)
+
+
+def test_requests_are_refused_while_the_server_drains_and_accepted_ones_are_finished(live):
+    with live.set(max_steps=1000), ThreadPoolExecutor(1) as threads:
+        running = threads.submit(live.client().images.generate, prompt="a red cube", extra_body={"steps": 60})
+        until(lambda: live.pool.running)
+        drained = asyncio.run_coroutine_threadsafe(live.pool.drain(30), live.loop)
+        until(lambda: live.pool.draining)
+        with pytest.raises(openai.APIStatusError) as refused:
+            edit(live.client(), 1)
+        health = live.http().get("/health")
+        assert running.result(30).data
+        drained.result(30)
+    live.pool.draining = False
+    assert (refused.value.status_code, refused.value.code) == (503, "draining")
+    assert (health.status_code, health.json()["status"]) == (503, "draining")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+def test_a_process_that_ends_is_told_and_started_again(live):
+    with live.set(max_steps=1000), ThreadPoolExecutor(1) as threads:
+        running = threads.submit(live.client().images.generate, prompt="a red cube", extra_body=LONG)
+        until(lambda: live.pool.running)
+        os.kill(live.pool.members[0].process_id, signal.SIGKILL)
+        with pytest.raises(openai.InternalServerError, match="the process with the model ended"):
+            running.result(30)
+        assert live.http().get("/health").status_code == 503
+        until(lambda: live.pool.ready, 60)
+        assert live.http().get("/health").json()["status"] == "ok"
+        assert edit(live.client(), 2).data

@@ -1,0 +1,205 @@
+"""What the server refuses: malformed requests, strangers, too much; and addresses that it does not serve on."""
+
+from __future__ import annotations
+
+import io
+import random
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from live_server import KEY, Live, live_server, png, scene, until
+from PIL import Image
+
+from joyimage import JoyImageError
+from joyimage.cli import build_parser, main
+from joyimage.scale.serving.settings import KEY_VARIABLE, Serving, check_binding, is_loopback, key_from
+from tools import malformed
+
+INPUTS = 6
+EDITS = "/v1/images/edits"
+
+
+@pytest.fixture(scope="module")
+def live() -> Live:
+    return live_server()
+
+
+@pytest.fixture(scope="module")
+def locked(live):
+    with httpx.Client(base_url=live.locked, timeout=60, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def http(live):
+    with live.http() as client:
+        yield client
+
+
+def edit(client: httpx.Client, picture: bytes, **fields) -> httpx.Response:
+    given = {"prompt": "Remove it.", "steps": "1", **fields}
+    return client.post(EDITS, files={"image": ("x.png", picture, "image/png")}, data=given)
+
+
+@pytest.mark.parametrize("kind", malformed.KINDS)
+def test_malformed_requests_get_a_reason(live, locked, kind):
+    with live.set(max_megabytes=1):
+        for number in range(INPUTS):
+            answer = malformed.KINDS[kind](random.Random(f"{kind} {number}")).by(locked)
+            assert malformed.fault(answer) is None, f"{kind} {number}"
+
+
+def test_what_is_wrong_is_told(http):
+    good = malformed.good(EDITS)
+    whole = png(scene())
+    cases = [
+        (http.post(EDITS, json=good | {"stpes": 3}), 400, "stpes", "there is no field 'stpes'; there are model"),
+        (http.post(EDITS, json=good | {"steps": "3"}), 400, "steps", "steps: Input should be a valid integer"),
+        (http.post(EDITS, json=good | {"image": "/etc/passwd"}), 400, "image", "opens no addresses or files"),
+        (http.post(EDITS, json=good | {"image": "http://127.0.0.1/x"}), 400, "image", "pictures come as data URLs"),
+        (http.post(EDITS, json=good | {"solver": "magic"}), 400, "solver", "choose one of euler"),
+        (http.post(EDITS, json=good | {"size": "63x64"}), 400, "size", "the nearest is 64 x 64"),
+        (http.post(EDITS, json=good | {"steps": 101}), 400, "steps", "steps: 101 are more than this server's 100"),
+        (http.post(EDITS, json=good | {"model": "x"}), 404, "model", "there is no model 'x'; this server has tiny"),
+        (edit(http, whole[:400]), 400, "image", "cannot read the picture"),
+        (edit(http, b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "image", "is not a picture"),
+        (edit(http, whole, guidance_scale="nan"), 400, "guidance_scale", "should be a finite number"),
+        (edit(http, whole, move="car"), 400, "prompt", "move writes the prompt itself"),
+    ]
+    for answer, status, param, message in cases:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["param"]) == (status, "invalid_request_error", param)
+        assert message in error["message"]
+
+
+@pytest.mark.parametrize("side", [2049, 10_000, 20_000])  # Pillow itself would take the first two
+def test_a_picture_that_unfolds_is_refused_before_it_is_decoded(http, monkeypatch, side):
+    bomb, loads, load = io.BytesIO(), [], Image.Image.load
+    Image.new("1", (side, side)).save(bomb, "PNG")
+    monkeypatch.setattr(Image.Image, "load", lambda image: (loads.append(image.size), load(image))[1])
+    answer = edit(http, bomb.getvalue())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_pixels")
+    assert (side, side) not in loads
+
+
+def test_a_large_body_is_refused_whether_or_not_its_length_is_told(live, http):
+    with live.set(max_megabytes=1):
+        told = http.post(EDITS, content=b" " * (2 * 2**20), headers={"Content-Type": "application/json"})
+        pieces = (b" " * 2**16 for _ in range(40))
+        untold = http.post(EDITS, content=pieces, headers={"Content-Type": "application/json"})
+    assert [told.status_code, untold.status_code] == [413, 413]
+    assert "more than 1,048,576 bytes" in untold.json()["error"]["message"]
+
+
+def test_the_key_is_wanted_of_all_that_does_something(live, locked):
+    for path in ("/v1/models", "/metrics", "/v1/nothing"):
+        assert httpx.get(live.locked + path).status_code == 401
+    wrong = httpx.post(live.locked + EDITS, headers={"Authorization": "Bearer other"}, json={})
+    assert wrong.json()["error"] == {
+        "message": "the key is missing or wrong: send Authorization: Bearer KEY", "type": "authentication_error",
+        "param": None, "code": "invalid_api_key",
+    }  # fmt: skip
+    assert wrong.headers["WWW-Authenticate"] == "Bearer"
+    assert [httpx.get(live.locked + path).status_code for path in ("/health", "/", "/docs")] == [200, 200, 200]
+    assert locked.get("/v1/models").status_code == 200 and KEY not in locked.get("/metrics").text
+
+
+def test_pages_of_other_sites_and_other_names_are_refused(live, http):
+    for origin in malformed.FOREIGN:
+        answer = http.post("/v1/images/generations", json={"prompt": "x"}, headers={"Origin": origin})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_origin")
+    for host in ("evil.example", "127.0.0.1.evil.example", "[::1", ""):
+        assert http.get("/health", headers={"Host": host}).status_code in (400, 403)
+    port = urlsplit(live.url).port
+    for host in (f"localhost:{port}", f"[::1]:{port}"):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        fields = {"prompt": "a red cube", "steps": 1}
+        assert http.post("/v1/images/generations", json=fields, headers=headers).status_code == 200
+
+
+def test_no_page_may_be_framed_or_load_from_elsewhere(http):
+    for path in ("/", "/health", "/nothing", "/v1/models"):
+        policy = http.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "://" not in policy
+
+
+def test_what_is_no_http_is_refused_and_does_no_harm(live, http):
+    draw, address = random.Random(0), urlsplit(live.url)
+    lines = [draw.randbytes(300), b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/locate HTTP/1.1\r\nHost: localhost\r\n"]
+    lines += [b"POST /v1/locate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
+    for line in lines:
+        with socket.create_connection((address.hostname, address.port), 10) as raw:
+            raw.sendall(line)
+            raw.shutdown(socket.SHUT_WR)
+            assert not raw.recv(1000).startswith(b"HTTP/1.1 5")
+    until(lambda: http.get("/health").json()["status"] == "ok")
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.9.9.9", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_other_addresses_want_a_key_or_a_word(host, here):
+    assert is_loopback(host) is here
+    check_binding(host, "key", False)
+    check_binding(host, None, True)
+    if here:
+        check_binding(host, None, False)
+    else:
+        with pytest.raises(JoyImageError, match=f"set {KEY_VARIABLE}.*--without-key"):
+            check_binding(host, None, False)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "schlüssel", "a\n"])
+def test_a_key_that_no_client_could_send_is_refused_and_not_quoted(key):
+    with pytest.raises(JoyImageError, match=f"{KEY_VARIABLE} is empty or holds") as refused:
+        key_from({KEY_VARIABLE: key})
+    assert not key.strip() or key not in str(refused.value)
+    assert key_from({}) is None and key_from({KEY_VARIABLE: "abc"}) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "--without-key"),
+        (["--queue", "-1"], "queue is -1"),
+        (["--devices", "cuda:0", "--workers", "2"], "leave out --device and --workers"),
+        (["--workers", "0"], "--workers is 0"),
+        (["--port", "99999999"], "port 99999999"),
+        (["--host", "203.0.113.7", "--without-key"], "203.0.113.7, port 8000"),
+        (["--lora", "missing.safetensors"], "missing.safetensors"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_command_refuses_before_weights_are_opened(monkeypatch, capsys, options, message):
+    from joyimage import JoyImage
+
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(JoyImage, "load", None)
+    assert main(["serve", "--model", "tiny", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(live, capsys):
+    port = str(urlsplit(live.url).port)
+    assert main(["serve", "--model", "tiny", "--port", port]) == 2
+    assert f"port {port}: cannot be served on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_load_ends_the_command(tmp_path, capsys):
+    assert main(["serve", "--model", str(tmp_path), "--port", "0"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_the_command_offers_every_setting(capsys):
+    options = vars(build_parser().parse_args(["serve"]))
+    assert {name: options[name] for name in Serving.names()} == {
+        name: getattr(Serving, name) for name in Serving.names()
+    }
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(Serving.help(name) in text for name in Serving.names())
