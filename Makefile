@@ -19,7 +19,7 @@ UNRUN := $(VENV)/unrun
 COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
-.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix mutants constraints bench fuzz soak \
+.PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix mutants constraints bench fuzz malformed soak \
 	kills scale tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
@@ -36,7 +36,7 @@ test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) types
-	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser --ignore=tests/model/test_example_scenes.py
+	UNRUN=$(UNRUN) $(BIN)/pytest $(BOTH) --ignore=tests/comfy/browser --ignore=tests/browser --ignore=tests/model/test_example_scenes.py
 	PYTHONPATH=$(OLD) $(BIN)/pytest $(BOTH) $(OLD_TESTS) -k "not (test_loads and (mmdit or vae))"
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo 'web/ is not linted: there is no npm'; fi
 	@cat $(UNRUN)
@@ -49,9 +49,9 @@ check-model: $(VENV)/.tested
 comfyui:
 	$(PYTHON) -m tools.comfyui $(COMFYUI) $(TORCH_COMFY) $(if $(SOURCE),--source "$(SOURCE)")
 
-# The widgets by hand, in two frontends and both renderers: over half an hour, with ComfyUI and Chromium.
+# The server's page by hand, and the widgets in two frontends and both renderers: over half an hour, with ComfyUI and Chromium.
 test-browser: $(VENV)/.tested
-	$(BIN)/pytest tests/comfy/browser
+	$(BIN)/pytest tests/browser tests/comfy/browser
 
 # The suite with the newest release of everything that is not pinned in pyproject.toml, in an environment of its own.
 test-newest:
@@ -93,6 +93,10 @@ bench: $(VENV)/.tested
 # 20,000 damaged files of every kind on all that reads files: some twenty minutes on two cores. SEED=2 takes others.
 fuzz: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --count 700 --seed $(or $(SEED),0)
+
+# 1,000 malformed requests to a server: is each answered with a reason?
+malformed: $(VENV)/.tested
+	$(BIN)/python -m tools.malformed --seed $(or $(SEED),0)
 
 # 500 mixed prompts through one ComfyUI, 20 of them interrupted: is each answered, and does its memory stay where it was?
 soak: $(VENV)/.tested

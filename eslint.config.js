@@ -4,5 +4,5 @@ const browser = ["document", "window", "Image", "ResizeObserver", "AbortControll
 
 export default [
   js.configs.recommended,
-  { files: ["web/**/*.js"], languageOptions: { globals: Object.fromEntries(browser.map((name) => [name, "readonly"])) } },
+  { files: ["web/**/*.js", "joyimage/**/*.js"], languageOptions: { globals: Object.fromEntries(browser.map((name) => [name, "readonly"])) } },
 ];

@@ -167,12 +167,16 @@ class Pool:
         end = loop.time() + seconds
         while (self.waiting or self.running) and loop.time() < end:
             await asyncio.sleep(0.05)
+        self._dismiss()
+
+    def _dismiss(self) -> None:
         for ticket in [*self.waiting, *(t for member in self.members for t in member.tickets.values())]:
             self.leave(ticket, ApiError(503, "the server has stopped; try again", code="draining"))
 
     async def stop(self) -> None:
-        """End all processes."""
+        """End all processes, and whatever is in them or waits."""
         self.draining = True
+        self._dismiss()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(member.stop() for member in self.members))
