@@ -14,6 +14,7 @@ from PIL import Image
 from joyimage import spatial
 from joyimage.demo import asset
 
+pytestmark = pytest.mark.slow  # as the server starts
 BOX = (27, 6, 43, 28)
 
 

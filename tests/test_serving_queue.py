@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from joyimage.demo import asset
 
+pytestmark = pytest.mark.slow  # as the server starts
 LONG = {"steps": 400}  # of which one takes some ten seconds
 
 
@@ -169,7 +170,6 @@ def test_requests_are_refused_while_the_server_drains_and_accepted_ones_are_fini
     assert (health.status_code, health.json()["status"]) == (503, "draining")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 def test_a_process_that_ends_is_told_and_started_again(live):
     with live.set(max_steps=1000), ThreadPoolExecutor(1) as threads:

@@ -20,16 +20,10 @@ pytest.importorskip("ray.serve")
 def test_arguments_are_read_and_mistakes_named():
     from joyimage.scale.serving.ray_app import Cluster
 
-    cluster, serving = Cluster.of(
-        {"model": "/models/edit", "gpus": "0.5", "max": "8", "queue": "4", "without_key": "true"}
-    )
-    assert (cluster.model, cluster.gpus, cluster.min, cluster.max, cluster.without_key) == (
-        "/models/edit",
-        0.5,
-        1,
-        8,
-        True,
-    )
+    given = {"model": "/models/edit", "gpus": "0.5", "max": "8", "queue": "4", "without_key": "true"}
+    cluster, serving = Cluster.of(given)
+    assert (cluster.model, cluster.gpus, cluster.without_key) == ("/models/edit", 0.5, True)
+    assert (cluster.min, cluster.max) == (1, 8)
     assert serving == Serving(queue=4)
     for wrong, message in (
         ({"gpu": "1"}, "there is no 'gpu'; there are model"),
@@ -59,7 +53,7 @@ def test_one_replica_answers_the_official_client(monkeypatch):
 
     monkeypatch.setenv(KEY_VARIABLE, "key-of-a-cluster")
     options = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 * 2**20, "log_to_driver": False}
-    ray.init(_node_ip_address="127.0.0.1", **options)
+    ray.init("local", _node_ip_address="127.0.0.1", **options)
     try:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
