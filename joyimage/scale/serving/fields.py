@@ -31,6 +31,7 @@ def _sampling() -> dict[str, Any]:
     """The settings of sampling that a request can give; left out, the model's own hold."""
     found: dict[str, Any] = {}
     for each in fields(Sampling):
+        kind: Any
         if "choices" in each.metadata:
             kind = str
         elif "range" in each.metadata:

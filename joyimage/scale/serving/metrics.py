@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -17,7 +17,7 @@ class Meters:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own: Any = {"registry": self.registry}  # what ** gives has one type for all its names
         self.requests = Counter("joyimage_requests", "Answers, by endpoint and status", ["endpoint", "status"], **own)
         self.seconds = Histogram(
             "joyimage_request_seconds", "From a request to the end of its answer", ["endpoint"], buckets=SECONDS, **own

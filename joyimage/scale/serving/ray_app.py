@@ -74,7 +74,7 @@ def app(arguments: dict[str, Any]) -> serve.Application:
     """The deployment. Raises `JoyImageError` as `Cluster.of` does, and on each replica as `replica` does."""
     cluster, serving = Cluster.of(arguments)
     build = serve.ingress(lambda: replica(cluster, serving))  # on the replica: a queue cannot be sent there
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         build(),
         name="joyimage",
         max_ongoing_requests=serving.queue + serving.batch,
