@@ -80,6 +80,10 @@ def _defaults(options) -> dict:
 def _pool(options) -> Pool:
     if options.device and ":" in options.device:
         raise JoyImageError(f"--device {options.device}: workers get GPUs of their own; leave the number out")
+    if options.guidance_devices or options.sequence_devices:
+        raise JoyImageError(
+            "rows are what the devices of a batch share: leave out --guidance-devices and --sequence-devices"
+        )
     given = {name: getattr(options, name) for name in Pool.names()}
     if options.device == "cpu" and given["gpus_per_worker"] is None:
         given["gpus_per_worker"] = 0
