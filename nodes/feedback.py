@@ -36,15 +36,18 @@ def show_so_far(node_id: str, text: str, images: Sequence[Mapping[str, str]]) ->
 
     A picture on the progress bar would stay on the node after the run: in place of those of the `ui` in the classic
     renderer, beside them in Nodes 2.0. So a node with pictures in its `ui` samples `without_previews`.
+
+    It is of no prompt, so that only the node shows it: an app would list it as one more result, and programs that wait
+    for the node's results would take it for them.
     """
-    progress, server = get_progress_state(), PromptServer.instance
+    display, server = get_progress_state().dynprompt.get_display_node_id(node_id), PromptServer.instance
     server.send_sync(
         "executed",
         {
             "node": node_id,
-            "display_node": progress.dynprompt.get_display_node_id(node_id),
+            "display_node": display,
             "output": {"text": [text], "images": list(images)},
-            "prompt_id": progress.prompt_id,
+            "prompt_id": None,
         },
         server.client_id,
     )

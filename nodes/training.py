@@ -31,7 +31,7 @@ from ..joyimage.training.fingerprints import fingerprint
 from ..joyimage.training.masks import CELL
 from ..joyimage.training.plot import loss_plot, smoothed
 from ..joyimage.training.settings import Training
-from ..joyimage.training.sheets import Preview
+from ..joyimage.training.sheets import Preview, sheets_in
 from ..joyimage.training.trainer import Progress, train
 from . import host
 from .conditioning import empty_latent
@@ -212,7 +212,7 @@ class Work:
         with Part(self.folder) as part:
             loss_plot(self.losses, self.settings.steps).save(part.path, format="PNG")
             part.publish([curve], replace=True)
-        sheets = sorted((self.folder / "samples").glob("*.png")) if self.settings.sample_every else []
+        sheets = sheets_in(self.folder) if self.settings.sample_every else []
         return [curve, *sheets[-1:]]
 
     # -- samples ------------------------------------------------------------------------------------------------------

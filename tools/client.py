@@ -125,14 +125,14 @@ class Client:
                 run.texts[message[8:cut].decode()] = message[cut:].decode()
             return False
         event, data = (json.loads(message)[key] for key in ("type", "data"))
+        if event == "executed" and data["prompt_id"] in (None, run.prompt_id):  # None: not all of it yet
+            run.shown.setdefault(data["node"], []).append(data["output"])
         if data.get("prompt_id") != run.prompt_id:
             return False
         if event == "executing" and data["node"] is None:
             return True  # after the end, when the history is there to be read
         if event == "executing":
             run.executed.append(data["node"])
-        elif event == "executed":
-            run.shown.setdefault(data["node"], []).append(data["output"])
         elif event == "progress":
             run.progress.append((data["node"], data["value"], data["max"]))
             if on_progress is not None:

@@ -28,6 +28,7 @@ from ..settings import (
     check_seed,
     check_text,
 )
+from ..training.settings import PEFT_WEIGHTS
 from .outputs import Names, is_file, save
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
@@ -266,7 +267,7 @@ def check_loras(options) -> None:
     for path, _ in options.lora:
         if is_file(path):
             continue
-        inside = Path(path) / "adapter_model.safetensors"
+        inside = Path(path) / PEFT_WEIGHTS
         raise MissingFileError(
             f"{path} is a folder; name the file in it, {inside}"
             if inside.is_file()

@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from ..atomic import Part, check_name
 from ..checkpoints.write import Entry, Writer
-from .settings import Training, check_output, naming_of
+from .settings import PEFT_WEIGHTS, Training, check_output, naming_of
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_CONFIG = "adapter_config.json"  # beside the weights
 
 
 @dataclass(frozen=True, eq=False)

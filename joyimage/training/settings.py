@@ -19,6 +19,7 @@ NAMINGS = ("comfyui", "peft")  # of tensors in a file
 TARGETS = ("img_attn_qkv", "txt_attn_qkv", "img_attn_proj", "txt_attn_proj", "img_mlp", "txt_mlp")
 
 SUFFIX = ".safetensors"
+PEFT_WEIGHTS = f"adapter_model{SUFFIX}"  # the file in a folder in PEFT's layout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from ..atomic import Part
 from ..errors import JoyImageError
 
+FOLDER = "samples"  # within that of a run
 SIDE, GAP, HEAD = 256, 8, 20  # pixels: of the longer side of a picture, between pictures, and for the columns' names
 
 
@@ -46,11 +47,16 @@ def _fitted(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
+def sheets_in(run: Path) -> list[Path]:
+    """The sheets in a run's folder, the newest last."""
+    return sorted((run / FOLDER).glob("step-*.png"))
+
+
 class Sheets:
     """The sheets of a run, step by step, in a folder of their own."""
 
-    def __init__(self, folder: Path, preview: Preview):
-        self.folder, self.preview = folder, preview
+    def __init__(self, run: Path, preview: Preview):
+        self.folder, self.preview = run / FOLDER, preview
         self._before: list[Image.Image] = []
 
     def start(self) -> None:

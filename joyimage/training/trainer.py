@@ -127,7 +127,7 @@ class Run:
         if self.settings.objective == "guidance" and not finished:
             self._teach(callback)
         if preview is not None and self.settings.sample_every and self.processes.first and not finished:
-            self._sheets = Sheets(self.folder / "samples", preview)
+            self._sheets = Sheets(self.folder, preview)
             with self.adapter.off():
                 self._watched(self._sheets.start)
         if self.settings.ema:
