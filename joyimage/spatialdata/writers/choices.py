@@ -20,7 +20,18 @@ from .turns import compact, meta, reading, sample_of
 
 FILE = "questions.tsv"
 OPTIONS = LETTERS[:4]
-COLUMNS = ("index", "image", "question", *OPTIONS, "answer", "category", "l2-category", "id", "source", "meta_info")
+COLUMNS: tuple[str, ...] = (
+    "index",
+    "image",
+    "question",
+    *OPTIONS,
+    "answer",
+    "category",
+    "l2-category",
+    "id",
+    "source",
+    "meta_info",
+)
 
 
 class ChoiceWriter:
@@ -35,7 +46,7 @@ class ChoiceWriter:
 
     def add(self, sample: Sample) -> None:
         (turn,) = sample.turns
-        row = {
+        row: dict[str, object] = {
             "index": self._count,
             "image": self._image(sample),
             "question": turn.stem,
@@ -53,7 +64,7 @@ class ChoiceWriter:
     def _image(self, sample: Sample) -> str:
         if len(sample.pictures) > 1:
             return compact([_text(picture) for picture in sample.pictures])
-        (picture,) = sample.pictures
+        picture = sample.pictures[0]
         scene = picture.name.partition("/")[0]
         if scene != self._scene:
             self._scene, self._known = scene, {}

@@ -18,11 +18,10 @@ from ..settings import EDITS
 from .turns import PLACE, compact, reading
 
 FOLDER = "edits"
-MOST = 5000  # pairs of a tar: Python keeps half a kilobyte of each member until it is closed
 
 
 class PairWriter:
-    """Writes `edits/KIND/00000.tar` and on, each followed by another from `size` bytes or `MOST` pairs on."""
+    """Writes `edits/KIND/00000.tar` and on, each followed by another from `size` bytes on."""
 
     def __init__(self, folder: Path, size: int):
         self._folder, self._size = folder / FOLDER, size
@@ -50,7 +49,7 @@ class Tars:
     def __init__(self, folder: Path, size: int):
         folder.mkdir(parents=True)
         self._folder, self._size = folder, size
-        self._number = self._count = self._written = 0
+        self._number = self._written = 0
         self._tar: tarfile.TarFile | None = None
 
     def write(self, members: dict[str, bytes]) -> None:
@@ -62,8 +61,8 @@ class Tars:
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
             self._written += len(data)
-        self._count += 1
-        if self._written >= self._size or self._count >= MOST:
+        self._tar.members.clear()  # which it would keep, half a kilobyte of each, for reading
+        if self._written >= self._size:
             self.close()
 
     def close(self) -> None:
@@ -71,7 +70,7 @@ class Tars:
             self._tar.close()
             self._tar = None
             self._number += 1
-            self._count = self._written = 0
+            self._written = 0
 
 
 def _described(pair: Pair) -> dict[str, Any]:
