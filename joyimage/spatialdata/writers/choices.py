@@ -62,9 +62,9 @@ class ChoiceWriter:
         self._count += 1
 
     def _image(self, sample: Sample) -> str:
-        if len(sample.pictures) > 1:
-            return compact([_text(picture) for picture in sample.pictures])
-        picture = sample.pictures[0]
+        picture, *others = sample.pictures
+        if others:
+            return compact([_text(each) for each in sample.pictures])
         scene = picture.name.partition("/")[0]
         if scene != self._scene:
             self._scene, self._known = scene, {}

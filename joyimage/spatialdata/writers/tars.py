@@ -61,7 +61,8 @@ class Tars:
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
             self._written += len(data)
-        self._tar.members.clear()  # which it would keep, half a kilobyte of each, for reading
+        # What it would keep for reading, half a kilobyte of each.
+        self._tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - typeshed leaves it out
         if self._written >= self._size:
             self.close()
 
