@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 
 import torch
 import torch.distributed as dist
@@ -57,7 +56,7 @@ class Exchange:
                 + ("this process is in a group already" if dist.is_available() else "this torch is built without it")
             )
         self.place = place
-        store = dist.FileStore(str(place.file), place.count)
+        store = dist.FileStore(str(place.file), place.count)  # pyright: ignore[reportPrivateImportUsage] - documented
         dist.init_process_group(place.backend, store=store, rank=place.index, world_size=place.count, timeout=WAITING)
 
     def swap(self, pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -91,21 +90,14 @@ class Exchange:
     def _outgoing(self, x: Tensor) -> Tensor:
         return x.cpu() if self.place.backend == "gloo" else x
 
-    def leave(self, error: type[BaseException] | None = None) -> None:
-        """End the group; after an error without waiting for what others may never send."""
-        if not dist.is_initialized():
-            return
-        abort = getattr(dist.distributed_c10d, "_abort_process_group", None)  # of newer versions
-        if error is not None and abort is not None and self.place.backend == "nccl":
-            abort()
-        else:
-            dist.destroy_process_group()
-
     def __enter__(self) -> Exchange:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self.leave(kind)
+    def __exit__(self, *_: object) -> None:
+        """End the group, without waiting for what others may never send."""
+        abort = getattr(dist.distributed_c10d, "_abort_process_group", None)  # of newer versions
+        end = abort if abort is not None and self.place.backend == "nccl" else dist.destroy_process_group
+        end()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..caching import StepCache
+from ..caching import StepCache, as_is
 from ..mmdit import MMDiT
 from .exchange import Exchange
 from .sequence import SequenceMMDiT
@@ -51,10 +51,9 @@ class Node:
         reference_every: int,
         block_cache: float,
     ) -> None:
-        shared = {} if self.exchange is None else {"total": self.exchange.total}
-        cache = StepCache(reference_every, block_cache, **shared)
-        places = ([tensor.to(self.device) for tensor in tensors] for tensors in (texts, references))
-        self._known[number] = Known(*places, cache)
+        total = as_is if self.exchange is None else self.exchange.total
+        cache = StepCache(reference_every, block_cache, total=total)
+        self._known[number] = Known([x.to(self.device) for x in texts], [x.to(self.device) for x in references], cache)
 
     def forget(self, numbers: Iterable[int]) -> None:
         for number in numbers:

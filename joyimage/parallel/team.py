@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import queue
 import subprocess
@@ -39,7 +38,13 @@ LOOK = 0.0005  # seconds between looks at a card that waits for others
 # What a process takes for its own tokens, and for all of them, in terms of a forward that is not shared out: as in
 # `memory.budget`, 18.1 vectors of the hidden size per token of its own and 0.84 per token, where that has 12.4.
 SHARED, WHOLE = 1.5, 0.08
-ROOT = Path(__file__).parents[2]
+# The library that the leader has, wherever that came from; nothing else is looked for there, nor in the current folder.
+START = f"""import sys
+sys.path = [{str(Path(__file__).parents[2])!r}, *filter(None, sys.path)]
+import joyimage
+del sys.path[0]
+from joyimage.parallel.worker import main
+main()"""
 
 
 def share_of_memory(tokens: int, processes: int) -> int:
@@ -53,13 +58,11 @@ class Process:
     def __init__(self, device: str):
         self.device = device
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the process
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __package__ + ".worker"],
+            [sys.executable, "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C in a terminal is for the leader alone
         )
         self._answers: queue.Queue[object] = queue.Queue()
@@ -155,6 +158,7 @@ class Team:
 
     def _start(self) -> None:
         self._open = ExitStack()
+        self._finalizer = weakref.finalize(self, self._open.close)  # also where nobody ends what is started
         rows = [list(group) for group in self.devices.groups]
         del rows[0][0]
         for row in rows:
@@ -164,7 +168,6 @@ class Team:
                 self._open.callback(process.end)
                 self._groups[-1].append(process)
                 process.tell(self._recipe, device, len(self.devices.names), torch.get_num_threads())
-        self._finalizer = weakref.finalize(self, self._open.close)  # also where nobody ends them
 
     def _wait(self) -> None:
         """Until all are ready, and know each other."""
@@ -182,17 +185,15 @@ class Team:
             for process, place in zip(group, places[-len(group) :], strict=True):
                 process.tell("join", place)
             if number == 0:
-                self._node.exchange = self._exchange = Exchange(places[0])
+                self._node.exchange = self._open.enter_context(Exchange(places[0]))
         if self._loras is not None:
             self._tell_all("set_loras", *self._loras)
         self._ready = True
 
-    def close(self, error: type[BaseException] | None = None) -> None:
+    def close(self) -> None:
         """End the processes."""
-        exchange, self._node.exchange = self._node.exchange, None
+        self._node.exchange = None
         self._finalizer()
-        if exchange is not None:
-            exchange.leave(error)
         self._node.forget([number for number, (group, _) in self._numbers.items() if group == 0])
         self._groups, self._numbers, self._ready = [], {}, False
 
@@ -237,7 +238,7 @@ class Team:
             yield
         except BaseException as error:
             reason = self._reason() if isinstance(error, Left) else None
-            self.close(type(error))
+            self.close()
             if reason is not None:
                 raise reason from error
             raise

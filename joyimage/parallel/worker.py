@@ -1,4 +1,4 @@
-"""A further device's process, which computes what its leader says: `python -m joyimage.parallel.worker`.
+"""A further device's process, which computes what its leader says.
 
 Orders come pickled on the standard input, results go on the standard output; both belong to the leader's process and
 to nobody else. When the leader is gone, so is this, whatever it was at.
@@ -135,7 +135,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the leader has said it
     orders = read(sys.stdin.buffer)
     try:
-        worker = Worker(*next(orders), out)
+        recipe, device, processes, threads = next(orders)
+        worker = Worker(recipe, device, processes, threads, out)
         answer(out, "ready")
         with torch.inference_mode():
             for name, *told in orders:
@@ -143,7 +144,3 @@ def main() -> None:
     except Exception as error:
         text = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
         answer(out, Failure(text, itself=not isinstance(error, Left)))
-
-
-if __name__ == "__main__":
-    main()
