@@ -41,7 +41,7 @@ def maker(model, tmp_path, monkeypatch) -> Maker:
 def made(maker: Maker, *rows: dict, steps: int = 3) -> list:
     """The records of rows, by their numbers."""
     Path("jobs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    jobs = tasks("jobs.jsonl", bytearray(len(rows) + 1), {"steps": steps})
+    jobs = tasks("jobs.jsonl", bytearray(len(rows) + 1), {"steps": steps}, maker.making.batch)
     return sorted((record for task in jobs for record in maker(task)), key=lambda record: record.row)
 
 
@@ -136,10 +136,11 @@ def test_a_picture_tells_how_it_was_made_as_that_of_the_command_does(maker, caps
 def test_rows_that_share_a_forward_are_within_a_level(model, maker):
     maker.making = replace(maker.making, batch=4)
     rows = [{"images": PICTURE, "instruction": text, "seed": i} for i, text in enumerate((*TEXTS, "Turn it red.", "x"))]
+    rows.append({"images": OTHER, "instruction": "x", "seed": 9})
     seen = []
     maker.model.mmdit.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
     for record, row in zip(made(maker, *rows), rows, strict=True):
-        (alone,) = model.edit(PICTURE, row["instruction"], seed=row["seed"], steps=3)
+        (alone,) = model.edit(row["images"], row["instruction"], seed=row["seed"], steps=3)
         difference = np.frombuffer(pixels(maker, record), np.uint8).astype(int) - np.asarray(alone).ravel()
         assert abs(difference).max() <= 1
     assert max(seen) >= 4

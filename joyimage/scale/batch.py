@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -151,7 +151,7 @@ def _there(job: Job, making: Making, manifest: Manifest, known: Mapping[int, str
 
 def _records(
     source: str, making: Making, pool: Pool, defaults: Mapping[str, Any] | None, survey: Survey, progress: bool
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """The records of the rows that are not settled, as they are made."""
     making = replace(making, run=uuid4().hex)
     (making.folder / FOLDER / RUN).write_text(making.run, encoding="utf-8")
@@ -160,7 +160,7 @@ def _records(
     bar = tqdm(total=survey.rows, initial=settled, disable=not progress, unit="row", smoothing=0.05)
     with started(pool) as ray, bar:
         crew = Crew(ray, making, pool, making.failed)
-        for record in crew.results(tasks(source, survey.settled, defaults)):
+        for record in crew.results(tasks(source, survey.settled, defaults, making.batch)):
             failed += record.status == FAILED
             if bar.n == settled:
                 bar.unpause()  # what it took to load the model says nothing of the time that is left
@@ -170,14 +170,17 @@ def _records(
             yield record
 
 
-def tasks(source: str, settled: bytearray, defaults: Mapping[str, Any] | None = None) -> Iterator[list[Job]]:
-    """The rows that are not settled, those together that share their pictures' encodings.
+def tasks(
+    source: str, settled: bytearray, defaults: Mapping[str, Any] | None = None, batch: int = 1
+) -> Iterator[list[Job]]:
+    """The rows that are not settled, those together that share their pictures' encodings; with a `batch` above 1 also
+    those of other pictures that may share a forward.
 
     Within a window they are sorted by that, and are else in their order.
     """
     jobs = (job for job in read_jobs(source, defaults) if isinstance(job, Job) and not settled[job.row])
     while window := list(islice(jobs, WINDOW)):
         window.sort(key=lambda job: job.shared)
-        for _, sharing in groupby(window, lambda job: job.shared):
+        for _, sharing in groupby(window, lambda job: job.shared if batch == 1 else job.alike):
             together = list(sharing)
             yield from (together[i : i + SHARED] for i in range(0, len(together), SHARED))

@@ -80,7 +80,12 @@ class Job:
     def shared(self) -> tuple[Any, ...]:
         """Jobs for which this is equal have their pictures encoded once; its order brings equal sizes together."""
         place = (self.mask or "", repr(self.outpaint), repr(self.box), self.move or "", self.to or "")
-        return (self.kind, repr(self.size), str(self.base_size), self.base, self.images, *place)
+        return (*self.alike, self.base, self.images, *place)
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Where this is equal too, pictures may come out in one size, so that they can share a forward."""
+        return self.kind, repr(self.size), str(self.base_size)
 
     def fingerprint(self, networks: Mapping[str, Any]) -> str:
         """Of all that decides the result but the pictures' own pixels: they are known by their names."""

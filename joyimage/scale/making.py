@@ -38,9 +38,20 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a write's failure: what e
 Way = Callable[[list[Job]], Iterator[Record]]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A row ready to be sampled, with what its picture is to tell, its share of the seconds, and what was warned of."""
+
+    job: Job
+    conditioning: Conditioning
+    told: dict[str, Any]
+    seconds: float
+    noted: Noting
+
+
 @dataclass
 class Maker:
-    """A model at work on rows. Called with rows whose pictures are equal, it gives a record for each, in their order.
+    """A model at work on rows. Called with some, it gives a record for each, in their order.
 
     Whatever is wrong with a row becomes its record. What is raised is wrong with the worker, or with all rows.
     """
@@ -114,27 +125,31 @@ class Maker:
             yield self._written(job, picture, {**told, "prompt": text}, seconds, noted)
 
     def _rendered(self, jobs: list[Job]) -> Iterator[Record]:
+        sharing = (list(run) for _, run in groupby(jobs, lambda job: job.shared))
+        parts = [part for run in sharing for part in self._conditioned(run)]
+        for run in self._runs(parts):
+            seconds, made = self._sampled([part.job for part in run], [part.conditioning for part in run])
+            for part, picture in zip(run, made, strict=True):
+                own = {**seconds, "encode_seconds": part.seconds}
+                yield self._written(part.job, picture, part.told, own, part.noted)
+
+    def _conditioned(self, jobs: list[Job]) -> Iterator[Encoded]:
+        """Rows of the same pictures, which are encoded once."""
         with Noting() as noted:
             clock = Clock(self.model.device)
             pictures, told = self._pictures(jobs[0])
             texts = [self._text(job, pictures) for job in jobs]
             # a list for each picture from text, as there is nothing that they could share
             images = pictures or [[]] * len(jobs)
-            negatives = [job.negative_prompt for job in jobs]
-            conditionings = self.model.condition(
-                images, texts, **{**self._encoding(jobs[0]), "negative_prompt": negatives}
-            )
-            encoding = clock.lap() / len(jobs)
-        parts = list(zip(jobs, texts, conditionings, strict=True))
-        for run in self._runs(parts):
-            seconds, made = self._sampled([job for job, *_ in run], [conditioning for *_, conditioning in run])
-            seconds["encode_seconds"] = encoding
-            for (job, text, _), picture in zip(run, made, strict=True):
-                yield self._written(job, picture, {**told, "prompt": text}, seconds, noted)
+            options = {**self._encoding(jobs[0]), "negative_prompt": [job.negative_prompt for job in jobs]}
+            conditionings = self.model.condition(images, texts, **options)
+            seconds = round(clock.lap() / len(jobs), 4)
+        for job, text, conditioning in zip(jobs, texts, conditionings, strict=True):
+            yield Encoded(job, conditioning, {**told, "prompt": text}, seconds, noted)
 
-    def _runs(self, parts: list[tuple[Job, str, Conditioning]]) -> Iterator[list[tuple[Job, str, Conditioning]]]:
-        """Neighbours that share a forward: of equal options, as many as a batch holds."""
-        for _, equal in groupby(parts, lambda part: part[0].options):
+    def _runs(self, parts: list[Encoded]) -> Iterator[list[Encoded]]:
+        """Neighbours that share a forward: of equal options and shapes, as many as a batch holds."""
+        for _, equal in groupby(parts, lambda part: (part.job.options, part.conditioning.shapes)):
             run = list(equal)
             yield from (run[i : i + self.making.batch] for i in range(0, len(run), self.making.batch))
 
@@ -218,16 +233,20 @@ class Clock:
         return round(self.began - before, 4)
 
 
-class Noting(warnings.catch_warnings):
+class Noting:
     """What the library warns of while the context lasts, which is to be told beside the rows."""
 
     def __init__(self):
-        super().__init__(record=True)
+        self.caught: list[warnings.WarningMessage] = []
+        self._catching = warnings.catch_warnings(record=True)
 
     def __enter__(self) -> Noting:
-        self.caught = super().__enter__() or []
+        self.caught = self._catching.__enter__() or []
         warnings.simplefilter("always")
         return self
+
+    def __exit__(self, *error: object) -> None:
+        self._catching.__exit__(*error)
 
     def text(self, prompt: str) -> str:
         """In one line, with what is to be said of one of the prompts."""

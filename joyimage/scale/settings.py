@@ -25,6 +25,7 @@ class Pool(Settings):
             value = getattr(self, name)
             if value is not None and (not finite(value) or value < least):
                 raise JoyImageError(f"{name} is {value!r:.40}; give a number of at least {least}")
-        if (self.gpus_per_worker or 0) > 1 and self.gpus_per_worker % 1:
+        gpus = self.gpus_per_worker or 0
+        if gpus > 1 and gpus % 1:
             raise JoyImageError(f"gpus_per_worker is {self.gpus_per_worker}; above 1 only whole GPUs can be given")
         check_batch_size(self.batch)
