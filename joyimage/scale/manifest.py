@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..atomic import Part
@@ -69,7 +68,7 @@ class Manifest:
             raise JoyImageError(f"nothing can be written into {self.inner}: {error.strerror or error}") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._journal.close()
 
     def _read_journal(self) -> list[dict[str, Any]]:
