@@ -10,7 +10,7 @@ export function the(id) {
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
- * @param {Partial<HTMLElementTagNameMap[K]>} [properties]
+ * @param {Record<string, any>} [properties]
  * @param {...(Node | string)} children
  */
 export function html(tag, properties = {}, ...children) {
