@@ -61,7 +61,8 @@ class Sent:
         body, headers = self.content, {"Content-Type": "application/json", **self.headers}
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        return client.request(self.method, self.path, content=body, headers=headers)
+        raw = {name: value.encode("latin-1") for name, value in headers.items()}
+        return client.request(self.method, self.path, content=body, headers=raw)
 
 
 def png(picture: Image.Image | None = None) -> bytes:
