@@ -151,6 +151,7 @@ def test_time_that_is_over_is_told_and_the_place_is_free(live):
         with pytest.raises(openai.APIStatusError) as late:
             live.client().images.generate(prompt="a red cube", extra_body=LONG)
         assert (late.value.status_code, late.value.code) == (504, "timeout")
+        assert late.value.response.headers["x-should-retry"] == "false"
         until(lambda: not live.busy, 2)
 
 

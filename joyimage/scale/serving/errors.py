@@ -32,6 +32,8 @@ class ApiError(Exception):
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.status in (500, 504):
+            headers["x-should-retry"] = "false"  # or OpenAI's client asks twice more for what takes too long, or kills
         return headers
 
 
