@@ -64,7 +64,7 @@ def split():
 
 
 def edited(model, pictures, **options):
-    return model.edit(pictures, "Move the camera.", **{"steps": 4, "seed": 3, "output": "latent", **options})
+    return model.edit(pictures, "Make it blue.", **{"steps": 4, "seed": 3, "output": "latent", **options})
 
 
 def processes(model) -> list[int]:
