@@ -79,12 +79,14 @@ def encode_texts(groups: Sequence[Group], encode: EncodeTexts) -> list[list[Cont
 
 
 def _group_contexts(group: Group, encode: EncodeTexts) -> list[Contexts]:
-    if all(positive != negative for positive, negative in group.prompts):
-        encoded = encode([text for pair in group.prompts for text in pair], group.pictures)
-        return list(zip(encoded[::2], encoded[1::2], strict=True))
-    # an edit of one text in place of two would shift the pairs
-    own = (encode(list(dict.fromkeys(pair)), group.pictures) for pair in group.prompts)
-    return [(contexts[0], contexts[-1]) for contexts in own]
+    pairs = list(dict.fromkeys(group.prompts))
+    if all(positive != negative for positive, negative in pairs):
+        encoded = encode([text for pair in pairs for text in pair], group.pictures)
+        contexts = dict(zip(pairs, zip(encoded[::2], encoded[1::2], strict=True), strict=True))
+    else:  # an edit of one text in place of two would shift the pairs
+        own = {pair: encode(list(dict.fromkeys(pair)), group.pictures) for pair in pairs}
+        contexts = {pair: (encoded[0], encoded[-1]) for pair, encoded in own.items()}
+    return [contexts[pair] for pair in group.prompts]
 
 
 def encode_pictures(groups: Sequence[Group], encode: EncodePicture) -> list[tuple[Tensor, ...]]:

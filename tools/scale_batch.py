@@ -132,8 +132,9 @@ class Run:
         return (done - first) / (ended - began)
 
     def growth(self, rows: int) -> int:
+        """Bytes from a quarter of the rows to the last; what joins the manifest comes after it."""
         early = next((memory for _, done, memory in self.seen if done >= rows // 4), 0)
-        return max(memory for _, _, memory in self.seen) - early
+        return max((memory for _, done, memory in self.seen if rows // 4 <= done < rows), default=early) - early
 
     def done(self) -> set[str]:
         return {path.relative_to(self.out).as_posix() for path in self.out.rglob("*.png")}
