@@ -17,6 +17,7 @@ from .pool import Pool
 from .settings import Serving, check_binding, is_loopback
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CLOSE_SECONDS = 5  # for answers that are on their way when all else is done
 
 
 class Server(uvicorn.Server):
@@ -57,15 +58,18 @@ async def _serve(
     pool = Pool(loadings, serving)
     await pool.start()
     app = create_app(pool, name, key=key, local=key is None and is_loopback(host))
-    server = Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False))
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, date_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+    )  # fmt: skip
+    server = Server(config)
     ending: list[asyncio.Task[None]] = []
 
     def end() -> None:
-        if ending:
-            server.should_exit = server.force_exit = True
-            ending[0].cancel()
-        else:
-            ending.append(asyncio.create_task(_end(server, pool)))
+        for task in ending:
+            task.cancel()
+        grace = 0 if ending else serving.grace
+        ending.append(asyncio.create_task(_end(server, pool, grace)))
 
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError):  # Windows, where Ctrl-C ends it at once
@@ -79,7 +83,7 @@ async def _serve(
         await pool.stop()
 
 
-async def _end(server: Server, pool: Pool) -> None:
+async def _end(server: Server, pool: Pool, grace: float) -> None:
     """Stop taking requests, finish what was accepted, then close the socket."""
-    await pool.drain(pool.serving.grace)
+    await pool.drain(grace)
     server.should_exit = True
