@@ -155,8 +155,8 @@ def test_a_reader_must_give_text(tmp_path):
 @pytest.mark.slow
 def test_each_repeat_has_the_seed_that_follows(tmp_path):
     model = JoyImage.load("tiny", device="cpu")
-    wanted = longtext.wanted(PROMPTS[:1], tmp_path, lambda: model, Sampled(1, 1.0, repeats=2), {"model": "tiny"})
-    assert make_all(wanted) == 2
+    wanted = longtext.wanted(PROMPTS[:1], tmp_path, Sampled(1, 1.0, repeats=2), {"model": "tiny"})
+    assert make_all(wanted, lambda: model) == 2
     first, second = (read_parameters(PROMPTS[0].picture(tmp_path, n)) for n in (1, 2))
     assert (first["seed"], second["seed"], first["steps"]) == (42, 43, 1)
     (again,) = model.generate("A sign.", seed=43, steps=1, guidance_scale=1.0)

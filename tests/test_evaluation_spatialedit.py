@@ -267,6 +267,10 @@ def test_a_missing_prediction_is_counted_and_comes_first(scored):
     assert report.worst_first[0].name == items[2].name and report.figures["rotate"]["scored"] == 2
 
 
+def no_model() -> None:
+    """Pictures that need none."""
+
+
 def counted(folder, count: int, settings=None, stop: int | None = None) -> tuple[list[Wanted], list[int]]:
     """Pictures to make, and the numbers of those that were made; at `stop` the user stops."""
     calls: list[int] = []
@@ -278,26 +282,26 @@ def counted(folder, count: int, settings=None, stop: int | None = None) -> tuple
         return Image.new("RGB", (16, 16), (number, 0, 0))
 
     settings = settings or {"seed": 42}
-    return [Wanted(folder / f"{n}.png", settings, lambda n=n: make(n)) for n in range(count)], calls
+    return [Wanted(folder / f"{n}.png", settings, lambda _, n=n: make(n)) for n in range(count)], calls
 
 
 def test_pictures_are_made_once(tmp_path):
     wanted, calls = counted(tmp_path / "new", 3)
-    assert make_all(wanted) == 3 and make_all(wanted) == 0 and calls == [0, 1, 2]
+    assert make_all(wanted, no_model) == 3 and make_all(wanted, no_model) == 0 and calls == [0, 1, 2]
     assert read_parameters(wanted[0].path) == {"seed": 42}
 
 
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(tmp_path):
     wanted, _ = counted(tmp_path, 4, stop=2)
     with pytest.raises(KeyboardInterrupt, match="2 of 4 pictures are kept, and the same command goes on"):
-        make_all(wanted)
+        make_all(wanted, no_model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
     again, calls = counted(tmp_path, 4)
-    assert make_all(again) == 2 and calls == [2, 3]
+    assert make_all(again, no_model) == 2 and calls == [2, 3]
 
 
 def test_pictures_made_otherwise_are_not_mixed_in(tmp_path):
-    make_all(counted(tmp_path, 1, {"steps": 20, "seed": 42})[0])
+    make_all(counted(tmp_path, 1, {"steps": 20, "seed": 42})[0], no_model)
     with pytest.raises(JoyImageError, match=r"0\.png was made with steps 20, not 50"):
         check_predictions(counted(tmp_path, 1, {"steps": 50})[0])
     Image.new("RGB", (16, 16)).save(tmp_path / "0.png")  # of another program
@@ -330,10 +334,10 @@ def model():
 @pytest.mark.slow
 def test_the_bundled_model_makes_the_same_edits_in_any_order(model, made, tmp_path):
     items, settings = read_items(made[0]), Predicting(2, 1.0)
-    every = spatialedit.wanted(items, tmp_path / "all", lambda: model, settings, {"model": "tiny"})
-    make_all(every)
-    part = spatialedit.wanted(items[::-1], tmp_path / "part", lambda: model, settings, {"model": "tiny"})
-    make_all(part[:3])
+    every = spatialedit.wanted(items, tmp_path / "all", settings, {"model": "tiny"})
+    make_all(every, lambda: model)
+    part = spatialedit.wanted(items[::-1], tmp_path / "part", settings, {"model": "tiny"})
+    make_all(part[:3], lambda: model)
     for one, other in zip(every[::-1], part[:3], strict=False):
         assert one.path.read_bytes() == other.path.read_bytes()
     (camera, *_) = of_kind("camera", items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -11,20 +10,20 @@ from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
 from ..settings import SHORTCUTS, Sampling, check_base_size, check_seed, check_text
-from .commands import check_loras, loading, model_name, note_model, saved_name
+from .commands import check_loras, loading, note_model, saved_name
 from .flags import add_setting, base_size, flag
 from .outputs import networks_told
+from .workers import add_pool, pool_of
 
 # Settings that rows without a column for them take from the command.
 DEFAULTS = ("steps", "guidance_scale", "rescale", "shift", "schedule", "solver", "strength", "preset", *SHORTCUTS)
 WORDS = ("instruction", "prompt", "question")
-PATHS = ("mmdit", "vae", "encoder", "tokenizer")
 FAILED = 1  # the exit code where rows have failed
 
 
 def run_batch(options) -> int | None:
     defaults = _defaults(options)
-    pool = _pool(options)
+    pool = pool_of(options, batch=options.batch)
     check_loras(options)
     check_name(options.output)
     if options.output.is_file():
@@ -33,7 +32,7 @@ def run_batch(options) -> int | None:
     from ..scale.results import Making
 
     making = Making(
-        load=loading(_anywhere(options)).load,
+        load=loading(options).anywhere().load,
         folder=options.output.absolute(),
         model=saved_name(options),
         networks=networks_told(options),
@@ -77,32 +76,6 @@ def _defaults(options) -> dict:
     return defaults
 
 
-def _pool(options) -> Pool:
-    if options.device and ":" in options.device:
-        raise JoyImageError(f"--device {options.device}: workers get GPUs of their own; leave the number out")
-    if options.guidance_devices or options.sequence_devices:
-        raise JoyImageError(
-            "rows are what the devices of a batch share: leave out --guidance-devices and --sequence-devices"
-        )
-    given = {name: getattr(options, name) for name in Pool.names()}
-    if options.device == "cpu" and given["gpus_per_worker"] is None:
-        given["gpus_per_worker"] = 0
-    return Pool(**given)
-
-
-def _anywhere(options) -> argparse.Namespace:
-    """The options by which workers load the model, in whatever folder they run."""
-    given = argparse.Namespace(**{name: value for name, value in vars(options).items() if name != "run"})
-    given.model = model_name(options)
-    if given.model and Path(given.model).exists():
-        given.model = str(Path(given.model).absolute())
-    for name in PATHS:
-        path = getattr(given, name)
-        setattr(given, name, path and path.absolute())
-    given.lora = [(str(Path(path).absolute()), strength) for path, strength in given.lora]
-    return given
-
-
 def add_batch(commands, parents, size) -> None:
     batch = commands.add_parser(
         "batch",
@@ -115,11 +88,8 @@ def add_batch(commands, parents, size) -> None:
     batch.add_argument("output", type=Path, metavar="OUT", help="a folder for the results")
     batch.add_argument("--redo", action="store_true", help="make results anew that are there by other settings")
     group = batch.add_argument_group("workers")
-    add_setting(group, Pool, "workers")
-    add_setting(group, Pool, "gpus_per_worker")
-    add_setting(group, Pool, "cpus_per_worker")
+    add_pool(group)
     add_setting(group, Pool, "batch")
-    group.add_argument("--address", help=Pool.help("address"))
     group = batch.add_argument_group("for rows that say nothing of it")
     group.add_argument("-i", "--instruction", help="what to do with the pictures")
     group.add_argument("--prompt", help="a picture from text alone")

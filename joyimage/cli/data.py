@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
+from ..scale.settings import Pool
 from ..spatialdata.settings import Making, check_workers
 from .flags import add_setting
 from .outputs import make_folder
 
 if TYPE_CHECKING:
     from ..spatialdata.making import Made
+    from ..spatialdata.making.spreading import Spread
 
 OPTIONAL = ("limit", "scenes")  # settings without a number of their own
 SHOWN = 10  # scenes that could not be used, of which the command says why
@@ -35,6 +37,7 @@ def add_data(commands, parents) -> None:
     make.add_argument("source", type=Path, metavar="SCENES", help="a folder of scenes, one scene, or a Parquet file")
     make.add_argument("output", type=Path, metavar="OUT", help="a folder for the data set, new or of the same command")
     make.add_argument("--workers", type=int, default=1, metavar="N", help="processes, which change no byte (1)")
+    make.add_argument("--address", help="of a Ray cluster whose machines have the workers, as in HOST:6379, or auto")
     for name in Making.names():
         if name in OPTIONAL:
             help_ = f"{Making.purpose(name)} (all)"
@@ -52,10 +55,24 @@ def add_data(commands, parents) -> None:
 def run_make(options: argparse.Namespace) -> None:
     settings = Making(**{name: getattr(options, name) for name in Making.names()})
     check_workers(options.workers)
+    spread = _spread(options)
     from ..spatialdata.making import make
 
-    made = make(options.source, options.output, settings, workers=options.workers, progress=not options.quiet)
+    made = make(
+        options.source, options.output, settings, workers=options.workers, spread=spread, progress=not options.quiet
+    )
     _tell(options, made)
+
+
+def _spread(options: argparse.Namespace) -> Spread | None:
+    """What has the scenes done on a cluster, where there is one; paths are then those of all its machines."""
+    if options.address is None:
+        return None
+    pool = Pool(workers=options.workers, gpus_per_worker=0, cpus_per_worker=1, address=options.address)
+    options.source, options.output = options.source.absolute(), options.output.absolute()
+    from ..scale.spreading import scenes
+
+    return scenes(pool)
 
 
 def _tell(options: argparse.Namespace, made: Made) -> None:

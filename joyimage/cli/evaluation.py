@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import one_line
 from ..evaluation.settings import Predicting, Sampled, check_limit, some
 from ..settings import AUTO
-from .commands import check_loras, load_model, saved_name
+from .commands import check_loras, load_model, loading, saved_name
 from .flags import add_setting, base_size
 from .outputs import make_folder, networks_told
+from .workers import add_pool, pool_of
 
 if TYPE_CHECKING:  # commands check their options without torch
+    from ..evaluation.predicting import Spread
     from ..evaluation.report import Report
     from ..evaluation.tools import Tools
     from ..pipeline import JoyImage
@@ -36,16 +38,17 @@ def run_spatialedit(options) -> None:
     settings = Predicting(options.steps, options.guidance_scale, options.seed, options.base_size)
     check_limit(options.limit)
     check_loras(options)
+    spread = _spread(options)
     from ..evaluation import layout, predicting, scoring, spatialedit
 
     items = some(layout.read_items(options.benchmark, options.pictures), options.limit)
     model = _lent(options)
     tools = _tools(options, model)
     make_folder(options.output)
-    wanted = spatialedit.wanted(items, options.output, model, settings, _told(options))
+    wanted = spatialedit.wanted(items, options.output, settings, _told(options))
     if not options.only_score:
         predicting.check_predictions(wanted)
-        predicting.make_all(wanted, progress=not options.quiet)
+        predicting.make_all(wanted, model, not options.quiet, spread)
     scores = scoring.score(items, options.output, tools, progress=not options.quiet)
     about = {**_about(options), "settings": settings.options(), "tools": tools.names}
     _tell(options, spatialedit.report(items, options.output, scores, about))
@@ -55,6 +58,7 @@ def run_longtext(options) -> None:
     settings = Sampled(options.steps, options.guidance_scale, options.seed, options.base_size, options.repeats)
     check_limit(options.limit)
     check_loras(options)
+    spread = _spread(options)
     from ..evaluation import longtext, predicting, tools
 
     prompts = some(longtext.read_prompts(options.benchmark, options.language), options.limit)
@@ -63,9 +67,9 @@ def run_longtext(options) -> None:
     name = options.reader or f"{OWN}: {_who(options)}"
     make_folder(options.output)
     if not options.only_score:
-        wanted = longtext.wanted(prompts, options.output, model, settings, _told(options))
+        wanted = longtext.wanted(prompts, options.output, settings, _told(options))
         predicting.check_predictions(wanted)
-        predicting.make_all(wanted, progress=not options.quiet)
+        predicting.make_all(wanted, model, not options.quiet, spread)
     readings = longtext.read(
         prompts, options.output, reader, name, options.language, settings.repeats, progress=not options.quiet
     )
@@ -91,6 +95,19 @@ def run_choices(options) -> None:
 def _lent(options) -> Callable[[], JoyImage]:
     """The model, loaded when something needs it first, which may be never."""
     return cache(lambda: load_model(options))
+
+
+def _spread(options) -> Spread | None:
+    """What makes pictures on several workers, where options ask for it; paths are then those of all machines."""
+    if options.workers is None and options.address is None:
+        return None
+    pool = pool_of(options)
+    options.benchmark, options.output = options.benchmark.absolute(), options.output.absolute()
+    if getattr(options, "pictures", None):
+        options.pictures = options.pictures.absolute()
+    from ..scale.spreading import pictures
+
+    return pictures(pool, loading(options).anywhere().load)
 
 
 def _tools(options, model: Callable[[], JoyImage]) -> Tools:
@@ -222,3 +239,4 @@ def _add_predicting(parser: argparse.ArgumentParser, settings: type[Predicting])
     parser.add_argument(
         "--base-size", type=base_size, default=AUTO, metavar="N", help=f"{settings.purpose('base_size')} ({AUTO})"
     )
+    add_pool(parser.add_argument_group("workers, which make the pictures"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,25 +110,23 @@ def recall(texts: Sequence[str], read: str, language: str) -> Recall:
     return Recall((wanted & Counter(units(read, language))).total(), wanted.total())
 
 
-def wanted(
-    prompts: Sequence[Prompt], folder: Path, model: Callable[[], JoyImage], settings: Sampled, told: dict[str, Any]
-) -> list[Wanted]:
-    """The pictures to make, `settings.repeats` of each prompt, by a model that is loaded when the first is made."""
+def wanted(prompts: Sequence[Prompt], folder: Path, settings: Sampled, told: dict[str, Any]) -> list[Wanted]:
+    """The pictures to make, `settings.repeats` of each prompt. `told` is what pictures say of the model."""
     options = settings.options()
     repeats, seed = options.pop("repeats"), options.pop("seed")
-
-    def make(prompt: Prompt, own: int) -> Image.Image:
-        return model().generate(prompt.prompt, seed=own, **options)[0]
-
     return [
         Wanted(
             prompt.picture(folder, repeat + 1),
             {"prompt": prompt.prompt, **options, "seed": seed + repeat, **told},
-            partial(make, prompt, seed + repeat),
+            partial(_generated, prompt.prompt, {**options, "seed": seed + repeat}),
         )
         for prompt in prompts
         for repeat in range(repeats)
     ]
+
+
+def _generated(prompt: str, options: dict[str, Any], model: JoyImage) -> Image.Image:
+    return model.generate(prompt, **options)[0]
 
 
 @dataclass(frozen=True)

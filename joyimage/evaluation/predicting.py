@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
@@ -13,15 +13,31 @@ from ..errors import JoyImageError
 from ..images import read_parameters, save_png
 from .kept import one_by_one
 
+if TYPE_CHECKING:
+    from ..pipeline import JoyImage
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """A picture to be made at `path`, by settings that it carries as a PNG. `beside` writes what goes with it."""
+    """A picture to be made at `path` by a model, with settings that it carries as a PNG. `beside` writes what goes with
+    it. Where they can be pickled, another process can make it.
+    """
 
     path: Path
     settings: dict[str, Any]
-    make: Callable[[], Image.Image]
-    beside: Callable[[], object] = lambda: None
+    make: Callable[[JoyImage], Image.Image]
+    beside: Callable[[JoyImage], object] | None = None
+
+    def write(self, model: JoyImage) -> None:
+        """Make it, whole or not at all."""
+        picture = self.make(model)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.beside is not None:
+            self.beside(model)
+        save_png(picture, self.path, self.settings)
+
+
+Spread: TypeAlias = Callable[[Sequence[Wanted]], Iterator[object]]  # writes them somewhere, and gives a value for each
 
 
 def check_predictions(wanted: Sequence[Wanted]) -> None:
@@ -44,16 +60,15 @@ def check_predictions(wanted: Sequence[Wanted]) -> None:
                 )
 
 
-def make_all(wanted: Sequence[Wanted], progress: bool = False) -> int:
-    """Make the pictures that are not there, and return how many that were. When stopped, says how many are kept."""
+def make_all(
+    wanted: Sequence[Wanted], model: Callable[[], JoyImage], progress: bool = False, spread: Spread | None = None
+) -> int:
+    """Make the pictures that are not there, and return how many that were. When stopped, says how many are kept.
+
+    `model` loads it, when the first is made; `spread` has the pictures made elsewhere.
+    """
     missing = [each for each in wanted if not each.path.exists()]
-    done = len(wanted) - len(missing)
-    one_by_one(missing, _make, "picture", progress, done)
+    if missing:
+        written = spread(missing) if spread else (each.write(model()) for each in missing)
+        one_by_one(missing, lambda _: next(written), "picture", progress, len(wanted) - len(missing))
     return len(missing)
-
-
-def _make(wanted: Wanted) -> None:
-    picture = wanted.make()
-    wanted.path.parent.mkdir(parents=True, exist_ok=True)
-    wanted.beside()
-    save_png(picture, wanted.path, wanted.settings)

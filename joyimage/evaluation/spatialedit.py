@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,34 +31,29 @@ NAME = "SpatialEdit-Bench"
 MISSING = "there is no prediction"
 
 
-def wanted(
-    items: Sequence[Item], folder: Path, model: Callable[[], JoyImage], settings: Predicting, told: dict[str, Any]
-) -> list[Wanted]:
-    """The edits to make in a folder, in the published layout, by a model that is loaded when the first is made.
-
-    `told` is what pictures say of the model.
-    """
+def wanted(items: Sequence[Item], folder: Path, settings: Predicting, told: dict[str, Any]) -> list[Wanted]:
+    """The edits to make in a folder, in the published layout. `told` is what pictures say of the model."""
     return [
         Wanted(
             item.prediction(folder),
             {"prompt": item.prompt, **settings.options(), **told},
-            partial(_edited, item, model, settings),
-            partial(_beside, item, folder, model, settings),
+            partial(_edited, item, settings),
+            partial(_beside, item, folder, settings),
         )
         for item in items
     ]
 
 
-def _edited(item: Item, model: Callable[[], JoyImage], settings: Predicting) -> Image.Image:
+def _edited(item: Item, settings: Predicting, model: JoyImage) -> Image.Image:
     """The prompt is the benchmark's, to the letter: that it comes near one of the model's own sentences is known."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NearMiss)
-        return model().edit(item.picture, item.prompt, **settings.options())[0]
+        return model.edit(item.picture, item.prompt, **settings.options())[0]
 
 
-def _beside(item: Item, folder: Path, model: Callable[[], JoyImage], settings: Predicting) -> None:
+def _beside(item: Item, folder: Path, settings: Predicting, model: JoyImage) -> None:
     """What the released scripts look for beside a prediction: the picture as it was fitted, the prompt, the truth."""
-    base = model().base_size if settings.base_size == AUTO else settings.base_size
+    base = model.base_size if settings.base_size == AUTO else settings.base_size
     path = item.prediction(folder)
     (source,), _ = fit([load(item.picture)], None, int(base))
     save_png(source, path.with_name(f"{path.stem}_src.png"), {})

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..pipeline import JoyImage
+
+
+PLACES = ("path", "mmdit", "vae", "encoder", "tokenizer")
+
+
+def absolute(path: str | Path) -> str:
+    return str(Path(path).absolute())
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,13 @@ class Loading:
     def on(self, device: str | None) -> Loading:
         """The same on another device."""
         return Loading({**self.options, "device": device}, self.loras, self.threads)
+
+    def anywhere(self) -> Loading:
+        """The same for processes that run in other folders."""
+        given = {name: self.options.get(name) for name in PLACES}
+        places = {name: absolute(path) for name, path in given.items() if path is not None and str(path) != "tiny"}
+        loras = tuple((absolute(path), strength) for path, strength in self.loras)
+        return Loading({**self.options, **places}, loras, self.threads)
 
     def load(self) -> JoyImage:
         """Raises `JoyImageError` as `JoyImage.load` and `set_loras` do."""

@@ -222,9 +222,9 @@ def main(arguments: list[str] | None = None) -> None:
     model: Callable[[], JoyImage] = cache(lambda: JoyImage.load(options.model))
     items, edits = read_items(options.folder / "items"), options.folder / "edits"
     settings = Predicting(options.steps, options.guidance)
-    wanted = spatialedit.wanted(items, edits, model, settings, {"model": options.model})
+    wanted = spatialedit.wanted(items, edits, settings, {"model": options.model})
     check_predictions(wanted)
-    make_all(wanted, progress=True)
+    make_all(wanted, model, progress=True)
     own = own_tools(lambda: model().mind, options.model)
     tools = {"the model": own, "the scenes": true_tools(own, drawn)}
     about = {"model": options.model, "settings": settings.options()}
