@@ -1,5 +1,5 @@
 /** A picture with boxes on it, one of which can be drawn by hand, by keys or by numbers. */
-import { clamp, html, svg } from "./elements.js";
+import { clamp, fit, html, svg } from "./elements.js";
 
 /** @typedef {[number, number, number, number]} Box left, top, right, bottom in pixels of the picture */
 
@@ -17,6 +17,7 @@ export function board(stage, changed) {
   const layer = svg("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
   stage.classList.add("board");
   stage.append(image, layer);
+  fit(stage, image);
   /** @type {Box | null} */
   let box = null;
   let drawing = false; // whether a box can be drawn at all

@@ -26,5 +26,12 @@ export function svg(tag, attributes = {}) {
   return node;
 }
 
+/** Let a frame be no wider than its picture is within the window's height. @param {HTMLElement} frame @param {HTMLImageElement} image */
+export function fit(frame, image) {
+  image.addEventListener("load", () => {
+    frame.style.maxWidth = `${(75 * image.naturalWidth) / image.naturalHeight}vh`;
+  });
+}
+
 /** @param {number} value @param {number} low @param {number} high */
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
