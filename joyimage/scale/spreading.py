@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import JoyImageError
@@ -26,7 +27,7 @@ def scenes(pool: Pool) -> SceneSpread:
     """Scenes over a pool; results come in the scenes' order. A scene at which workers were lost is one that failed."""
 
     def spread(do: Do, jobs: Iterable[Job]) -> Paths:
-        def lost(job: Job, reason: str) -> tuple[int, object]:
+        def lost(job: Job, reason: str) -> tuple[int, Path]:
             return job.place, do(replace(job, scene=None, before=None, failed=((job.name, reason),)))
 
         with started(pool) as ray:
