@@ -1,6 +1,7 @@
 """The recipe of the bundled model, a few steps of it: repeatable, and not disturbed by being killed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from joyimage import tiny
+from joyimage import JoyImage, tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.encoder import Encoder
 from joyimage.prompts import CONDITIONING_SYSTEM
-from tools.tiny import data, encoder, questions, scenes, training, vae
+from joyimage.spatialdata.readers import read_scenes
+from tools.tiny import captures, data, encoder, learn_spatial, questions, scenes, training, vae
 from tools.tiny.render import render
+from tools.tiny.scenes import SIZE
 from tools.tiny.tasks import TASKS
 from tools.tiny.tokens import tokenizer
 from tools.tiny.training import Recipe
@@ -162,3 +165,22 @@ def test_the_decoder_learns_on_and_leaves_the_latents_as_they_are(tmp_path):
     assert torch.equal(network.encode(batch), latents)
     assert (network.decode(latents) - batch).square().mean() < 0.7 * before
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_spatial_questions_can_be_taught(tmp_path):
+    """What is asked of the same pictures stands in one row, its answer among the options; training changes weights."""
+    captures.make(tmp_path / "scenes", 8, shares=learn_spatial.CROWDED, views=(2, 2))
+    asked = learn_spatial.ask_about(read_scenes(tmp_path / "scenes"))
+    for kind, pictures in learn_spatial.PICTURES.items():
+        assert len(asked[kind]) >= 4
+        assert all(len(shown) == pictures and shown[0].size == (SIZE, SIZE) for _, shown in asked[kind])
+        assert all(q.said in q.options for q, _ in learn_spatial.choices(asked[kind]))
+    papers = {kind: learn_spatial.paper(some) for kind, some in asked.items()}
+    distances = papers["relative_distance"]
+    assert len(distances.pictures) < sum(map(len, distances.questions)) == len(asked["relative_distance"])
+    model = JoyImage.load("tiny")
+    before = [weights.clone() for weights in model.encoder.model.parameters()]
+    recipe = replace(learn_spatial.RECIPE, steps=2, share=0.05)
+    learn_spatial.teach(model, papers, tmp_path / "work", recipe)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.encoder.model.parameters(), strict=True))
+    assert all(bool(weights.isfinite().all()) for weights in model.encoder.model.parameters())

@@ -109,10 +109,12 @@ def make(
     size: int = 2 * SIZE,
     shares: Sequence[float] = (0, 1, 0, 0),
     states: bool = False,
+    views: tuple[int, int] = (FEWEST, MOST),
 ) -> None:
     """Write `count` scenes, each from its own seed; those that are there stay.
 
     shares: of scenes with one, two, three and four objects. states: write another state of each scene, too, beside it.
+    views: of a scene, at least and at most.
     """
     for i in range(count):
         name = f"scene{i:05d}"
@@ -122,8 +124,8 @@ def make(
         generator = np.random.default_rng([seed, i])
         numbers = np.eye(SLOTS)[generator.choice(SLOTS, p=shares)] if max(shares) < 1 else np.array(shares)
         scene = world.draw(1, generator, numbers=numbers)
-        views = int(generator.integers(FEWEST, MOST + 1))
-        shown = changed(scene, generator, views) if states else [shoot(scene, generator, views)]
+        number = int(generator.integers(views[0], views[1] + 1))
+        shown = changed(scene, generator, number) if states else [shoot(scene, generator, number)]
         for folder, state, before in zip(folders, shown, ("", name), strict=False):
             write(folder, state, size, before)
 

@@ -107,13 +107,14 @@ class Papers:
             self.openings[name] = chat.ids(opening(paper.system, images, ""), grids)
             self.asked[name] = [[(chat.ids([q.text]), chat.ids([q.answer])) for q in some] for some in paper.questions]
 
-    def draw(self, name: str, generator: torch.Generator, rows: int = ROWS) -> Exams:
+    def draw(self, name: str, generator: torch.Generator, rows: int = ROWS, most: int = ASKED) -> Exams:
+        """A batch of so many rows, each with `most` of its questions."""
         head, asked, source = self.openings[name], self.asked[name], self.source
         picks = torch.randint(len(asked), (rows,), generator=generator).tolist()
         columns: dict[str, list[list[int]]] = {"ids": [], "segments": [], "labels": [], "rules": []}
         for pick in picks:
             row = [list(head), [0] * len(head), [IGNORED] * len(head), [0] * len(head)]
-            order = torch.randperm(len(asked[pick]), generator=generator).tolist()[:ASKED]
+            order = torch.randperm(len(asked[pick]), generator=generator).tolist()[:most]
             for number, k in enumerate(order, start=1):
                 source.add_question(row, number, *asked[pick][k], self.closing)
             for column, values in zip(columns.values(), row, strict=True):
