@@ -122,6 +122,7 @@ def test_a_trained_lora_works_alike_in_comfyui_and_in_the_library(client, librar
         finally:
             library.set_loras()
         torch.testing.assert_close(normalised(patched), wanted, atol=1e-4, rtol=0)
+    saved.unlink()  # loaders offer it to the tests that come after
 
 
 def test_a_run_is_the_librarys(client, library, tmp_path):
