@@ -177,6 +177,19 @@ def test_models_and_health(live, client):
         client.models.retrieve("gpt-image-1")
     with live.http() as http:
         assert http.get("/health").json()["status"] == "ok"
+        asked = http.head("/health")
+        assert (asked.status_code, asked.content) == (200, b"")
+
+
+def test_what_is_null_is_left_out(live):
+    request = {"prompt": "a red cube", "steps": 1}
+    nothing = dict.fromkeys(("n", "size", "response_format", "background", "quality", "seed", "user"))
+    with live.http() as http:
+        answers = [http.post("/v1/images/generations", json=request | given) for given in ({}, nothing)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert answers[0].json()["data"] == answers[1].json()["data"]
+        assert http.post("/v1/images/generations", json={"prompt": None}).json()["error"]["param"] == "prompt"
+        assert http.post("/v1/images/generations", json=request | {"x": None}).json()["error"]["param"] == "x"
 
 
 def test_metrics_count_answers_and_steps(live, client):

@@ -18,6 +18,7 @@ from tools import malformed
 pytestmark = pytest.mark.slow  # as the server starts
 INPUTS = 6
 EDITS = "/v1/images/edits"
+CHATS = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,12 @@ def test_malformed_requests_get_a_reason(live, locked, kind):
             assert malformed.fault(answer) is None, f"{kind} {number}"
 
 
+def long_chats() -> list[dict]:
+    ask = {"role": "user", "content": "How many?"}
+    others = [{"role": "system", "content": "Be brief."}], [{"role": "system", "content": "Be brief."}, ask], [ask, ask]
+    return [{"messages": messages} for messages in others]
+
+
 def test_what_is_wrong_is_told(http):
     good = malformed.good(EDITS)
     whole = png(scene())
@@ -60,10 +67,13 @@ def test_what_is_wrong_is_told(http):
         (http.post(EDITS, json=good | {"image": "http://127.0.0.1/x"}), 400, "image", "pictures come as data URLs"),
         (http.post(EDITS, json=good | {"solver": "magic"}), 400, "solver", "choose one of euler"),
         (http.post(EDITS, json=good | {"size": "63x64"}), 400, "size", "the nearest is 64 x 64"),
+        (http.post(EDITS, json=good | {"size": "100000x100000"}), 400, "size", "more than this server's 4,194,304"),
+        (http.post(EDITS, json=good | {"image": ["x"] * 7}), 400, "image", "image: List should have at most 6"),
         (http.post(EDITS, json=good | {"steps": 101}), 400, "steps", "steps: 101 are more than this server's 100"),
         (http.post(EDITS, json=good | {"model": "x"}), 404, "model", "there is no model 'x'; this server has tiny"),
-        (edit(http, whole[:400]), 400, "image", "cannot read the picture"),
-        (edit(http, b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "image", "is not a picture"),
+        (edit(http, whole[:400]), 400, "image", "cannot read the picture: image file is truncated"),
+        (edit(http, b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "image", "this is not a picture in PNG, JPEG, WEBP"),
+        *((http.post(CHATS, json=chat), 400, "messages", "messages: send one message") for chat in long_chats()),
         (edit(http, whole, guidance_scale="nan"), 400, "guidance_scale", "should be a finite number"),
         (edit(http, whole, move="car"), 400, "prompt", "move writes the prompt itself"),
     ]

@@ -39,6 +39,7 @@ def test_a_key_that_no_client_could_send_is_refused_and_not_quoted(key):
         (["--queue", "-1"], "queue is -1"),
         (["--devices", "cuda:0", "--workers", "2"], "leave out --device and --workers"),
         (["--workers", "0"], "--workers is 0"),
+        (["--devices", ""], "--devices names none"),
         (["--port", "99999999"], "port 99999999"),
         (["--host", "203.0.113.7", "--without-key"], "203.0.113.7, port 8000"),
         (["--lora", "missing.safetensors"], "missing.safetensors"),
@@ -52,6 +53,12 @@ def test_the_command_refuses_before_weights_are_opened(monkeypatch, capsys, opti
     monkeypatch.setattr(JoyImage, "load", None)
     assert main(["serve", "--model", "tiny", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_key_and_a_word_against_it_contradict():
+    with pytest.raises(JoyImageError, match=f"{KEY_VARIABLE} is set: leave out one") as refused:
+        check_binding("127.0.0.1", "secret", True)
+    assert "secret" not in str(refused.value)
 
 
 def test_the_command_offers_every_setting(capsys):

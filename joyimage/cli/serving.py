@@ -44,6 +44,8 @@ def run_serve(options) -> None:
 
 def _loadings(options) -> list[Loading]:
     """One for each process. Raises `JoyImageError` for devices that are named in two ways."""
+    if options.devices == ():
+        raise JoyImageError("--devices names none; give devices with commas between, such as cuda:0,cuda:1")
     if options.devices and (options.device or options.workers is not None):
         raise JoyImageError("--devices names one device for each process; leave out --device and --workers")
     if options.workers is not None and options.workers < 1:

@@ -181,6 +181,9 @@ async def health(request: Request) -> Response:
     return JSONResponse(told | counts, 200 if pool.ready and not pool.draining else 503)
 
 
+router.add_route("/health", health, methods=["HEAD"], include_in_schema=False)  # how many balancers ask
+
+
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Counters in Prometheus's text format."""

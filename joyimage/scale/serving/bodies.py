@@ -23,6 +23,7 @@ SPILL_SECONDS = 5.0  # in which one is let go by: a client that still sends woul
 MOST_FIELDS = 100  # of a form
 BRACKETED = re.compile(r"(\w+)\[(\w*)\]")  # how clients write lists and their parts: box[], camera[yaw]
 SHOWN = 3  # of the mistakes in a request
+OTHER_KINDS = ("string_type", "bytes_type", "list_type")  # of the members of a union that a value does not mean
 
 
 async def parsed(request: Request, model: type[Fields], serving: Serving) -> Fields:
@@ -118,6 +119,8 @@ def _add(values: dict[str, Any], name: str, value: str | bytes) -> None:
 def mistaken(error: ValidationError, model: type[BaseModel]) -> ApiError:
     """The first mistakes in words, without what was sent: that may be megabytes."""
     mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+    meant = {mistake["loc"][:1] for mistake in mistakes if mistake["type"] not in OTHER_KINDS}
+    mistakes = [each for each in mistakes if each["type"] not in OTHER_KINDS or each["loc"][:1] not in meant]
     told = dict.fromkeys(_told(mistake["loc"], mistake["msg"], mistake["type"], model) for mistake in mistakes)
     shown = list(told)[:SHOWN] + ([f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else [])
     first = next((str(part)[:100] for part in mistakes[0]["loc"] if isinstance(part, str)), None)

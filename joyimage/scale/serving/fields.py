@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic import BaseModel, ConfigDict, Field, Strict, create_model, field_validator, model_validator
 
 from ...settings import MAX_REFERENCES, VIEWS, ZOOMS, Answering, Sampling
 
@@ -16,6 +16,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 PICTURE = "a file of the form, or a data URL: PNG, JPEG or WebP"
 NO_EFFECT = "taken, and without effect"
+NO_CHATS = "the model was trained on no longer chats, and on no instructions beside the question"
+OTHER_ROLES = ("system", "developer", "assistant", "tool")
 
 
 class Fields(BaseModel):
@@ -25,6 +27,15 @@ class Fields(BaseModel):
 
     model: str | None = Field(None, description="the name that /v1/models gives")
     user: str | None = Field(None, description=NO_EFFECT)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """OpenAI's fields may be null, which is as if they were left out."""
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in given.items() if value is not None or name not in optional}
 
 
 def _sampling() -> dict[str, Any]:
@@ -135,9 +146,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    role: Literal["user"] = Field(
-        description="one question with its pictures: the model was trained on no longer chats"
-    )
+    role: Literal["user"] = Field(description=f"one question with its pictures: {NO_CHATS}")
     content: str | list[Part]
     name: str | None = None
 
@@ -158,6 +167,14 @@ class ChatFields(Answered):
     n: Literal[1] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _one_question(cls, given: Any) -> Any:
+        roles = [each.get("role") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+        if len(roles) > 1 or any(role in OTHER_ROLES for role in roles):
+            raise ValueError(f"send one message, of the role user: {NO_CHATS}")
+        return given
 
 
 class LocateFields(Fields):

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import JoyImageError
 from ...images import decoding, load, load_mask
@@ -39,15 +39,19 @@ def read(data: bytes, param: str, most: int, *, mask: bool = False) -> Image.Ima
     has too many pixels.
     """
     try:
-        with decoding("the picture"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with decoding("the picture"):
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             if math.prod(image.size) > most:
                 raise Image.DecompressionBombError
+        with image:
             return (load_mask if mask else load)(image)
     except JoyImageError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             message = f"a picture has more than {most:,} pixels: scale it down"
             raise ApiError(413, message, param=param, code="too_many_pixels") from None
-        raise refused(str(error), param, "invalid_image") from None
+        unknown = isinstance(error.__context__, UnidentifiedImageError)
+        message = f"this is not a picture in {', '.join(FORMATS)}" if unknown else str(error)
+        raise refused(message, param, "invalid_image") from None
 
 
 def encode(picture: Image.Image, kind: str, quality: int) -> bytes:

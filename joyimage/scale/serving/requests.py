@@ -35,7 +35,7 @@ from .jobs import Job
 from .pictures import from_data_url, read
 from .settings import Serving
 
-SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")  # width first, as OpenAI has it
+SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")  # width first, as OpenAI has it
 BOX = re.compile(r" *(-?[0-9]{1,6})" + r" *, *(-?[0-9]{1,6})" * 3 + " *")
 SPATIAL = ("move", "rotate", "camera")
 ANSWERS = {"temperature", "top_p", "top_k", "seed"}

@@ -71,7 +71,12 @@ def is_loopback(host: str) -> bool:
 
 
 def check_binding(host: str, key: str | None, without_key: bool) -> None:
-    """Raise `JoyImageError` for an address that others reach where anybody could use it, unless that is asked for."""
+    """Raise `JoyImageError` for an address that others reach where anybody could use it, unless that is asked for.
+
+    Also where a key is there and none is asked for: whoever set it may rely on it.
+    """
+    if key is not None and without_key:
+        raise JoyImageError(f"--without-key lets everybody in, and {KEY_VARIABLE} is set: leave out one of them")
     if key is None and not without_key and not is_loopback(host):
         raise JoyImageError(
             f"{host} is reached from other machines: set {KEY_VARIABLE} to the key that clients must send, or add "
