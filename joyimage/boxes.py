@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .errors import JoyImageError
+from .settings import finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -287,7 +288,7 @@ def draw_box(image: str | os.PathLike | Image.Image, box: Sequence[float], width
 
 def _corners(box: Sequence[float]) -> Box:
     """The box's numbers, checked, with left <= right and top <= bottom."""
-    if len(box) != 4 or not all(isinstance(n, numbers.Real) and math.isfinite(n) for n in box):
+    if len(box) != 4 or not all(map(finite, box)):
         raise JoyImageError(f"a box is four finite numbers, left, top, right and bottom, not {box!r}")
     x0, y0, x1, y1 = map(float, box)
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

@@ -78,7 +78,7 @@ def nearest_size(height: float, width: float, multiple: int = MULTIPLE) -> Size:
     """The nearest (height, width) that are positive multiples of `multiple`; halves round up."""
 
     def nearest(side: float) -> int:
-        return max(multiple, math.floor(side / multiple + 0.5) * multiple)
+        return max(multiple, int((2 * side + multiple) // (2 * multiple)) * multiple)
 
     return nearest(height), nearest(width)
 

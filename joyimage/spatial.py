@@ -15,7 +15,7 @@ from typing import ClassVar
 from .boxes import RED as RED
 from .boxes import draw_box as draw_box  # which a move's sentence goes with
 from .errors import JoyImageError
-from .settings import VIEWS, ZOOMS
+from .settings import VIEWS, ZOOMS, finite
 
 FIELD = re.compile(r"\{(\w+)\}")
 
@@ -146,7 +146,7 @@ def _one_of(allowed: tuple[str, ...], name: str, value: str) -> str:
 
 
 def _degrees(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if not finite(value):
         raise JoyImageError(f"{name} must be a finite number of degrees, not {value!r}")
     return float(value)
 

@@ -256,6 +256,8 @@ def unstarted(monkeypatch):
     [
         (["absent.jsonl", "out"], "absent.jsonl does not exist"),
         (["empty.jsonl", "out"], "holds no rows"),
+        ([".", "out", "--instruction", "x"], "out lies in the folder of the pictures"),
+        ([".", ".", "--instruction", "x"], "lies in the folder of the pictures"),
         (["jobs.jsonl", "jobs.jsonl"], "is a file; name a folder"),
         (["jobs.jsonl", "out", "--steps", "0"], "steps is 0"),
         (["jobs.jsonl", "out", "--workers", "0"], "workers is 0"),

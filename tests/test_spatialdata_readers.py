@@ -1,7 +1,9 @@
 """Scenes written in each format as its data sets are, and read back."""
 
+import codecs
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -164,12 +166,26 @@ def test_nerfstudio_without_size_or_focal_length_and_with_a_mask_of_what_to_use(
     ("change", "message"),
     [({"k1": 0.1}, "bends lines"), ({"camera_model": "OPENCV_FISHEYE"}, "bends lines"), ({"frames": []}, "no frames"),
      ({"frames": [{}]}, "missing"), ({"frames": 3}, "of another kind"), ({"objects": [{"number": 1}]}, "missing"),
-     ({"objects": [{"number": 1, "category": "a"}] * 2}, "one number")],
+     ({"objects": [{"number": 1, "category": "a"}] * 2}, "one number"), ({"cx": 10**400}, "too large"),
+     ({"w": 0}, "no pixels"), ({"k1": math.nan}, "bends lines"), ({"metric": "no"}, "metric is 'no'"),
+     ({"objects": [{"number": 1, "category": "a", "faces": "no"}]}, "faces is 'no'"),
+     ({"objects": [{"number": 1, "category": "\ud800"}]}, "category of object 1 .* no character"),
+     ({"objects": [{"number": 1, "category": None}]}, "category of object 1 must be text"),
+     ({"objects": [{"number": 1, "category": "a", "description": 5}]}, "description of object 1 must be text"),
+     *(({"depth_unit_scale_factor": unit}, "a number above 0") for unit in (0, -1, math.nan, None))],
 )  # fmt: skip
 def test_nerfstudio_says_what_it_cannot_use(tmp_path, change, message):
     nerfstudio_folder(tmp_path, **change)
     with pytest.raises(JoyImageError, match=message):
         list(read_scenes(tmp_path))
+
+
+def test_a_mark_of_byte_order_before_the_json_is_passed_over(tmp_path):
+    nerfstudio_folder(tmp_path)
+    file = tmp_path / "transforms.json"
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    (scene,) = read_scenes(tmp_path)
+    check_views(scene)
 
 
 def test_a_broken_json_is_named(tmp_path):

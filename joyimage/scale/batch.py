@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from ..atomic import held
 from ..errors import JoyImageError
-from .addresses import shown
+from .addresses import is_remote, shown
 from .engine import Crew, started
 from .jobs import ASK, Fault, Job, read_jobs
 from .manifest import DONE, FAILED, FOLDER, Manifest, Record
@@ -64,9 +65,11 @@ def run_batch(
     All rows are checked before a worker starts. A row with a fault is a failure in the manifest, as is one that fails
     later; neither ends the run. A row whose result is there is passed over, so that the same call goes on where one was
     stopped or killed.
-    Raises `JoyImageError` for a table that cannot be read or of which no row can be run, for results that are there by
-    other settings unless they are to be redone, for a folder that another run is at work in, and as `engine.Crew`.
+    Raises `JoyImageError` for a table that cannot be read or of which no row can be run, for a folder of results that
+    lies in that of the pictures or that another run is at work in, for results that are there by other settings unless
+    they are to be redone, and as `engine.Crew`.
     """
+    _check_apart(source, making.folder)
     if next(read_table(source), None) is None:
         raise JoyImageError(f"{shown(source)} holds no rows: there is nothing to do")
     began = time.monotonic()
@@ -93,6 +96,12 @@ def run_batch(
     if survey.faults == survey.rows:
         raise JoyImageError(f"none of the {survey.rows} rows can be run; the first: {survey.first}. {path} has all")
     return Summary(survey.rows, made, failed, survey.there, round(time.monotonic() - began, 3), path)
+
+
+def _check_apart(source: str, folder: Path) -> None:
+    """Raise `JoyImageError` for results in the folder of pictures: the next run would take them for pictures, too."""
+    if not is_remote(source) and os.path.isdir(source) and folder.resolve().is_relative_to(Path(source).resolve()):
+        raise JoyImageError(f"{folder} lies in the folder of the pictures, {source}; name one that does not")
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import JoyImageError
-from ..settings import AUTO, Answering, Sampling, check_text
+from ..settings import AUTO, Answering, Sampling, check_text, finite
 
 Read = Callable[[str, Any], Any]  # a column's name and a cell of it
 
@@ -23,18 +23,18 @@ def text(name: str, value: Any) -> str:
 
 
 def whole(name: str, value: Any) -> int:
-    return int(_finite(name, value, lambda number: number.is_integer(), "a whole number"))
+    return int(_finite(name, value, lambda number: isinstance(number, int) or number.is_integer(), "a whole number"))
 
 
 def decimal(name: str, value: Any) -> float:
-    return _finite(name, value, math.isfinite, "a number")
+    return _finite(name, value, finite, "a number")
 
 
 def _finite(name: str, value: Any, good: Callable[[float], bool], wanted: str) -> Any:
     """A number, which in a text may be written as one. A whole number stays what it is: no float holds every seed."""
     try:
         number = _number(value)
-        if isinstance(number, int) or good(number):
+        if good(number):
             return number
     except (TypeError, ValueError, OverflowError):
         pass
@@ -102,6 +102,8 @@ def base_size(name: str, value: Any) -> int | str:
 def camera(name: str, value: Any) -> tuple[float, float, str]:
     """Yaw, pitch and zoom, of which the last two may be left out: a list, a text with commas, or by their names."""
     if isinstance(value, Mapping):
+        if lost := sorted(map(str, value.keys() - {"yaw", "pitch", "zoom"})):
+            raise JoyImageError(f"{name} has no {', '.join(lost):.60}; it has yaw, pitch and zoom")
         value = [value.get("yaw", 0), value.get("pitch") or 0, value.get("zoom") or "unchanged"]
     parts = [value] if isinstance(value, numbers.Real) else several(name, value)
     if not 1 <= len(parts) <= 3:

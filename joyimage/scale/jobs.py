@@ -34,6 +34,7 @@ IN_A_FOLDER = 1000  # results of rows without a name: folders of millions of fil
 ASKING = (*WORDS, "move", "rotate", "camera")  # a row has one of these columns
 PICTURES = {"negative_prompt", "size", "base_size"}  # defaults of pictures alone
 LONGEST_NAME = 200  # bytes of a part of a name: file systems take 255, and the suffix is to be added
+LONGEST_PATH = 800  # bytes of all parts: a path may have 1,024 on macOS, and 4,096 on Linux, with the folder of results
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def check_name(name: str) -> str:
         )
     if any(part.endswith(".png") for part in parts[:-1]) or max(len(part.encode()) for part in parts) > LONGEST_NAME:
         raise JoyImageError(f"the name {name!r:.80} has a folder that ends in .png, or over {LONGEST_NAME} bytes")
+    if len(name.encode()) > LONGEST_PATH:
+        raise JoyImageError(f"the name {name!r:.80} has over {LONGEST_PATH} bytes in all; give a shorter one")
     if refused := windows_refuses(PureWindowsPath(name)):
         raise JoyImageError(f"the name {name!r:.80} holds {refused!r:.40}, which Windows cannot have; give another")
     return name

@@ -104,6 +104,8 @@ def _header(source: str, rows: Iterator[list[str]]) -> list[str]:
         raise JoyImageError(f"{shown(source)}: the header cannot be read: {error}") from None
     if not any(header):
         raise JoyImageError(f"{shown(source)}: the first line must name the columns, such as images,instruction")
+    if len(header) == 1 and (found := next((each for each in (";", "\t") if each in header[0]), None)):
+        raise JoyImageError(f"{shown(source)}: {found!r} stands between the columns of the first line; use commas")
     if doubled := {name for name in header if header.count(name) > 1}:
         raise JoyImageError(f"{shown(source)}: the column {sorted(doubled)[0]!r} is there more than once")
     return header

@@ -28,6 +28,8 @@ class Pinhole:
         intrinsic, pose = np.asarray(self.intrinsic, dtype=float)[:3, :3], np.asarray(self.pose, dtype=float)
         if intrinsic.shape != (3, 3) or not np.isfinite(intrinsic).all() or (np.diag(intrinsic) <= 0).any():
             raise JoyImageError(f"a camera's intrinsics are a (3, 3) matrix of pixels, not {intrinsic.tolist()}")
+        if self.width < 1 or self.height < 1:
+            raise JoyImageError(f"a camera's picture of {self.width}x{self.height} has no pixels")
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
             raise JoyImageError(f"a camera's pose is a finite (4, 4) matrix, not {pose.tolist()}")
         turn = pose[:3, :3]

@@ -13,11 +13,17 @@ import numpy as np
 from PIL import Image
 
 from ..errors import JoyImageError
+from ..settings import check_text
 from .cameras import Pinhole
 from .oriented import OrientedBox
 from .pictures import read_depth, read_instances, read_picture, sample
 
 Instances = Path | np.ndarray | Mapping[int, Path]  # a picture of numbers, or a black and white one for each number
+
+
+def spelt(name: str) -> str:
+    """A name with halves of characters, as in that of a file that is no UTF-8, written out: no format has them."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,9 @@ class View:
     depth_scale: float = 1000.0
     depth_intrinsic: np.ndarray | None = None
     ignored: Path | None = None  # a mask, black where nothing is to be used
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", spelt(self.name))
 
     def picture(self) -> Image.Image:
         """In RGB. Raises `JoyImageError` for a file that cannot be read or has another size than the camera's."""
@@ -86,7 +95,7 @@ class SceneObject:
     """What stands in a scene. `number` is its value in the instance masks; `box` is None until it is lifted.
 
     description: words that tell it from all others of its scene, where there are such. faces: whether the box's first
-    axis is where the object's front points.
+    axis is where the object's front points. `JoyImageError` for a category or description that is no text.
     """
 
     number: int
@@ -94,6 +103,10 @@ class SceneObject:
     description: str = ""
     box: OrientedBox | None = None
     faces: bool = False
+
+    def __post_init__(self):
+        for name in ("category", "description"):
+            check_text(f"{name} of object {self.number}", getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +125,7 @@ class Scene:
     state_of: str = ""
 
     def __post_init__(self):
+        object.__setattr__(self, "name", spelt(self.name))
         numbers = [thing.number for thing in self.objects]
         if len(set(numbers)) < len(numbers):
             raise JoyImageError(f"scene {self.name}: two objects have one number, of {sorted(numbers)}")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...atomic import Part
-from ...errors import JoyImageError
+from ...errors import JoyImageError, one_line
 from ...settings import whole
 from ..cameras import Pinhole
 from ..oriented import EDGES, OrientedBox
@@ -104,7 +104,8 @@ def _with_boxes(picture: Image.Image, shown: Shown, answer: str) -> Image.Image:
         for end in ends:
             pen.line(end, BOX, max(1, min(picture.size) // 200))
         if ends:
-            pen.text(tuple(pixels.min(axis=0)), each["label"], BOX, _font(max(10, min(picture.size) // 16)), "lb")
+            font = _font(max(10, min(picture.size) // 16))
+            pen.text(tuple(pixels.min(axis=0)), one_line(each["label"]), BOX, font, "lb")
     return picture
 
 

@@ -22,7 +22,7 @@ from ..extras import check_extras
 from ..readers import find_scenes, scene_places
 from ..readers.common import Found
 from ..records import Batch
-from ..scenes import Scene
+from ..scenes import Scene, spelt
 from ..settings import Making, check_workers
 from ..writers import FORMATS
 from .merging import Made, Merge
@@ -192,7 +192,8 @@ def _jobs(found: Iterable[Found]) -> Iterator[Job]:
         try:
             scene = each.read()
         except (JoyImageError, OSError) as error:
-            yield Job(place, each.name, None, failed=((each.name, str(error)),))
+            name = spelt(each.name)
+            yield Job(place, name, None, failed=((name, spelt(str(error))),))
             continue
         if not scene.state_of:
             base = scene

@@ -22,7 +22,7 @@ from ..questions.evening import sides
 from ..questions.form import Asking, Mark, Question
 from ..questions.marks import draw
 from ..records import Batch, Pair, Picture, Sample, Shown, Turn, encoded
-from ..scenes import Scene
+from ..scenes import Scene, spelt
 from ..settings import Making
 from ..tasks import make_questions
 from .shards import write_shard
@@ -75,7 +75,7 @@ def _telling(name: str, failed: list[tuple[str, str]], about: str = "") -> Itera
         yield
     except Exception as error:
         told = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
-        failed.append((name, shortened(f"{about}{told}")))
+        failed.append((name, spelt(shortened(f"{about}{told}"))))
 
 
 class Album:

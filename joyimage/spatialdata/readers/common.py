@@ -30,7 +30,7 @@ class Found:
 def load_json(path: Path) -> Any:
     """Raises `JoyImageError` for a file that cannot be read or is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingFileError(f"there is no {path}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -44,7 +44,7 @@ def fields_of(file: Path | str) -> Iterator[None]:
         yield
     except JoyImageError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise JoyImageError(f"{file}: a field is missing or of another kind ({error!r})") from error
 
 
@@ -76,7 +76,7 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
             return picture.size
     except FileNotFoundError as error:
         raise MissingFileError(f"there is no {shown}") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise JoyImageError(f"{shown} is no picture that can be read ({error})") from error
 
 

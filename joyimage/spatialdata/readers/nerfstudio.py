@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import JoyImageError
+from ...settings import finite
 from ..cameras import OPENGL, Pinhole
 from ..oriented import OrientedBox
 from ..scenes import Scene, SceneObject, View
@@ -49,7 +50,7 @@ def _scene(file: Path, values: Mapping[str, Any]) -> Scene:
         name=file.parent.name,
         views=tuple(_view(file, {**values, **frame}) for frame in frames),
         objects=tuple(_object(thing) for thing in values.get("objects", ())),
-        metric=bool(values.get("metric", False)),
+        metric=_flag(values, "metric"),
         source="nerfstudio",
         state_of=_name(values.get("state_of", "")),
     )
@@ -60,7 +61,7 @@ def _view(file: Path, frame: Mapping[str, Any]) -> View:
     image = folder / name
     if not image.suffix:
         image = image.with_suffix(".png")
-    bent = {key: frame[key] for key in DISTORTION if abs(frame.get(key, 0)) > 0}
+    bent = {key: frame[key] for key in DISTORTION if frame.get(key, 0) != 0}
     if bent or frame.get("camera_model", "OPENCV") not in STRAIGHT:
         model = frame.get("camera_model", "OPENCV")
         raise JoyImageError(f"{file}: {name} has a lens that bends lines ({model} {bent}); undistort its pictures")
@@ -73,7 +74,7 @@ def _view(file: Path, frame: Mapping[str, Any]) -> View:
         camera=Pinhole(_intrinsic(frame, width, height), pose @ OPENGL, width, height),
         image=image,
         depth=_optional(folder, frame, "depth_file_path"),
-        depth_scale=1 / float(frame.get("depth_unit_scale_factor", UNIT)),
+        depth_scale=1 / _positive(frame, "depth_unit_scale_factor", UNIT),
         instances=_optional(folder, frame, "instances_path"),
         ignored=_optional(folder, frame, "mask_path"),
     )
@@ -87,9 +88,21 @@ def _intrinsic(frame: Mapping[str, Any], width: int, height: int) -> np.ndarray:
     return np.array([[focal, 0, x], [0, vertical, y], [0, 0, 1]], dtype=float)
 
 
+def _positive(values: Mapping[str, Any], key: str, default: float) -> float:
+    if not finite(value := values.get(key, default)) or value <= 0:
+        raise TypeError(f"{key} is {value!r:.40} and must be a number above 0")
+    return float(value)
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"state_of is {value!r:.40} and no name")
+    return value
+
+
+def _flag(values: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(value := values.get(key, False), bool):  # "no" would be taken for yes
+        raise TypeError(f"{key} is {value!r:.40} and must be true or false")
     return value
 
 
@@ -100,4 +113,4 @@ def _optional(folder: Path, frame: Mapping[str, Any], key: str) -> Path | None:
 def _object(values: Mapping[str, Any]) -> SceneObject:
     box = OrientedBox.from_numbers(values["box"]) if values.get("box") is not None else None
     description = values.get("description", "")
-    return SceneObject(int(values["number"]), values["category"], description, box, bool(values.get("faces", False)))
+    return SceneObject(int(values["number"]), values["category"], description, box, _flag(values, "faces"))

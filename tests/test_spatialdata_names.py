@@ -1,0 +1,46 @@
+"""Names that files have and formats do not, and words in several lines: a data set is made of them all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+from PIL import Image
+
+from joyimage.spatialdata import Making, inspect, make
+from joyimage.spatialdata.inspecting import sheet
+from joyimage.spatialdata.inspecting.contents import read_samples
+from tools.tiny import captures
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are UTF-8 there")
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_scenes_whose_names_are_no_utf_8_are_used_or_named(tmp_path, format):
+    captures.make(tmp_path / "scenes", 2, seed=3, size=96)
+    for number, byte in enumerate((b"\xfd", b"\xff")):
+        (tmp_path / "scenes" / f"scene{number:05d}").rename(os.fsdecode(os.fsencode(tmp_path / "scenes") + b"/" + byte))
+    file = tmp_path / "scenes" / os.fsdecode(b"\xff") / "transforms.json"
+    file.write_text("{")
+    made = make(
+        tmp_path / "scenes", tmp_path / "set", Making(tasks=("grounding_3d",), edits=("camera",), format=format)
+    )
+    assert (made.scenes, made.used) == (2, 1)
+    ((name, reason),) = made.failed
+    assert name == "\\udcff" and "no JSON" in reason
+    assert {sample.scene for sample in read_samples(tmp_path / "set")} == {"\\udcfd"}
+    assert inspect(tmp_path / "set").failed == made.failed
+
+
+def test_a_sheet_shows_boxes_of_things_whose_words_have_two_lines(tmp_path):
+    captures.make(tmp_path / "scenes", 1, seed=3, size=96)
+    (file,) = (tmp_path / "scenes").glob("*/transforms.json")
+    values = json.loads(file.read_text())
+    for thing in values["objects"]:
+        thing["category"] = f"two\n{thing['category']}"
+    file.write_text(json.dumps(values))
+    make(tmp_path / "scenes", tmp_path / "set", Making(tasks=("grounding_3d",), edits=("none",)))
+    assert Image.open(sheet(tmp_path / "set", tmp_path / "sheet.png", 3)).size
