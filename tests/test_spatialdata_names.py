@@ -1,4 +1,4 @@
-"""Names that files have and formats do not, and words in several lines: a data set is made of them all the same."""
+"""Data sets of scenes with odd names and words, and sets that something else has written into."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
+from joyimage.errors import JoyImageError
 from joyimage.spatialdata import Making, inspect, make
 from joyimage.spatialdata.inspecting import sheet
 from joyimage.spatialdata.inspecting.contents import read_samples
@@ -44,3 +45,11 @@ def test_a_sheet_shows_boxes_of_things_whose_words_have_two_lines(tmp_path):
     file.write_text(json.dumps(values))
     make(tmp_path / "scenes", tmp_path / "set", Making(tasks=("grounding_3d",), edits=("none",)))
     assert Image.open(sheet(tmp_path / "set", tmp_path / "sheet.png", 3)).size
+
+
+@pytest.mark.parametrize("made", [5, {}, {"failed": [3]}])
+def test_a_set_that_says_of_itself_what_none_does_is_refused(tmp_path, made):
+    about = {"version": "1", "source": "x", "prepare": "none", "settings": {}, "made": made}
+    (tmp_path / "data.json").write_text(json.dumps(about))
+    with pytest.raises(JoyImageError, match="is no data set of"):
+        inspect(tmp_path)

@@ -134,6 +134,8 @@ def read_about(out: Path) -> dict[str, Any]:
     """What a data set's folder says of itself. Raises `JoyImageError` where it is none."""
     try:
         values = json.loads((out / FILE).read_text(encoding="utf-8"))
+        if "made" in values:
+            Made.of(values["made"])
         if isinstance(values["settings"], dict) and {"version", "source", "prepare"} <= values.keys():
             return values
     except (OSError, ValueError, KeyError, TypeError):
