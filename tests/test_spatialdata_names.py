@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
+import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -44,7 +47,24 @@ def test_a_sheet_shows_boxes_of_things_whose_words_have_two_lines(tmp_path):
         thing["category"] = f"two\n{thing['category']}"
     file.write_text(json.dumps(values))
     make(tmp_path / "scenes", tmp_path / "set", Making(tasks=("grounding_3d",), edits=("none",)))
-    assert Image.open(sheet(tmp_path / "set", tmp_path / "sheet.png", 3)).size
+    shown = Image.open(sheet(tmp_path / "set", tmp_path / "sheet.png", 3)).convert("RGB")
+    assert (np.asarray(shown) == (0, 220, 0)).all(-1).any()  # a box
+
+
+def test_a_picture_larger_than_any_costs_its_scene_alone(tmp_path):
+    captures.make(tmp_path / "scenes", 2, seed=3, size=96)
+    folder = tmp_path / "scenes" / "scene00000"
+    picture = folder / "images" / "000.png"
+    data = bytearray(picture.read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)  # width and height in a PNG's header
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    picture.write_bytes(data)
+    values = json.loads((folder / "transforms.json").read_text())
+    del values["w"], values["h"]
+    (folder / "transforms.json").write_text(json.dumps(values))
+    made = make(tmp_path / "scenes", tmp_path / "set", Making(tasks=("none",), edits=("camera",)))
+    ((name, reason),) = made.failed
+    assert (name, made.used) == ("scene00000", 1) and "3600000000 pixels" in reason
 
 
 @pytest.mark.parametrize("made", [5, {}, {"failed": [3]}])
