@@ -107,7 +107,7 @@ def pictures(client) -> dict[str, Image.Image]:
 def probes(comfyui) -> dict[str, tuple[Any, str | None]]:
     """What `probes.py` found in ComfyUI's Python, with the pack imported as ComfyUI does."""
     command = [comfyui.python, str(Path(__file__).with_name("probes.py")), str(comfyui.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5 * RUN_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

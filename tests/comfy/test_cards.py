@@ -17,7 +17,7 @@ def probed(comfyui):
     if not (comfyui.path / "comfy_extras" / "nodes_multigpu.py").is_file():
         pytest.skip("this ComfyUI has no MultiGPU CFG Split")
     command = [comfyui.python, str(Path(__file__).with_name("cards_probe.py")), str(comfyui.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5 * RUN_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

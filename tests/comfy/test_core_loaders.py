@@ -83,7 +83,7 @@ def differences(comfyui, tmp_path_factory) -> dict[str, float]:
     files.append(write_vae(folder))
     script = Path(__file__).with_name("core_loaders.py")
     command = [comfyui.python, str(script), str(comfyui.path), *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5 * RUN_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
