@@ -20,13 +20,14 @@ from ...errors import JoyImageError
 from . import answers, site
 from .bodies import parsed, spilt
 from .errors import ApiError
-from .fields import ChatFields, EditFields, Fields, GenerateFields, LocateFields, ReasonFields
+from .fields import ChatFields, EditFields, Fields, GenerateFields, LocateFields, Made, ReasonFields
 from .guard import SPARE, Guard, Rules, error_response
 from .jobs import Job
 from .pool import Pool, Ticket
 from .requests import Reader, as_refusal
 
 Given = TypeVar("Given", bound=Fields)
+Asked = TypeVar("Asked", bound=Made)
 Value = TypeVar("Value")
 
 MODELS = (EditFields, GenerateFields, ChatFields, LocateFields, ReasonFields)
@@ -109,17 +110,18 @@ BOTH = ("multipart/form-data", "application/json")
 @router.post("/v1/images/edits", openapi_extra=takes(EditFields, *BOTH))
 async def edits(request: Request) -> Response:
     """Edit one to six pictures: by a prompt, or in space."""
-    fields = await service(request).fields(request, EditFields)
-    ticket = await service(request).accept(Reader.edit, fields)
-    result = await unless_gone(request, ticket, ticket.result())
-    return JSONResponse(await asyncio.to_thread(answers.images, result, fields))
+    return await _pictures(request, EditFields, Reader.edit)
 
 
 @router.post("/v1/images/generations", openapi_extra=takes(GenerateFields))
 async def generations(request: Request) -> Response:
     """Make pictures from text."""
-    fields = await service(request).fields(request, GenerateFields)
-    ticket = await service(request).accept(Reader.generate, fields)
+    return await _pictures(request, GenerateFields, Reader.generate)
+
+
+async def _pictures(request: Request, model: type[Asked], read: Callable[[Reader, Asked], Job]) -> Response:
+    fields = await service(request).fields(request, model)
+    ticket = await service(request).accept(read, fields)
     result = await unless_gone(request, ticket, ticket.result())
     return JSONResponse(await asyncio.to_thread(answers.images, result, fields))
 
