@@ -124,13 +124,16 @@ def visibility(box: OrientedBox, camera: Pinhole, depth: np.ndarray, mask: np.nd
 
 
 def _around(box: OrientedBox, camera: Pinhole, depth: np.ndarray) -> tuple[Pinhole, np.ndarray]:
-    """The part of a view in which a box, and what lies a little beyond it, is: all else is looked at in vain."""
+    """The part of a view in which a box, and what lies a little beyond it, is: all else is looked at in vain.
+
+    One pixel at the border where the box is out of the picture.
+    """
     larger = OrientedBox(box.centre, box.size + 2 * BEYOND * box.size.max(), box.rotation)
     pixels = np.clip(outline(larger, camera), 0, [camera.width, camera.height])
     if not len(pixels):
         pixels = np.zeros((1, 2))
-    left, top = np.floor(pixels.min(axis=0)).astype(int)
-    right, bottom = np.ceil(pixels.max(axis=0)).astype(int)
+    first = np.minimum(np.floor(pixels.min(axis=0)).astype(int), [camera.width - 1, camera.height - 1])
+    (left, top), (right, bottom) = first, np.maximum(np.ceil(pixels.max(axis=0)).astype(int), first + 1)
     intrinsic = camera.intrinsic - [[0, 0, left], [0, 0, top], [0, 0, 0]]
     return Pinhole(intrinsic, camera.pose, right - left, bottom - top), depth[top:bottom, left:right]
 
