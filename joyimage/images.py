@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .atomic import Part
 from .errors import JoyImageError, MissingFileError
-from .settings import BASE_SIZES, NATIVE_BASE_SIZE
+from .settings import BASE_SIZES, MAX_SIDE, NATIVE_BASE_SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ def nearest_size(height: float, width: float, multiple: int = MULTIPLE) -> Size:
 
 
 def check_size(size: Sequence[int]) -> Size:
-    """Return `size` as (height, width) if both are positive multiples of 16.
+    """Return `size` as (height, width) if both are positive multiples of 16, up to `MAX_SIDE`.
 
     Raises `JoyImageError` otherwise, naming the nearest size that works.
     """
@@ -98,6 +98,8 @@ def check_size(size: Sequence[int]) -> Size:
             f"size {height} x {width} (height x width): both must be positive multiples of {MULTIPLE}; "
             f"the nearest is {nearest[0]} x {nearest[1]}"
         )
+    if max(height, width) > MAX_SIDE:
+        raise JoyImageError(f"size {height} x {width} (height x width): {MAX_SIDE} pixels a side are the most")
     return height, width
 
 

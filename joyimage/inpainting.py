@@ -26,7 +26,7 @@ from .errors import JoyImageError
 from .images import Size, best_bucket, cover, load_mask, nearest_size, to_tensor
 from .inputs import listed, spread
 from .sampling import Velocity
-from .settings import AUTO, MAX_CANVAS, NATIVE_BASE_SIZE, check_outpaint
+from .settings import AUTO, MAX_CANVAS, MAX_SIDE, NATIVE_BASE_SIZE, check_outpaint
 
 Mask = str | Path | Image.Image | np.ndarray | Tensor
 Sides = tuple[int, int, int, int]  # left, top, right, bottom
@@ -167,10 +167,10 @@ def _widened(picture: Image.Image, sides: Sides) -> Region:
     """The picture on a larger gray canvas, whose mask is what was added and the picture's rim next to it."""
     left, top, right, bottom = sides
     width, height = picture.width + left + right, picture.height + top + bottom
-    if max(width, height) > MAX_CANVAS:
+    if max(width, height) > MAX_SIDE or width * height > MAX_CANVAS:
         raise JoyImageError(
-            f"outpaint would make a picture of {height} x {width} (height x width); {MAX_CANVAS} pixels a side are "
-            "the most"
+            f"outpaint would make a picture of {height} x {width} (height x width); {MAX_SIDE} pixels a side are "
+            f"the most, and {MAX_CANVAS:,} in all"
         )
     canvas = Image.new("RGB", (width, height), GRAY)
     canvas.paste(picture, (left, top))

@@ -34,7 +34,10 @@ MAX_REFERENCES = 6  # pictures that an edit can have
 AUTO = "auto"  # the base size that the model at hand was made for, or the attention that the device is best at
 ATTENTIONS = (AUTO, "cudnn", "flash", "efficient", "math", "flash3", "sage")
 SEEDS = 2**64
-MAX_CANVAS = 16384  # pixels, of a side of a picture that is outpainted
+MAX_SIDE = 16384  # pixels, of a side of a picture that is made; ComfyUI's largest, too
+MAX_CANVAS = 178_956_970  # pixels of a picture that is outpainted: what Pillow reads at most
+MAX_STEPS = 100_000  # of a schedule: far more than float32 tells apart, far fewer than fill a machine's memory
+MAX_COUNT = 10_000  # pictures of one prompt
 TRAINING_STEPS = 1000  # timesteps in a sigma of 1
 # What saves forwards, by preset; docs/performance.md has the table that "fast" is chosen by.
 PRESETS: dict[str, dict[str, float]] = {"exact": {}, "fast": {"forecast": 4}}
@@ -232,9 +235,11 @@ def check_schedule(steps: int, shift: float, kind: str = SCHEDULES[0]) -> None:
 
 
 def check_steps(steps: int) -> None:
-    """Raise `JoyImageError` for a number of steps that is not whole or below 1."""
+    """Raise `JoyImageError` for a number of steps that is not whole, below 1 or above `MAX_STEPS`."""
     if not whole(steps) or steps < 1:
         raise JoyImageError(f"steps is {steps!r:.40}; give a whole number of at least 1")
+    if steps > MAX_STEPS:
+        raise JoyImageError(f"steps is {steps!r:.40}; give at most {MAX_STEPS:,}")
 
 
 def check_shift(shift: float) -> None:
@@ -331,7 +336,7 @@ def check_seed(seed: int) -> None:
 def check_outpaint(sides: Sequence[int]) -> tuple[int, int, int, int]:
     """The pixels to add on the left, at the top, on the right and at the bottom.
 
-    Raises `JoyImageError` unless they are four whole numbers from 0 to `MAX_CANVAS`, one of them above 0.
+    Raises `JoyImageError` unless they are four whole numbers from 0 to `MAX_SIDE`, one of them above 0.
     """
     try:
         left, top, right, bottom = sides
@@ -340,8 +345,8 @@ def check_outpaint(sides: Sequence[int]) -> tuple[int, int, int, int]:
     given = left, top, right, bottom
     if not all(isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in given):
         raise JoyImageError(f"outpaint is {sides!r:.60}; give whole numbers of pixels")
-    if min(given) < 0 or max(given) > MAX_CANVAS:
-        raise JoyImageError(f"outpaint is {sides!r:.60}; each side gets from 0 to {MAX_CANVAS} pixels")
+    if min(given) < 0 or max(given) > MAX_SIDE:
+        raise JoyImageError(f"outpaint is {sides!r:.60}; each side gets from 0 to {MAX_SIDE} pixels")
     if not any(given):
         raise JoyImageError("outpaint adds nothing: give at least one side more than 0 pixels")
     return int(left), int(top), int(right), int(bottom)
@@ -366,11 +371,13 @@ def check_theta(theta: float) -> None:
 
 
 def check_output(output: str, count: int) -> None:
-    """Raise `JoyImageError` for a form of output that does not exist, and for a count of pictures below 1."""
+    """Raise `JoyImageError` for a form of output that does not exist, and for a count below 1 or above `MAX_COUNT`."""
     if output not in OUTPUTS:
         raise JoyImageError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
     if not whole(count) or count < 1:
         raise JoyImageError(f"count is {count!r}; give a whole number of pictures, at least 1")
+    if count > MAX_COUNT:
+        raise JoyImageError(f"count is {count!r:.40}; give at most {MAX_COUNT:,}")
 
 
 def check_batch_size(size: int) -> None:

@@ -14,6 +14,7 @@ from joyimage import JoyImageError, spatial
 from joyimage.scale.addresses import read_picture, shown
 from joyimage.scale.batch import tasks
 from joyimage.scale.jobs import ASK, EDIT, GENERATE, Fault, Job, check_name, read_jobs
+from joyimage.scale.limits import Limits
 from joyimage.scale.tables import read_table
 
 CELLS = {"images": "cup.png", "instruction": "Remove the cup."}
@@ -111,6 +112,15 @@ BAD = [
     ({"images": "cup.png", "mask": "absent.png"}, "there is no picture .*absent.png"),
     ({"images": "cup.png", "rotate": "cup", "view": "left", "mask": "cup.png"}, "mask and a spatial edit"),
     ({**CELLS, "candidates": 1000}, "candidates"),
+    ({**CELLS, "size": [16000, 16000]}, "pixels of size: 256,000,000 are more than the 4,194,304 of --max-pixels"),
+    ({**CELLS, "size": [16, 10**6]}, "16384 pixels a side are the most"),
+    ({**CELLS, "steps": 101}, "steps: 101 are more than the 100 of --max-steps"),
+    ({**CELLS, "steps": 10**9}, "steps is 1000000000; give at most 100,000"),
+    ({**CELLS, "sigmas": [1 - i / 102 for i in range(102)]}, "steps by their levels: 102 are more than the 100"),
+    ({**CELLS, "candidates": 9}, "candidates: 9 are more than the 8 of --max-candidates"),
+    ({**CELLS, "instruction": "x" * 8001}, "characters of its text: 8,001 are more than the 8,000 of --max-characters"),
+    ({**CELLS, "negative_prompt": "x" * 8001}, "characters of negative_prompt: 8,001"),
+    ({"images": "cup.png", "question": "x", "max_new_tokens": 4097}, "max_new_tokens: 4,097 .* 4,096 of --max-tokens"),
     ({**CELLS, "name": "../up"}, "leads out of the folder"),
     ({**CELLS, "name": "/root"}, "leads out of the folder"),
     ({**CELLS, "name": "C:/x"}, "leads out of the folder"),
@@ -142,6 +152,14 @@ def test_a_row_that_cannot_be_run_says_why_and_the_next_is_read(folder, row, mes
     with pytest.raises(JoyImageError, match=message):
         raise JoyImageError(fault.reason)
     assert isinstance(job, Job) and job.row == 2
+
+
+def test_limits_can_be_set(folder):
+    row = {**CELLS, "steps": 200, "size": "4096x2048"}
+    (job,) = read_jobs(lines(row), limits=Limits(max_steps=200, max_pixels=2**23))
+    assert isinstance(job, Job)
+    (fault,) = read_jobs("jobs.jsonl", limits=Limits(max_steps=199, max_pixels=2**23))
+    assert "steps: 200 are more than the 199" in fault.reason
 
 
 def test_the_first_row_of_a_name_has_it_whatever_its_case(folder):

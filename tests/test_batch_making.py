@@ -19,6 +19,7 @@ from joyimage.scale import making as making_file
 from joyimage.scale.batch import tasks
 from joyimage.scale.engine import Stopped
 from joyimage.scale.jobs import read_jobs
+from joyimage.scale.limits import Limits
 from joyimage.scale.making import Maker
 from joyimage.scale.results import Making, OtherSettings
 
@@ -270,6 +271,26 @@ def test_a_picture_from_elsewhere_with_parameters_is_of_other_settings(maker):
 def _jobs(*rows: dict) -> list:
     Path("jobs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return list(read_jobs("jobs.jsonl"))
+
+
+def test_pictures_that_keep_sizes_beyond_the_limit_fail_before_any_work(maker, monkeypatch):
+    maker.making = replace(maker.making, limits=Limits(max_pixels=64 * 64))
+    Image.new("RGB", (80, 64)).save("wide.png")
+    Image.new("RGB", (64, 64)).save("small.png")
+    rows = [
+        {"images": "wide.png", "instruction": "x", "exact": True},
+        {"images": ["wide.png", "small.png"], "instruction": "x", "exact": True, "candidates": 2},
+        {"images": "small.png", "instruction": "x", "exact": True, "outpaint": [0, 0, 0, 9]},
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(maker.model, "condition", None, raising=False)
+        patch.setattr(maker.model, "edit", None, raising=False)
+        told = [record.reason for record in made(maker, *rows)]
+    assert "64 x 80 (height x width): 5,120 are more than the 4,096 of --max-pixels" in told[0]
+    assert "64 x 80" in told[1] and "73 x 64" in told[2]
+    small = {"images": "small.png", "instruction": "x", "exact": True, "steps": 1}
+    fitted = {**small, "images": "wide.png", "size": "64x64"}
+    assert [record.status for record in made(maker, {**small, "name": "a"}, {**fitted, "name": "b"})] == ["done"] * 2
 
 
 def test_seconds_are_shares_of_what_rows_took_together(maker):

@@ -312,6 +312,7 @@ BAD = [
     ({"outpaint": (-1, 0, 0, 9)}, "from 0 to 16384"),
     ({"outpaint": (0, 0, 99999, 0)}, "from 0 to 16384"),
     ({"outpaint": (0, 0, 16384, 0)}, "16384 pixels a side are the most"),
+    ({"outpaint": (0, 0, 16000, 16000)}, "178,956,970 in all"),
     ({"outpaint": (1, 2, 3)}, "left, top, right, bottom"),
     ({"outpaint": 16}, "left, top, right, bottom"),
     ({"outpaint": (1.5, 0, 0, 0)}, "whole numbers"),

@@ -34,6 +34,11 @@ WRONG = {
     "block_cache": (-0.1, "block_cache is -0.1"),
     "preset": ("turbo", "preset 'turbo'.*exact, fast"),
 }
+TOO_MUCH = [
+    (lambda: Sampling(steps=10**10), "steps is 10000000000; give at most 100,000"),
+    (lambda: settings.check_output("pil", 10**9), "count is 1000000000; give at most 10,000"),
+    (lambda: images.check_size((16, 10**6)), "16384 pixels a side are the most"),
+]
 ANSWERS = {"max_new_tokens": 0, "temperature": -1, "top_p": 0, "top_k": -1, "seed": -1}
 
 
@@ -116,6 +121,12 @@ def test_a_wrong_value_is_named(name):
     value, message = WRONG[name]
     with pytest.raises(JoyImageError, match=message):
         Sampling(**{name: value})
+
+
+@pytest.mark.parametrize(("make", "message"), TOO_MUCH, ids=[message for _, message in TOO_MUCH])
+def test_what_would_fill_the_memory_before_anything_is_made_is_refused(make, message):
+    with pytest.raises(JoyImageError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("name", ANSWERS)

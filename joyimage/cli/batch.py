@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
+from ..scale.limits import Limits
 from ..scale.settings import Pool
 from ..settings import SHORTCUTS, Sampling, check_base_size, check_seed, check_text
 from .commands import check_loras, loading, note_model, saved_name
@@ -22,7 +23,9 @@ FAILED = 1  # the exit code where rows have failed
 
 
 def run_batch(options) -> int | None:
+    limits = Limits(**{name: getattr(options, name) for name in Limits.names()})
     defaults = _defaults(options)
+    limits.check(defaults)
     pool = pool_of(options, batch=options.batch)
     check_loras(options)
     check_name(options.output)
@@ -38,6 +41,7 @@ def run_batch(options) -> int | None:
         networks=networks_told(options),
         batch=options.batch,
         redo=options.redo,
+        limits=limits,
     )
     note_model(making.model)
     summary = run(options.jobs, making, pool, defaults, progress=not options.quiet)
@@ -100,4 +104,7 @@ def add_batch(commands, parents, size) -> None:
     group.add_argument("--seed", type=int, help="(0)")
     for name in DEFAULTS:
         add_setting(group, Sampling, name).default = None  # so that rows of questions are told from others
+    group = batch.add_argument_group("limits of a row: one that asks for more fails, before any work")
+    for name in Limits.names():
+        add_setting(group, Limits, name)
     batch.set_defaults(run=run_batch)

@@ -19,6 +19,7 @@ from ..errors import JoyImageError
 from .addresses import is_remote, shown
 from .engine import Crew, started
 from .jobs import ASK, Fault, Job, read_jobs
+from .limits import Limits
 from .manifest import DONE, FAILED, FOLDER, Manifest, Record
 from .results import RUN, Making, OtherSettings
 from .settings import Pool
@@ -114,7 +115,7 @@ def _make_folder(folder: Path) -> None:
 def surveyed(source: str, making: Making, manifest: Manifest, defaults: Mapping[str, Any] | None = None) -> Survey:
     """Look at all rows, and at what is there of their results; faults, and results without a record, get theirs."""
     survey, known = Survey(), _known(manifest)
-    for job in read_jobs(source, defaults):
+    for job in read_jobs(source, defaults, making.limits):
         if isinstance(job, Fault):
             survey.faults += 1
             survey.first = survey.first or job.reason
@@ -169,7 +170,7 @@ def _records(
     bar = tqdm(total=survey.rows, initial=settled, disable=not progress, unit="row", smoothing=0.05)
     with started(pool) as ray, bar:
         crew = Crew(ray, making, pool, making.failed)
-        for record in crew.results(tasks(source, survey.settled, defaults, making.batch)):
+        for record in crew.results(tasks(source, survey.settled, defaults, making.batch, making.limits)):
             failed += record.status == FAILED
             if bar.n == settled:
                 bar.unpause()  # what it took to load the model says nothing of the time that is left
@@ -180,14 +181,19 @@ def _records(
 
 
 def tasks(
-    source: str, settled: bytearray, defaults: Mapping[str, Any] | None = None, batch: int = 1
+    source: str,
+    settled: bytearray,
+    defaults: Mapping[str, Any] | None = None,
+    batch: int = 1,
+    limits: Limits | None = None,
 ) -> Iterator[list[Job]]:
     """The rows that are not settled, those together that share their pictures' encodings; with a `batch` above 1 also
     those of other pictures that may share a forward.
 
     Within a window they are sorted by that, and are else in their order.
     """
-    jobs = (job for job in read_jobs(source, defaults) if isinstance(job, Job) and not settled[job.row])
+    found = read_jobs(source, defaults, limits)
+    jobs = (job for job in found if isinstance(job, Job) and not settled[job.row])
     while window := list(islice(jobs, WINDOW)):
         window.sort(key=lambda job: job.shared)
         for _, sharing in groupby(window, lambda job: job.shared if batch == 1 else job.alike):

@@ -27,6 +27,7 @@ from ..settings import (
 )
 from .addresses import base_of, check_picture, within
 from .columns import ANSWERING, CHOOSING, ENCODING, SAMPLING, SPATIAL, WORDS, read_cells
+from .limits import Limits
 from .tables import Row, read_table
 
 EDIT, GENERATE, ASK = "edit", "generate", "ask"
@@ -105,15 +106,19 @@ class Fault:
     reason: str
 
 
-def read_jobs(source: str, defaults: Mapping[str, Any] | None = None) -> Iterator[Job | Fault]:
+def read_jobs(
+    source: str, defaults: Mapping[str, Any] | None = None, limits: Limits | None = None
+) -> Iterator[Job | Fault]:
     """A job, or a fault, for each row of a table or picture of a folder. `defaults` are cells for rows without them.
 
+    What a row asks for beyond the `limits` is a fault, but for pictures that keep their sizes: those are not opened.
     Names that differ in case alone clash on some systems, so they do on all: the first row of a name has it.
     Raises as `read_table`.
     """
     base, names = base_of(source), set()
+    limits = limits or Limits()
     for row in read_table(source):
-        made = _read(row, base, defaults or {})
+        made = _read(row, base, defaults or {}, limits)
         key = hash(made.name.casefold())  # a number: of ten million names the texts would fill gigabytes
         if isinstance(made, Job) and key in names:
             made = Fault(
@@ -126,16 +131,24 @@ def read_jobs(source: str, defaults: Mapping[str, Any] | None = None) -> Iterato
         yield made
 
 
-def _read(row: Row, base: str, defaults: Mapping[str, Any]) -> Job | Fault:
+def _read(row: Row, base: str, defaults: Mapping[str, Any], limits: Limits) -> Job | Fault:
     name = usual_name(row.number)
     try:
         if row.fault:
             raise JoyImageError(row.fault)
         cells = read_cells(row.cells)
         name = check_name(cells.pop("name")) if "name" in cells else name
-        return _job(row.number, name, cells, base, defaults)
+        job = _job(row.number, name, cells, base, defaults)
+        _check_limits(job, limits)
+        return job
     except JoyImageError as error:
         return Fault(row.number, name, one_line(str(error)))
+
+
+def _check_limits(job: Job, limits: Limits) -> None:
+    limits.check({**job.options, "size": job.size})
+    for what, words in {"its text": job.text, "negative_prompt": job.negative_prompt, "to": job.to}.items():
+        limits.check_text(what, words or "")
 
 
 def usual_name(row: int) -> str:

@@ -164,12 +164,25 @@ class Maker:
     def _pictures(self, job: Job) -> tuple[list[Image], dict[str, Any]]:
         """The pictures of a row, with the box of a move drawn, and where that is if the model has found it."""
         pictures = [read_picture(place) for place in job.pictures]
+        self._check_sizes(job, pictures)
         if job.box is not None:
             return [spatial.draw_box(pictures[0], job.box)], {}
         if job.move is None or job.to is None:
             return pictures, {}
         box = self.model.place(pictures[0], job.move, job.to)
         return [spatial.draw_box(pictures[0], box)], {"box": list(box)}
+
+    def _check_sizes(self, job: Job, pictures: list[Image]) -> None:
+        """Raise `JoyImageError` where pictures keep sizes that are beyond the limit."""
+        if job.base_size is not None or (job.size and len(pictures) == 1):
+            return
+        sizes = [(picture.height, picture.width) for picture in pictures]
+        if job.outpaint is not None:
+            left, top, right, bottom = job.outpaint
+            sizes[-1] = sizes[-1][0] + top + bottom, sizes[-1][1] + left + right
+        for height, width in sizes:
+            what = f"pixels of a picture that keeps its size, {height} x {width} (height x width)"
+            self.making.limits.check_most(what, height * width, "max_pixels")
 
     def _text(self, job: Job, pictures: list[Image]) -> str:
         """The instruction; where there is none, the model describes the picture whose part is made anew."""

@@ -13,6 +13,7 @@ from ..errors import JoyImageError, shortened
 from ..images import read_parameters
 from .addresses import shown
 from .jobs import ASK, Job
+from .limits import Limits
 from .manifest import DONE, FAILED, FOLDER, Record
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Making:
     networks: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 1
     redo: bool = False
+    limits: Limits = field(default_factory=Limits)  # of each row
 
     def __call__(self) -> Maker:
         """A worker's model. Raises `JoyImageError` where the folder is not the one that the command writes."""

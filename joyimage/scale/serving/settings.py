@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import JoyImageError
-from ...settings import MAX_CANDIDATES, MAX_REFERENCES, Settings, number, whole
+from ...settings import MAX_REFERENCES, number
+from ..limits import Limits
 
 KEY_VARIABLE = "JOYIMAGE_API_KEY"
 HOST, PORT = "127.0.0.1", 8000
@@ -18,7 +19,7 @@ TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serving(Settings):
+class Serving(Limits):
     """What one request may ask for, and how many there may be. Raises `JoyImageError` for a value out of range."""
 
     queue: int = number(16, 0, 10_000, help="requests that may wait; the next is told when to come again")
@@ -27,19 +28,7 @@ class Serving(Settings):
     grace: int = number(60, 0, 86_400, help="seconds in which accepted requests are finished after SIGTERM")
     max_pixels: int = number(4_194_304, 4096, 67_108_864, help="of a picture that comes or is made")
     max_megabytes: int = number(32, 1, 1024, help="of a request, its pictures included")
-    max_characters: int = number(8000, 1, 1_000_000, help="of a text")
     max_pictures: int = number(4, 1, 64, help="that one request may ask for")
-    max_candidates: int = number(8, 1, MAX_CANDIDATES, help="of which one picture is chosen")
-    max_steps: int = number(100, 1, 1000, help="denoising steps of a picture")
-    max_tokens: int = number(4096, 1, 32_768, help="of an answer")
-
-    def __post_init__(self):
-        for name in self.names():
-            bounds, value = self.range(name), getattr(self, name)
-            if not whole(value) or not bounds.least <= value <= bounds.most:
-                raise JoyImageError(
-                    f"{name} is {value!r:.40}; give a whole number from {bounds.least:,} to {bounds.most:,}"
-                )
 
     @property
     def max_bytes(self) -> int:
