@@ -22,15 +22,22 @@ Picture = str | Path | Image.Image | np.ndarray
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the GPU where there is one."""
+    """The device asked for, or the GPU where there is one. Raises `JoyImageError` for one that nothing can run on."""
     try:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise JoyImageError(f"there is no device {device!r}; use cpu, cuda, cuda:1 …") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise JoyImageError("torch finds no CUDA GPU; use the device cpu, or install torch for this machine's GPU")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        last = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0 alone"
+        raise JoyImageError(f"there is no device {device}: torch finds {last}")
+    if device.type == "meta":
+        raise JoyImageError("the device meta holds no numbers, so that nothing runs on it; use cpu, cuda, cuda:1 …")
     try:
         torch.empty(0, device=device)
+    except (NotImplementedError, ImportError):  # the first with a list of all that torch knows
+        raise JoyImageError(f"this torch, or this machine, has no {device.type}; use cpu, cuda, cuda:1 …") from None
     except (RuntimeError, AssertionError) as error:  # the latter from torch that was built without it
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise JoyImageError(f"the device {device} cannot be used here ({why}); use cpu, cuda, cuda:1 …") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ import torch
 
 from . import checkpoints
 from .attention import Attention, attention_by_name
+from .checkpoints.configs import mmdit_config
+from .checkpoints.folders import open_component
 from .compiling import check_compiler, compile_blocks
+from .config import MMDiTConfig
 from .errors import JoyImageError
 from .inputs import usable_device
 from .memory import Memory, Needs, parse_size
@@ -70,6 +74,8 @@ class Recipe:
         """What `JoyImage` is made of."""
         devices = Devices.of(guidance_devices, sequence_devices, None if device is None else str(device))
         places = [usable_device(name) for name in ([device] if devices is None else devices.names)]
+        if devices is not None:
+            self._check_devices(devices)
         budget = self.budget
         attention, *_ = [attention_by_name(self.attention, place) for place in places]
         for place in places:
@@ -83,6 +89,25 @@ class Recipe:
 
             model["team"] = Team(mmdit, devices, self)
         return model
+
+    def _check_devices(self, devices: Devices) -> None:
+        """What of further devices can be told before anything is loaded."""
+        for card in devices.shared_cards:
+            warnings.warn(
+                f"{card} is named more than once: a card that is shared is no faster, and holds the MMDiT "
+                "for each time",
+                stacklevel=4,
+            )
+        if max(map(len, devices.groups)) > 1:
+            devices.check_heads(self._config().num_heads)
+
+    def _config(self) -> MMDiTConfig:
+        """The MMDiT's sizes, from headers."""
+        if self.tiny:
+            from . import tiny
+
+            return mmdit_config(open_component(tiny.FILES["mmdit"], "mmdit"))
+        return mmdit_config(checkpoints.open_model(self.path, **self.parts)["mmdit"])
 
     def mmdit(self, device: torch.device) -> MMDiT:
         """The MMDiT alone, for a further device."""

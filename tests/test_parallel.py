@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from live_memory import LiveMemory
+from torch.utils.flop_counter import FlopCounterMode
 
 from joyimage.caching import StepCache
 from joyimage.config import MMDiTConfig
@@ -18,8 +19,8 @@ from joyimage.memory.budget import mmdit_activations
 from joyimage.mmdit import MMDiT
 from joyimage.parallel.devices import Devices
 from joyimage.parallel.exchange import Exchange, Place
-from joyimage.parallel.sequence import SequenceMMDiT, shares
-from joyimage.parallel.team import share_of_memory
+from joyimage.parallel.sequence import SequenceMMDiT
+from joyimage.parallel.shares import exchanged, operations, share_of_memory, shares, speed
 
 REFERENCES = {0: [], 1: [(8, 6)], 3: [(4, 6), (7, 5), (6, 6)]}  # latent sizes, odd ones too
 PROMPTS = {"one": [7], "alike": [6, 6], "packed": [5, 9], "packed alike in parts": [3, 4, 3]}
@@ -163,6 +164,30 @@ def test_a_process_sends_what_the_page_says(count, monkeypatch):
     block = 4 * tokens / count * others * 4096 * 2
     last = (2 * tokens + 2 * 4096) / count * others * 4096 * 2
     assert exchange.sent == block + last + 4096 / count * 4096 * 2
+    assert exchange.sent == exchanged(MMDiTConfig(**PUBLISHED), tokens, 4096, count, 2)
+
+
+def test_operations_are_those_that_torch_counts():
+    config = MMDiTConfig(**PUBLISHED)
+    mmdit = MMDiT(config, dtype=torch.bfloat16, device="meta")
+    mmdit.attention = lambda q, k, v: (
+        torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    )
+
+    def empty(*shape):
+        return torch.empty(*shape, dtype=torch.bfloat16, device="meta")
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        mmdit(empty(1, 16, 1, 128, 128), empty(1), [empty(1100, 4096)], [empty(1, 16, 1, 128, 128)])
+    total = sum(operations(config, 2 * 4096 + 1100, 4096))
+    assert total <= counter.get_total_flops() < 1.03 * total  # embedders are more beside two blocks than beside forty
+
+
+def test_the_speed_is_that_of_the_process_with_most_to_do():
+    config = MMDiTConfig(**PUBLISHED)
+    products, attention = operations(config, 9292, 4096)
+    assert [speed(config, 9292, 4096, n) for n in (1, 2, 32)] == pytest.approx([1, 2, 32])
+    assert speed(config, 9292, 4096, 3) == pytest.approx((products + attention) / (products / 3 + attention * 11 / 32))
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -178,7 +203,7 @@ def test_devices_are_grouped():
 @pytest.mark.parametrize(
     ("guidance", "sequence", "device", "message"),
     [
-        (["cpu"], None, None, "names 1 devices; give two"),
+        (["cpu"], None, None, "names one device; give two"),
         (["cpu"] * 3, None, None, "names 3 devices; give two"),
         (None, ["cpu"], None, "names one device"),
         ("cuda:0", None, None, "give a list of devices"),
@@ -191,6 +216,32 @@ def test_devices_are_grouped():
 def test_devices_that_do_not_go_together_are_refused(guidance, sequence, device, message):
     with pytest.raises(JoyImageError, match=message):
         Devices.of(guidance, sequence, device)
+
+
+def test_no_group_has_more_devices_than_there_are_heads():
+    Devices.of(None, ["cpu"] * 5).check_heads(5)
+    Devices.of(["cpu"] * 2, ["cpu"] * 10).check_heads(5)
+    with pytest.raises(JoyImageError, match=r"6 devices, and the model's attention has 5 heads, .* name at most 5"):
+        Devices.of(None, ["cpu"] * 6).check_heads(5)
+    with pytest.raises(JoyImageError, match=r"6 devices, .* name at most 10"):
+        Devices.of(["cpu"] * 2, ["cpu"] * 12).check_heads(5)
+
+
+def test_a_card_that_is_named_twice_is_told():
+    assert Devices.of(["cuda", "cuda:0"]).shared_cards == ["cuda:0"]
+    assert Devices.of(["mps", "mps"]).shared_cards == ["mps:0"]
+    assert Devices.of(["cuda:0", "cuda:1"]).shared_cards == Devices.of(["cpu", "cpu"]).shared_cards == []
+
+
+def test_a_process_that_will_not_come_is_not_waited_for(tmp_path):
+    """As where it was killed between loading the model and joining the group."""
+
+    def gone():
+        raise JoyImageError("it is gone")
+
+    with pytest.raises(JoyImageError, match="it is gone"):
+        Exchange(Place(0, 2, tmp_path / "group", "gloo"), gone)
+    assert not dist.is_initialized()
 
 
 def test_a_second_group_in_a_process_is_refused(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from joyimage import JoyImage, batching, tiny
-from joyimage.cli import main
+from joyimage.cli import flags, main
 from joyimage.errors import JoyImageError
+from joyimage.inputs import usable_device
+from joyimage.parallel import team
+from joyimage.parallel.team import Process
 from joyimage.parallel.worker import Room
 
 pytestmark = pytest.mark.slow  # a process takes seconds to start
@@ -214,7 +219,10 @@ def test_a_command_takes_devices(folder, alone, pictures):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--guidance-devices", "cpu"], "names 1 devices; give two"),
+        (["--guidance-devices", "cpu"], "names one device; give two"),
+        (["--guidance-devices", "meta,meta"], "the device meta holds no numbers"),
+        (["--guidance-devices", "vulkan,vulkan"], "has no vulkan; use cpu"),
+        (["--sequence-devices", "hpu,hpu"], "has no hpu; use cpu"),
         (["--sequence-devices", "cpu,nowhere"], "there is no device"),
         (["--sequence-devices", ","], "give a list of devices"),
     ],
@@ -222,6 +230,49 @@ def test_a_command_takes_devices(folder, alone, pictures):
 def test_devices_that_cannot_be_used_are_refused_before_anything_loads(folder, capsys, arguments, message):
     assert main([*EDIT, *arguments, "--model", "absent"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_more_processes_than_heads_are_refused_before_any_starts(folder, capsys, monkeypatch):
+    monkeypatch.setattr(team, "Process", None)
+    assert main([*EDIT, "--sequence-devices", ",".join(["cpu"] * 6)]) == 2
+    assert "the model's attention has 5 heads" in capsys.readouterr().err
+
+
+def test_a_number_of_devices_is_at_most_that_of_the_machine(folder, capsys, monkeypatch):
+    monkeypatch.setattr(flags, "processors", lambda: 3)
+    assert flags.devices("3") == ["cpu"] * 3
+    with pytest.raises(SystemExit):
+        main([*EDIT, "--sequence-devices", "64"])
+    assert "64 devices: there are 3 processors" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert flags.devices("2") == ["cuda:0", "cuda:1"]
+    with pytest.raises(argparse.ArgumentTypeError, match="3 devices: there are 2 GPUs"):
+        flags.devices("3")
+
+
+def test_a_card_that_is_not_there_is_named_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(JoyImageError, match="there is no device cuda:7: torch finds cuda:0 to cuda:1"):
+        usable_device("cuda:7")
+
+
+def test_a_process_that_is_lost_before_it_joins_is_named(split, monkeypatch):
+    """Stopped first, so that the leader is certain to wait for it."""
+    answer = Process.answer
+
+    def stopped(self):
+        said = answer(self)
+        if said == "ready":
+            os.kill(self._process.pid, signal.SIGSTOP)
+            threading.Timer(1, self._process.kill).start()
+        return said
+
+    monkeypatch.setattr(Process, "answer", stopped)
+    split._team.close()
+    with pytest.raises(JoyImageError, match="the process for cpu failed: ended by signal 9"):
+        split.generate("a red cube", steps=1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

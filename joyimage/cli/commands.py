@@ -134,6 +134,8 @@ def run_plan(options) -> None:
         references=options.references,
         reference_every=options.reference_every,
         products=options.products,
+        guidance_devices=options.guidance_devices,
+        sequence_devices=options.sequence_devices,
     )
     print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
 

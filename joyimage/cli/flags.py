@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from ..settings import AUTO, BASE_SIZES, Settings
 
-MOST_DEVICES = 64
+MOST_DEVICES = 256  # for a plan
 
 
 def add_setting(
@@ -36,11 +37,28 @@ def devices(text: str) -> list[str]:
     """Devices with commas between, or how many: the first GPUs, or so many times the processor where there is none."""
     if not text.isdecimal():
         return list(words(text))
-    if int(text) > MOST_DEVICES:
-        raise argparse.ArgumentTypeError(f"{text} are more devices than a machine has; name at most {MOST_DEVICES}")
     import torch  # takes a second, and few name devices
 
-    return [f"cuda:{i}" if torch.cuda.is_available() else "cpu" for i in range(int(text))]
+    cards, count = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(text)
+    if count > (most := cards or processors()):
+        have = f"{most} {'GPU' if cards else 'processor'}{'s' if most > 1 else ''}"
+        raise argparse.ArgumentTypeError(f"{text:.20} devices: there are {have}; or name each, such as cpu,cpu")
+    return [f"cuda:{i}" if cards else "cpu" for i in range(count)]
+
+
+def device_count(text: str) -> int:
+    """How many devices are named, or their number, whatever is on this machine."""
+    count = int(text) if text.isdecimal() else len(words(text))
+    if count > MOST_DEVICES:
+        raise argparse.ArgumentTypeError(
+            f"{text:.20} devices are more than can share a picture; give at most {MOST_DEVICES}"
+        )
+    return count
+
+
+def processors() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_base_size(parser: argparse._ActionsContainer) -> None:

@@ -31,7 +31,7 @@ from .commands import (
 )
 from .data import add_data
 from .evaluation import add_evaluate
-from .flags import add_base_size, add_setting, devices
+from .flags import add_base_size, add_setting, device_count, devices
 from .serving import add_serve
 from .training import add_train
 from .understanding import run_ask, run_locate, run_reason, run_rewrite
@@ -282,6 +282,10 @@ def _add_plan(commands, parents) -> None:
     plan.add_argument("--size", type=_size, default=(1024, 1024), metavar="HxW", help="of the picture (1024x1024)")
     plan.add_argument("--references", type=int, default=1, help="pictures that go in (1)")
     add_setting(plan, Sampling, "reference_every")
+    plan.add_argument(
+        "--guidance-devices", type=device_count, metavar="2", help="for each pass of guidance on a device of its own"
+    )
+    plan.add_argument("--sequence-devices", type=device_count, metavar="N", help="for each picture on so many devices")
     plan.set_defaults(run=run_plan)
 
 

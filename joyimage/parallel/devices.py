@@ -35,7 +35,8 @@ class Devices:
         named = {name: _names(name, devices) for name, devices in given.items() if devices is not None}
         pair, row = (named.get(name, ()) for name in given)
         if guidance is not None and len(pair) != GUIDANCE_PASSES:
-            raise JoyImageError(f"guidance_devices names {len(pair)} devices; give two, one for each pass of guidance")
+            count = "one device" if len(pair) == 1 else f"{len(pair)} devices"
+            raise JoyImageError(f"guidance_devices names {count}; give two, one for each pass of guidance")
         if sequence is not None and len(row) < 2:
             raise JoyImageError("sequence_devices names one device; give at least two, or leave it out")
         groups = tuple((one,) for one in pair) if sequence is None else (row,) if guidance is None else halves(row)
@@ -50,6 +51,21 @@ class Devices:
                 "out, or name it first"
             )
         return cls(groups)
+
+    def check_heads(self, heads: int) -> None:
+        """Raise `JoyImageError` for more devices in a group than an attention of so many heads keeps at work."""
+        if (longest := max(map(len, self.groups))) > heads:
+            most = heads * len(self.groups)
+            raise JoyImageError(
+                f"sequence_devices gives each forward {longest} devices, and the model's attention has {heads} heads, "
+                f"of which each device needs one: name at most {most}"
+            )
+
+    @property
+    def shared_cards(self) -> list[str]:
+        """Those that are named more than once, but for the processor, which has room for many."""
+        names = [f"{name}:0" if name.isalpha() else name for name in self.names if name.partition(":")[0] != "cpu"]
+        return sorted({name for name in names if names.count(name) > 1})
 
     @property
     def names(self) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,7 @@ from torch import Tensor
 from ..errors import JoyImageError
 
 WAITING = timedelta(minutes=10)  # for a process that is there and does not answer, as one that compiles
+LOOK = 0.01  # seconds between looks at who has come
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ class Left(RuntimeError):
 class Exchange:
     """The group that this process joins; torch has one for each process, so a second one is refused.
 
-    Raises `JoyImageError` where there is one already.
+    `check` is called while others are waited for, to raise where one of them will not come: torch itself would wait.
+    Raises `JoyImageError` where there is a group already, and where not all have come within `WAITING`.
     """
 
-    def __init__(self, place: Place):
+    def __init__(self, place: Place, check: Callable[[], None] = lambda: None):
         if not dist.is_available() or dist.is_initialized():
             raise JoyImageError(
                 "sequence_devices needs torch.distributed to itself, and "
@@ -57,6 +61,7 @@ class Exchange:
             )
         self.place = place
         store = dist.FileStore(str(place.file), place.count)  # pyright: ignore[reportPrivateImportUsage] - documented
+        _meet(store, place, check)
         dist.init_process_group(place.backend, store=store, rank=place.index, world_size=place.count, timeout=WAITING)
 
     def swap(self, pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -98,6 +103,17 @@ class Exchange:
         abort = getattr(dist.distributed_c10d, "_abort_process_group", None)  # of newer versions
         end = abort if abort is not None and self.place.backend == "nccl" else dist.destroy_process_group
         end()
+
+
+def _meet(store: Any, place: Place, check: Callable[[], None]) -> None:
+    """Return when all processes of a group have come so far."""
+    store.set(f"come/{place.index}", "")
+    late = time.monotonic() + WAITING.total_seconds()
+    while not store.check([f"come/{index}" for index in range(place.count)]):
+        check()
+        if time.monotonic() > late:
+            raise JoyImageError(f"the {place.count} processes of a group have not all come within {WAITING}; run again")
+        time.sleep(LOOK)
 
 
 @contextmanager

@@ -18,11 +18,7 @@ from ..attention import Attention
 from ..caching import StepCache
 from ..mmdit import MMDiT, Packing, Streams
 from .exchange import Exchange
-
-
-def shares(count: int, parts: int) -> list[int]:
-    """`count` shared out as evenly as it goes, the larger shares first."""
-    return [count // parts + (part < count % parts) for part in range(parts)]
+from .shares import shares
 
 
 def share_of(x: Tensor, sizes: Sequence[int], index: int, dim: int = 1) -> Tensor:

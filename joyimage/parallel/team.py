@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import queue
 import subprocess
@@ -25,6 +24,7 @@ from ..mmdit import MMDiT
 from .devices import Devices
 from .exchange import Exchange, Left, Place, backend_for
 from .node import Failure, Node
+from .shares import share_of_memory
 
 if TYPE_CHECKING:
     from ..loading import Recipe
@@ -35,9 +35,6 @@ Forward: TypeAlias = tuple[Tensor, Tensor, list[Tensor], list[Tensor], StepCache
 
 LAST_WORDS = 5  # seconds that a worker has to say why, once a group has come apart
 LOOK = 0.0005  # seconds between looks at a card that waits for others
-# What a process takes for its own tokens, and for all of them, in terms of a forward that is not shared out: as in
-# `memory.budget`, 18.1 vectors of the hidden size per token of its own and 0.84 per token, where that has 12.4.
-SHARED, WHOLE = 1.5, 0.08
 # The library that the leader has, wherever that came from; nothing else is looked for there, nor in the current folder.
 START = f"""import sys
 sys.path = [{str(Path(__file__).parents[2])!r}, *filter(None, sys.path)]
@@ -47,24 +44,22 @@ from joyimage.parallel.worker import main
 main()"""
 
 
-def share_of_memory(tokens: int, processes: int) -> int:
-    """How many image and text tokens, on one device, take as much of it as `tokens` do of each of many."""
-    return math.ceil(tokens * (SHARED / processes + WHOLE))
-
-
 class Process:
     """A further device's process."""
 
     def __init__(self, device: str):
         self.device = device
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,  # Ctrl-C in a terminal is for the leader alone
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C in a terminal is for the leader alone
+            )
+        except OSError as error:
+            raise JoyImageError(f"no process can be started for {device}: {error.strerror or error}") from error
         self._answers: queue.Queue[object] = queue.Queue()
         self.failure: Failure | None = None
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -185,7 +180,7 @@ class Team:
             for process, place in zip(group, places[-len(group) :], strict=True):
                 process.tell("join", place)
             if number == 0:
-                self._node.exchange = self._open.enter_context(Exchange(places[0]))
+                self._node.exchange = self._open.enter_context(Exchange(places[0], self._check))
         if self._loras is not None:
             self._tell_all("set_loras", *self._loras)
         self._ready = True
