@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,6 +129,8 @@ BAD = [
     ({**CELLS, "name": "a//b"}, "empty"),
     ({**CELLS, "name": "a\\b"}, "backslash"),
     ({**CELLS, "name": "a.png/b"}, "ends in .png"),
+    ({**CELLS, "name": "a.PNG/b"}, "ends in .png"),
+    ({**CELLS, "name": "Manifest.parquet/b"}, "a folder that is manifest.parquet"),
     ({**CELLS, "name": "x" * 300}, "over 200 bytes"),
     ({**CELLS, "name": "nul"}, "Windows"),
     ({**CELLS, "name": "folder/" * 200 + "x"}, "over 800 bytes in all"),
@@ -166,6 +169,8 @@ def test_the_first_row_of_a_name_has_it_whatever_its_case(folder):
     first, second, third = read_jobs(lines({**CELLS, "name": "A"}, {**CELLS, "name": "a.png"}, {**CELLS, "name": "b"}))
     assert (first.name, third.name) == ("A", "b")
     assert isinstance(second, Fault) and "is that of another row" in second.reason and second.name == "00000/00000002"
+    written, spelt = read_jobs(lines({**CELLS, "name": "caf\u00e9"}, {**CELLS, "name": "cafe\u0301"}))
+    assert isinstance(written, Job) and isinstance(spelt, Fault)  # one name on macOS
 
 
 def test_names_without_one_are_numbers_in_folders_of_a_thousand(folder):
@@ -211,6 +216,8 @@ def test_a_csv_row_that_is_too_long_or_no_utf_8_is_one_fault(folder):
         ("jobs.csv", b"images;instruction\r\ncup.png;x\r\n", "';' stands between the columns .* use commas"),
         ("jobs.csv", b"images\tinstruction\ncup.png\tx\n", "use commas"),
         ("jobs.parquet", b"PAR1", "cannot be read as Parquet at its start"),
+        ("jobs.csv", "images,instruction\n".encode("utf-16"), "jobs.csv is in UTF-16; save it as UTF-8"),
+        ("jobs.jsonl", "{}\n".encode("utf-16"), "jobs.jsonl is in UTF-16; save it as UTF-8"),
         ("jobs.txt", b"x", ".jsonl, .csv, .parquet or a folder"),
         ("absent.jsonl", None, "absent.jsonl does not exist"),
     ],
@@ -220,6 +227,32 @@ def test_a_table_that_cannot_be_read_as_a_whole_is_an_error(folder, name, conten
         (folder / name).write_bytes(content)
     with pytest.raises(JoyImageError, match=message):
         list(read_table(name))
+
+
+def test_what_spreadsheets_add_is_no_row_and_a_quote_that_stays_open_is_one_fault(folder):
+    (folder / "jobs.csv").write_bytes(b'images,instruction\n,\ncup.png,a,,\n , \nhat.png,"b\ncup.png,c\n')
+    first, second = read_jobs("jobs.csv")
+    assert (first.row, first.text) == (1, "a")
+    assert isinstance(second, Fault) and second.row == 2 and "unexpected end of data" in second.reason
+
+
+def test_parquet_types_that_databases_write(folder):
+    camera = pa.array([None, {"yaw": 45.0, "zoom": None}], pa.struct([("yaw", pa.float64()), ("zoom", pa.string())]))
+    empty = pa.StructArray.from_arrays([pa.nulls(2, pa.float64())], ["yaw"])
+    columns = {
+        "images": pa.array(["cup.png", "hat.png"]).dictionary_encode(), "instruction": ["Remove it.", None],
+        "guidance_scale": [Decimal("2.5"), Decimal("3.0")], "steps": pa.array([4, 5], pa.uint8()),
+    }  # fmt: skip
+    pq.write_table(pa.table({**columns, "camera": camera}), "jobs.parquet")
+    first, second = read_jobs("jobs.parquet")
+    assert (first.text, first.options) == ("Remove it.", {"guidance_scale": 2.5, "steps": 4})
+    assert (second.text, second.options) == (spatial.camera(45), {"guidance_scale": 3.0, "steps": 5})
+    pq.write_table(pa.table({**columns, "camera": empty}), "jobs.parquet")
+    assert next(read_jobs("jobs.parquet")).text == "Remove it."
+    twice = pa.Table.from_arrays([pa.array(["cup.png"]), pa.array(["hat.png"])], names=["images", "images"])
+    pq.write_table(twice, "jobs.parquet")
+    with pytest.raises(JoyImageError, match="'images' is there more than once"):
+        list(read_jobs("jobs.parquet"))
 
 
 def test_a_folder_is_a_row_for_each_picture_in_it(folder):

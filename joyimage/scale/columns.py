@@ -6,6 +6,7 @@ import json
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
@@ -44,7 +45,7 @@ def _finite(name: str, value: Any, good: Callable[[float], bool], wanted: str) -
 def _number(value: Any) -> int | float:
     if isinstance(value, str):
         return int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
         raise TypeError
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
@@ -160,4 +161,6 @@ def read_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
 def _empty(value: Any) -> bool:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
+    if isinstance(value, Mapping):  # of Parquet, where each row has all fields
+        return all(map(_empty, value.values()))
     return isinstance(value, str | Sequence) and not (value.strip() if isinstance(value, str) else value)

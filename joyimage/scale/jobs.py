@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
+from unicodedata import normalize
 
 from .. import spatial
 from ..atomic import windows_refuses
@@ -28,12 +29,14 @@ from ..settings import (
 from .addresses import base_of, check_picture, within
 from .columns import ANSWERING, CHOOSING, ENCODING, SAMPLING, SPATIAL, WORDS, read_cells
 from .limits import Limits
+from .manifest import MANIFEST
 from .tables import Row, read_table
 
 EDIT, GENERATE, ASK = "edit", "generate", "ask"
 IN_A_FOLDER = 1000  # results of rows without a name: folders of millions of files are slow everywhere
 ASKING = (*WORDS, "move", "rotate", "camera")  # a row has one of these columns
 PICTURES = {"negative_prompt", "size", "base_size"}  # defaults of pictures alone
+SUFFIX = ".png"
 LONGEST_NAME = 200  # bytes of a part of a name: file systems take 255, and the suffix is to be added
 LONGEST_PATH = 800  # bytes of all parts: a path may have 1,024 on macOS, and 4,096 on Linux, with the folder of results
 
@@ -76,7 +79,7 @@ class Job:
     @property
     def output(self) -> str:
         """The name of its file; an answer stands in the manifest alone."""
-        return "" if self.kind == ASK else f"{self.name}.png"
+        return "" if self.kind == ASK else f"{self.name}{SUFFIX}"
 
     @property
     def shared(self) -> tuple[Any, ...]:
@@ -112,14 +115,17 @@ def read_jobs(
     """A job, or a fault, for each row of a table or picture of a folder. `defaults` are cells for rows without them.
 
     What a row asks for beyond the `limits` is a fault, but for pictures that keep their sizes: those are not opened.
-    Names that differ in case alone clash on some systems, so they do on all: the first row of a name has it.
+    Names that differ in case alone, or in how an accent is written, clash on some systems, so they do on all: the first
+    row of a name has it.
     Raises as `read_table`.
     """
     base, names = base_of(source), set()
     limits = limits or Limits()
     for row in read_table(source):
         made = _read(row, base, defaults or {}, limits)
-        key = hash(made.name.casefold())  # a number: of ten million names the texts would fill gigabytes
+        key = hash(
+            normalize("NFC", made.name.casefold())
+        )  # a number: of ten million names the texts would fill gigabytes
         if isinstance(made, Job) and key in names:
             made = Fault(
                 row.number,
@@ -160,7 +166,8 @@ def check_name(name: str) -> str:
 
     Raises `JoyImageError` for one that leads out of the folder of results, is hidden, or that not every system takes.
     """
-    name = name.strip().removesuffix(".png")
+    name = name.strip()
+    name = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
     parts = name.split("/")
     if PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or ".." in parts or ":" in name:
         raise JoyImageError(f"the name {name!r:.80} leads out of the folder of results; give a relative one")
@@ -168,8 +175,10 @@ def check_name(name: str) -> str:
         raise JoyImageError(
             f"the name {name!r:.80} cannot be a file's: no part may be empty, hidden or hold a backslash"
         )
-    if any(part.endswith(".png") for part in parts[:-1]) or max(len(part.encode()) for part in parts) > LONGEST_NAME:
-        raise JoyImageError(f"the name {name!r:.80} has a folder that ends in .png, or over {LONGEST_NAME} bytes")
+    if any(part.lower().endswith(SUFFIX) or part.lower() == MANIFEST for part in parts[:-1]):
+        raise JoyImageError(f"the name {name!r:.80} has a folder that is {MANIFEST} or ends in {SUFFIX}; give another")
+    if max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        raise JoyImageError(f"the name {name!r:.80} has over {LONGEST_NAME} bytes in a part; give a shorter one")
     if len(name.encode()) > LONGEST_PATH:
         raise JoyImageError(f"the name {name!r:.80} has over {LONGEST_PATH} bytes in all; give a shorter one")
     if refused := windows_refuses(PureWindowsPath(name)):

@@ -5,6 +5,7 @@ A table that cannot be read at all is an error. A line that cannot be read is a 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from .addresses import is_remote, opened, shown, suffix
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")  # of a folder's files
 AT_ONCE = 1000  # rows of a Parquet file that are in memory together
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what spreadsheets and PowerShell write where nobody asks
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def _doubled(names: list[Path]) -> set[Path]:
 
 def _json_lines(source: str) -> Iterator[Row]:
     with opened(source) as file:
+        _check_encoding(source, file)
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -75,8 +78,10 @@ def _json_lines(source: str) -> Iterator[Row]:
 
 def _csv(source: str) -> Iterator[Row]:
     with opened(source) as binary:
+        _check_encoding(source, binary)
         # bytes that are no UTF-8 stay halves of characters, which each row's own check refuses
-        rows = csv.reader(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        rows = csv.reader(text, strict=True)  # so that a quote that is never closed makes no row of all that follow
         header = _header(source, rows)
         number = 0
         while True:
@@ -88,13 +93,20 @@ def _csv(source: str) -> Iterator[Row]:
                 number += 1
                 yield Row(number, fault=f"the row cannot be read: {error}")
                 continue
-            if not values:  # an empty line
+            if not any(map(str.strip, values)):  # an empty line, which spreadsheets write with its commas
                 continue
             number += 1
-            if len(values) > len(header):
+            if any(values[len(header) :]):
                 yield Row(number, fault=f"the row has {len(values)} cells under {len(header)} columns; quote commas")
                 continue
             yield Row(number, dict(zip(header, values, strict=False)))
+
+
+def _check_encoding(source: str, file: Any) -> None:
+    start = file.read(2)
+    file.seek(0)
+    if start in UTF_16:
+        raise JoyImageError(f"{shown(source)} is in UTF-16; save it as UTF-8")
 
 
 def _header(source: str, rows: Iterator[list[str]]) -> list[str]:
@@ -106,9 +118,13 @@ def _header(source: str, rows: Iterator[list[str]]) -> list[str]:
         raise JoyImageError(f"{shown(source)}: the first line must name the columns, such as images,instruction")
     if len(header) == 1 and (found := next((each for each in (";", "\t") if each in header[0]), None)):
         raise JoyImageError(f"{shown(source)}: {found!r} stands between the columns of the first line; use commas")
-    if doubled := {name for name in header if header.count(name) > 1}:
-        raise JoyImageError(f"{shown(source)}: the column {sorted(doubled)[0]!r} is there more than once")
+    _check_columns(source, header)
     return header
+
+
+def _check_columns(source: str, names: list[str]) -> None:
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise JoyImageError(f"{shown(source)}: the column {sorted(doubled)[0]!r} is there more than once")
 
 
 def _parquet(source: str) -> Iterator[Row]:
@@ -116,10 +132,14 @@ def _parquet(source: str) -> Iterator[Row]:
     with opened(source) as file:
         number = 0
         try:
-            for batch in parquet.ParquetFile(file).iter_batches(AT_ONCE):
+            table = parquet.ParquetFile(file)
+            _check_columns(source, table.schema_arrow.names)
+            for batch in table.iter_batches(AT_ONCE):
                 for cells in batch.to_pylist():
                     number += 1
                     yield Row(number, cells)
+        except JoyImageError:
+            raise
         except (arrow.ArrowException, OSError, ValueError) as error:
             where = f"after row {number}" if number else "at its start"
             raise JoyImageError(f"{shown(source)} cannot be read as Parquet {where}: {error}") from None
