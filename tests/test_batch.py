@@ -26,7 +26,7 @@ from joyimage import JoyImage
 from joyimage.cli import main
 from joyimage.demo import ASSETS
 from joyimage.images import read_parameters
-from joyimage.scale import batch
+from joyimage.scale import batch, engine
 
 ROWS, STEPS = 96, 4
 PATIENCE = 400  # seconds for what takes 20 on a machine with nothing else to do
@@ -281,6 +281,21 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(folder, unstarted,
     Path("bad.csv").write_text("imges,instruction\nrotate.png,x\nmove.png,y\n")
     assert main(["batch", *arguments, "--quiet"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "127.0.0.1", "http://127.0.0.1:6379", "ray://127.0.0.1:10001", ":1", ""]
+)
+def test_what_is_no_address_of_a_cluster_is_refused(folder, unstarted, capsys, address):
+    assert main(["batch", table(row(0)), "out", "--address", address, "--quiet"]) == 2
+    assert "give HOST:PORT as `ray start --head` prints it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", [1, 99999])
+def test_an_address_at_which_nobody_listens_is_told_at_once(folder, capsys, monkeypatch, port):
+    monkeypatch.setattr(engine, "extra", lambda *_: pytest.fail("Ray was asked"))
+    assert main(["batch", table(row(0)), "out", "--address", f"127.0.0.1:{port}", "--quiet"]) == 2
+    assert f"no cluster can be reached at 127.0.0.1:{port}" in capsys.readouterr().err
 
 
 def test_results_of_other_settings_are_refused_before_anything_starts(folder, unstarted, capsys):

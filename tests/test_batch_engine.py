@@ -149,7 +149,7 @@ def test_pools_that_cannot_be_are_refused(options, message):
 
 def test_a_cluster_that_is_not_there_is_an_error():
     with (
-        pytest.raises(JoyImageError, match=r"Ray cannot be used at 127\.0\.0\.1:1"),
+        pytest.raises(JoyImageError, match=r"no cluster can be reached at 127\.0\.0\.1:1"),
         started(Pool(address="127.0.0.1:1")),
     ):
         pass

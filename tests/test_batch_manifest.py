@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +36,21 @@ def test_of_a_name_the_last_record_counts_in_any_run(tmp_path):
             manifest.add(Record(status, 2))
             path = manifest.finish()
     assert [(row["name"], row["status"]) for row in rows(path)] == [("a", "done"), (FAILED, "done"), ("done", "done")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_disk_that_is_full_is_told_with_the_file(tmp_path):
+    with Manifest(tmp_path) as manifest:
+        manifest.add(Record("a", 1))
+        manifest._journal.close()
+        with Path("/dev/full").open("w", encoding="utf-8") as manifest._journal:
+            with pytest.raises(
+                JoyImageError, match=r"cannot write .*journal\.jsonl: No space left on device; the same"
+            ):
+                manifest.add(Record("b", 2))
+            manifest.__exit__()
+    with Manifest(tmp_path) as manifest:
+        assert [record["name"] for record in manifest.records()] == ["a"]
 
 
 def test_long_journals_become_parts(tmp_path, monkeypatch):

@@ -164,7 +164,11 @@ def _records(
 ) -> Generator[Record, None, None]:
     """The records of the rows that are not settled, as they are made."""
     making = replace(making, run=uuid4().hex)
-    (making.folder / FOLDER / RUN).write_text(making.run, encoding="utf-8")
+    marker = making.folder / FOLDER / RUN
+    try:
+        marker.write_text(making.run, encoding="utf-8")
+    except OSError as error:
+        raise JoyImageError(f"cannot write {marker}: {error.strerror or error}") from None
     settled = survey.there + survey.faults
     failed = survey.faults
     bar = tqdm(total=survey.rows, initial=settled, disable=not progress, unit="row", smoothing=0.05)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -26,6 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import JoyImageError
 from ..extras import extra
+from ..settings import AUTO
 from .settings import Pool
 
 Item = TypeVar("Item")
@@ -40,6 +42,7 @@ STORE = 200 * 2**20  # bytes of Ray's object store on this machine; results are 
 # Nothing is told to anybody unasked, and what Ray says of lost workers does not go among the output.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
 STARTS = 3  # tries to start Ray, which gives up after 30 seconds: too early on a machine that is busy
+REACH = 10  # seconds for a connection to a cluster
 PATIENCE = 600  # seconds without a worker, and without room for one, until that is an error
 POLL = 5.0  # seconds after which a stopped command, or new room, is seen at the latest
 
@@ -67,6 +70,8 @@ def started(pool: Pool) -> Iterator[ModuleType]:
 
     Raises `JoyImageError` without the extra `scale`, and for a cluster that cannot be reached.
     """
+    if pool.address not in (None, AUTO):
+        _check_reached(pool.address)
     for name, value in QUIET.items():  # before it is imported
         os.environ.setdefault(name, value)
     ray = extra("ray", "scale")
@@ -82,15 +87,27 @@ def started(pool: Pool) -> Iterator[ModuleType]:
             _connect(ray, options, STARTS if pool.address is None else 1)
     except Exception as error:  # of Ray, gRPC or the system
         where = "on this machine" if pool.address is None else f"at {pool.address}"
+        why = (str(error) or type(error).__name__).rstrip(". ")
         raise JoyImageError(
-            f"Ray cannot be used {where}: {str(error) or type(error).__name__}. A cluster asks for its token "
-            "in RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names"
+            f"Ray cannot be used {where}: {why}. A cluster asks for its token in "
+            "RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names"
         ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
         logging.getLogger("ray").setLevel(before)
+
+
+def _check_reached(address: str) -> None:
+    """Raise `JoyImageError` where nobody listens: Ray itself would try for minutes, and write about each time."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise JoyImageError(
+            f"no cluster can be reached at {address}: {error}. Give the address that `ray start --head` printed"
+        ) from None
 
 
 def _connect(ray: ModuleType, options: dict[str, Any], tries: int) -> None:

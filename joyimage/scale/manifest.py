@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class Manifest:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._journal.close()
+        with suppress(OSError):  # what is still to be written has been told of
+            self._journal.close()
 
     def _read_journal(self) -> list[dict[str, Any]]:
         """The journal's records; a line that a killed process has not finished is cut off."""
@@ -105,9 +107,15 @@ class Manifest:
         yield from list(self._pending)
 
     def add(self, record: Record) -> None:
+        """Raises `JoyImageError` where it cannot be written."""
         values = {name: _storable(value) for name, value in asdict(record).items()}
-        self._journal.write(json.dumps(values) + "\n")
-        self._journal.flush()
+        try:
+            self._journal.write(json.dumps(values) + "\n")
+            self._journal.flush()
+        except OSError as error:
+            raise JoyImageError(
+                f"cannot write {self.inner / JOURNAL}: {error.strerror or error}; the same command goes on later"
+            ) from error
         self._pending.append(values)
         if len(self._pending) >= PART_RECORDS:
             self._seal()

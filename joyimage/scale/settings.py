@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..errors import JoyImageError
-from ..settings import Settings, check_batch_size, finite, given, number, whole
+from ..settings import AUTO, Settings, check_batch_size, finite, given, number, whole
+
+ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")  # a host's name, or an address in brackets
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,14 @@ class Pool(Settings):
         if gpus > 1 and gpus % 1:
             raise JoyImageError(f"gpus_per_worker is {self.gpus_per_worker}; above 1 only whole GPUs can be given")
         check_batch_size(self.batch)
+        if self.address is not None:
+            check_address(self.address)
+
+
+def check_address(address: str) -> None:
+    """Raise `JoyImageError` for what is neither an address as `ray start --head` prints it nor "auto"."""
+    if address != AUTO and not (isinstance(address, str) and ADDRESS.fullmatch(address)):
+        raise JoyImageError(
+            f"address is {address!r:.60}; give HOST:PORT as `ray start --head` prints it, such as 10.0.0.1:6379, "
+            f"or {AUTO}"
+        )
