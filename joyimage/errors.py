@@ -22,6 +22,11 @@ def shortened(text: str) -> str:
     return f"{text[:half]} [… {len(text) - 2 * half:,} characters more …] {text[-half:]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """As in "1 row" and "2 rows"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class JoyImageError(ValueError):
     """Input that cannot be used: a prompt, an image, a size, a schedule, a file."""
 

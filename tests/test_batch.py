@@ -303,7 +303,7 @@ def test_results_of_other_settings_are_refused_before_anything_starts(folder, un
     kept = Path("out/n/0.png").read_bytes()
     assert main(["batch", table(row(0)), "out", "--steps", "2", "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert "1 results in" in error and "was made with steps 1, not 2" in error and "--redo" in error
+    assert "1 result in" in error and "was made with steps 1, not 2" in error and "--redo" in error
     assert Path("out/n/0.png").read_bytes() == kept
 
 

@@ -203,7 +203,7 @@ def test_devices_are_grouped():
 @pytest.mark.parametrize(
     ("guidance", "sequence", "device", "message"),
     [
-        (["cpu"], None, None, "names one device; give two"),
+        (["cpu"], None, None, "names 1 device; give two"),
         (["cpu"] * 3, None, None, "names 3 devices; give two"),
         (None, ["cpu"], None, "names one device"),
         ("cuda:0", None, None, "give a list of devices"),

@@ -219,7 +219,7 @@ def test_a_command_takes_devices(folder, alone, pictures):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--guidance-devices", "cpu"], "names one device; give two"),
+        (["--guidance-devices", "cpu"], "names 1 device; give two"),
         (["--guidance-devices", "meta,meta"], "the device meta holds no numbers"),
         (["--guidance-devices", "vulkan,vulkan"], "has no vulkan; use cpu"),
         (["--sequence-devices", "hpu,hpu"], "has no hpu; use cpu"),
@@ -243,11 +243,11 @@ def test_a_number_of_devices_is_at_most_that_of_the_machine(folder, capsys, monk
     assert flags.devices("3") == ["cpu"] * 3
     with pytest.raises(SystemExit):
         main([*EDIT, "--sequence-devices", "64"])
-    assert "64 devices: there are 3 processors" in capsys.readouterr().err
+    assert "64 devices, of 3 processors here" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert flags.devices("2") == ["cuda:0", "cuda:1"]
-    with pytest.raises(argparse.ArgumentTypeError, match="3 devices: there are 2 GPUs"):
+    with pytest.raises(argparse.ArgumentTypeError, match="3 devices, of 2 GPUs here"):
         flags.devices("3")
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from ..errors import counted
 from ..settings import AUTO, BASE_SIZES, Settings
 
 MOST_DEVICES = 256  # for a plan
@@ -41,8 +42,8 @@ def devices(text: str) -> list[str]:
 
     cards, count = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(text)
     if count > (most := cards or processors()):
-        have = f"{most} {'GPU' if cards else 'processor'}{'s' if most > 1 else ''}"
-        raise argparse.ArgumentTypeError(f"{text:.20} devices: there are {have}; or name each, such as cpu,cpu")
+        have = counted(most, "GPU" if cards else "processor")
+        raise argparse.ArgumentTypeError(f"{text:.20} devices, of {have} here; or name each, such as cpu,cpu")
     return [f"cuda:{i}" if cards else "cpu" for i in range(count)]
 
 

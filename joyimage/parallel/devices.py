@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import JoyImageError
+from ..errors import JoyImageError, counted
 
 GUIDANCE_PASSES = 2
 
@@ -35,7 +35,7 @@ class Devices:
         named = {name: _names(name, devices) for name, devices in given.items() if devices is not None}
         pair, row = (named.get(name, ()) for name in given)
         if guidance is not None and len(pair) != GUIDANCE_PASSES:
-            count = "one device" if len(pair) == 1 else f"{len(pair)} devices"
+            count = counted(len(pair), "device")
             raise JoyImageError(f"guidance_devices names {count}; give two, one for each pass of guidance")
         if sequence is not None and len(row) < 2:
             raise JoyImageError("sequence_devices names one device; give at least two, or leave it out")

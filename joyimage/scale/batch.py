@@ -15,7 +15,7 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from ..atomic import held
-from ..errors import JoyImageError
+from ..errors import JoyImageError, counted
 from .addresses import is_remote, shown
 from .engine import Crew, started
 from .jobs import ASK, Fault, Job, read_jobs
@@ -79,8 +79,8 @@ def run_batch(
         survey = surveyed(source, making, manifest, defaults)
         if survey.others:
             raise JoyImageError(
-                f"{survey.others} results in {making.folder} are of other settings ({survey.first}): give those that "
-                "they were made by, name another folder, or have them made anew (--redo)"
+                f"{counted(survey.others, 'result')} in {making.folder} of other settings ({survey.first}): give "
+                "those, name another folder, or have them made anew (--redo)"
             )
         made, failed = 0, survey.faults
         if survey.rows > survey.there + survey.faults:
@@ -95,7 +95,8 @@ def run_batch(
                 raise type(stop)(f"{done} of {survey.rows} rows are done, and the same command goes on") from None
         path = manifest.finish()
     if survey.faults == survey.rows:
-        raise JoyImageError(f"none of the {survey.rows} rows can be run; the first: {survey.first}. {path} has all")
+        none = f"none of the {survey.rows} rows can be run; the first" if survey.rows > 1 else "the row cannot be run"
+        raise JoyImageError(f"{none}: {survey.first}. {path} has all")
     return Summary(survey.rows, made, failed, survey.there, round(time.monotonic() - began, 3), path)
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from ..errors import JoyImageError
+from ..errors import JoyImageError, counted
 from ..extras import extra
 from ..settings import AUTO
 from .settings import Pool
@@ -199,8 +199,8 @@ class Crew(Generic[Item, Result]):
         if room == 0 or (pool.address is None and room < wanted):
             have = f"{self.ray.cluster_resources().get('CPU', 0.0):g} processors and {gpus:g} GPUs"
             raise JoyImageError(
-                f"{wanted} workers of {self.need.cpus:g} processors and {self.need.gpus:g} GPUs each find no room: "
-                f"there are {have}, which hold {room}. Ask for fewer workers, or for less in each"
+                f"{counted(wanted, 'worker')} of {self.need.cpus:g} processors and {self.need.gpus:g} GPUs each would "
+                f"find no room: there are {have}, which hold {room}. Ask for fewer workers, or for less in each"
             )
         return wanted
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import JoyImageError
+from ..errors import JoyImageError, counted
 from ..extras import extra
 from .addresses import is_remote, opened, shown, suffix
 
@@ -97,7 +97,8 @@ def _csv(source: str) -> Iterator[Row]:
                 continue
             number += 1
             if any(values[len(header) :]):
-                yield Row(number, fault=f"the row has {len(values)} cells under {len(header)} columns; quote commas")
+                cells, columns = counted(len(values), "cell"), counted(len(header), "column")
+                yield Row(number, fault=f"the row has {cells} under {columns}; quote commas")
                 continue
             yield Row(number, dict(zip(header, values, strict=False)))
 
