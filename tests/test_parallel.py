@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from joyimage.caching import StepCache
 from joyimage.config import MMDiTConfig
 from joyimage.errors import JoyImageError
+from joyimage.loading import Recipe
 from joyimage.memory.budget import mmdit_activations
 from joyimage.mmdit import MMDiT
 from joyimage.parallel.devices import Devices
@@ -231,6 +232,9 @@ def test_a_card_that_is_named_twice_is_told():
     assert Devices.of(["cuda", "cuda:0"]).shared_cards == ["cuda:0"]
     assert Devices.of(["mps", "mps"]).shared_cards == ["mps:0"]
     assert Devices.of(["cuda:0", "cuda:1"]).shared_cards == Devices.of(["cpu", "cpu"]).shared_cards == []
+    recipe = Recipe("tiny", {}, None, None, "exact", "auto", False, None)
+    with pytest.warns(UserWarning, match="cuda:1 is named more than once"):
+        recipe._check_devices(Devices.of(["cuda:1", "cuda:1"]))
 
 
 def test_a_process_that_will_not_come_is_not_waited_for(tmp_path):
