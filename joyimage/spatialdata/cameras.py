@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import JoyImageError
+from .oriented import nearest_rotation
 
 NEAR = 1e-6  # depth below which a point counts as behind the camera
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between a camera that looks along -z with y up, and ours; its own inverse
@@ -16,7 +17,8 @@ OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between a camera that looks along -z
 class Pinhole:
     """`intrinsic` (3, 3) in pixels, `pose` (4, 4) from the camera to the world, and the picture's size.
 
-    `JoyImageError` for matrices of another shape, that are not finite, and a pose that does more than move rigidly.
+    A pose whose rotation is rounded gets the nearest one. `JoyImageError` for matrices of another shape, that are not
+    finite, and a pose that does more than move rigidly.
     """
 
     intrinsic: np.ndarray
@@ -30,11 +32,12 @@ class Pinhole:
             raise JoyImageError(f"a camera's intrinsics are a (3, 3) matrix of pixels, not {intrinsic.tolist()}")
         if self.width < 1 or self.height < 1:
             raise JoyImageError(f"a camera's picture of {self.width}x{self.height} has no pixels")
-        if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise JoyImageError(f"a camera's pose is a finite (4, 4) matrix, not {pose.tolist()}")
-        turn = pose[:3, :3]
-        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:
+        if pose.shape != (4, 4) or not np.isfinite(pose).all() or not np.allclose(pose[3], [0, 0, 0, 1]):
+            raise JoyImageError(f"a camera's pose is a finite (4, 4) matrix that ends in 0 0 0 1, not {pose.tolist()}")
+        if (turn := nearest_rotation(pose[:3, :3])) is None:
             raise JoyImageError(f"a camera's pose is a rotation and a translation, without scale; not {pose.tolist()}")
+        pose = pose.copy()
+        pose[:3, :3] = turn
         object.__setattr__(self, "intrinsic", intrinsic)
         object.__setattr__(self, "pose", pose)
 

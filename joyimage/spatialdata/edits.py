@@ -138,6 +138,8 @@ def _object_pair(before: SceneIndex, after: SceneIndex, view: int, n: int) -> Ob
             round(right * picture.width),
             round(bottom * picture.height),
         )
+        if box[0] == box[2] or box[1] == box[3]:  # of a picture with fewer pixels than its depth
+            return None
         return ObjectPair(after.scene.name, view, number, spatial.Move(name), box)
     was, shows = (shown_side(box, picture) for box in (old, new))
     if not after.things[n].faces or not _placed(old, new) or shows is None or was == shows:

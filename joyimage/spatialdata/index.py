@@ -166,7 +166,8 @@ def _frame(view: View, things: tuple[SceneObject, ...]) -> Frame:
     camera, depth, numbers = view.camera.resized(width, height), sensed.depth, sensed.instances
     if numbers is None:
         numbers = np.zeros(depth.shape, dtype=np.int32)
-        for thing in things:
+        # What is smaller lies in what is larger, or before it: it comes last.
+        for thing in sorted(things, key=lambda thing: -thing.box.volume if thing.box else 0.0):
             assert thing.box is not None
             numbers[held(thing.box, sensed.camera, depth)] = thing.number
     if not np.allclose(camera.intrinsic, sensed.camera.intrinsic):

@@ -15,6 +15,8 @@ from ..errors import JoyImageError
 
 SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)  # of the corners
 EDGES = np.array([(i, j) for i in range(8) for j in range(i) if (SIGNS[i] != SIGNS[j]).sum() == 1])  # (12, 2)
+ROUNDED = 1e-3  # by which a rotation's columns may differ from unit length and right angles
+EXACT = 1e-12  # up to which they do for want of decimals alone
 UPRIGHT = 1e-6  # how far the third axis of an upright box may lean
 
 
@@ -22,7 +24,8 @@ UPRIGHT = 1e-6  # how far the third axis of an upright box may lean
 class OrientedBox:
     """`centre` (3,), `size` (3,) full extents, `rotation` (3, 3) whose columns are the box's axes in the world.
 
-    `JoyImageError` for numbers that are not finite, negative extents and a matrix that is no rotation.
+    A rotation that is rounded becomes the nearest one. `JoyImageError` for numbers that are not finite, extents below
+    zero and a matrix that is no rotation.
     """
 
     centre: np.ndarray
@@ -37,9 +40,9 @@ class OrientedBox:
             object.__setattr__(self, name, value)
         if (self.size < 0).any():
             raise JoyImageError(f"a box's extents are 0 or more, not {self.size.tolist()}")
-        turned = self.rotation @ self.rotation.T
-        if not np.allclose(turned, np.eye(3), atol=1e-4) or np.linalg.det(self.rotation) < 0:
+        if (turn := nearest_rotation(self.rotation)) is None:
             raise JoyImageError(f"a box's rotation is no rotation: {self.rotation.tolist()}")
+        object.__setattr__(self, "rotation", turn)
 
     @classmethod
     def upright(cls, centre: ArrayLike, size: ArrayLike, heading: float = 0.0) -> OrientedBox:
@@ -107,6 +110,20 @@ def rotation(turns: ArrayLike, order: str = "ZXY") -> np.ndarray:
     parts = [_about("XYZ".index(axis), angle) for axis, angle in about]
     first, second, third = parts if order.isupper() else reversed(parts)
     return first @ second @ third
+
+
+def nearest_rotation(matrix: np.ndarray) -> np.ndarray | None:
+    """The rotation (3, 3) that a rounded one stands for; None where it is none within `ROUNDED`.
+
+    An exact one stays as it is. Without this, the products of two that each are within bounds would not be.
+    """
+    off = np.abs(matrix @ matrix.T - np.eye(3)).max()
+    if off > ROUNDED or np.linalg.det(matrix) < 0:
+        return None
+    if off < EXACT:
+        return matrix
+    left, _, right = np.linalg.svd(matrix)
+    return left @ right
 
 
 def angles(matrix: np.ndarray) -> tuple[float, float, float]:

@@ -46,14 +46,20 @@ class Visibility:
 
 def outline(box: OrientedBox, camera: Pinhole) -> np.ndarray:
     """The convex outline (K, 2) of a box in pixels, also beyond the picture; empty where it is behind the camera."""
-    corners = box.corners
-    ahead = (corners - camera.centre) @ camera.forward - CLIP
-    points = [corners[ahead > 0]]
-    for i, j in EDGES:
-        if ahead[i] * ahead[j] < 0:
-            points.append((corners[i] + (corners[j] - corners[i]) * ahead[i] / (ahead[i] - ahead[j]))[None])
-    pixels, depth = camera.project(np.concatenate(points) + camera.forward * 1e-9)
-    return polygons.hull(pixels[depth > 0]) if len(pixels) else np.zeros((0, 2))
+    edges = visible_edges(box, camera)
+    return polygons.hull(edges.reshape(-1, 2)) if len(edges) else np.zeros((0, 2))
+
+
+def visible_edges(box: OrientedBox, camera: Pinhole) -> np.ndarray:
+    """The two ends (K, 2, 2) of a box's edges in pixels, also beyond the picture, without what is behind the camera."""
+    ends = box.corners[EDGES]  # (12, 2, 3)
+    ahead = (ends - camera.centre) @ camera.forward - CLIP
+    ends, ahead = ends[(ahead > 0).any(axis=1)], ahead[(ahead > 0).any(axis=1)]
+    behind = ahead <= 0
+    # Where an edge crosses the plane in front of the camera is the end of its visible part.
+    along = np.where(behind, ahead / np.where(behind, ahead - ahead[:, ::-1], 1), 0)[..., None]
+    pixels, _ = camera.project(ends + (ends[:, ::-1] - ends) * along + camera.forward * 1e-9)
+    return pixels
 
 
 def in_picture(box: OrientedBox, camera: Pinhole) -> float:

@@ -16,8 +16,9 @@ from ...atomic import Part
 from ...errors import JoyImageError, one_line
 from ...settings import whole
 from ..cameras import Pinhole
-from ..oriented import EDGES, OrientedBox
+from ..oriented import OrientedBox
 from ..records import Pair, Sample, Shown
+from ..visibility import visible_edges
 from .contents import read_pairs, read_samples
 
 COUNT = 24
@@ -98,14 +99,13 @@ def _with_boxes(picture: Image.Image, shown: Shown, answer: str) -> Image.Image:
     camera = Pinhole(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.eye(4), *shown.size)
     pen = ImageDraw.Draw(picture)
     for each in json.loads(answer):
-        corners = OrientedBox.from_numbers(each["bbox_3d"]).corners
-        pixels, depth = camera.project(corners)
-        ends = [(*pixels[i], *pixels[j]) for i, j in EDGES if min(depth[i], depth[j]) > 0]
-        for end in ends:
-            pen.line(end, BOX, max(1, min(picture.size) // 200))
-        if ends:
+        edges = visible_edges(OrientedBox.from_numbers(each["bbox_3d"]), camera)
+        for edge in edges:
+            pen.line(list(map(tuple, edge.tolist())), BOX, max(1, min(picture.size) // 200))
+        if len(edges):
             font = _font(max(10, min(picture.size) // 16))
-            pen.text(tuple(pixels.min(axis=0)), one_line(each["label"]), BOX, font, "lb")
+            place = np.clip(edges.reshape(-1, 2).min(axis=0), 0, picture.size)
+            pen.text(tuple(place.tolist()), one_line(each["label"]), BOX, font, "lb")
     return picture
 
 
