@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from scans import save, save_matrix, save_text, square, turn_vector
 
 from joyimage.errors import JoyImageError, MissingFileError
 from joyimage.spatialdata.cameras import OPENGL, Pinhole, looking_at
@@ -34,27 +35,6 @@ def cameras(shift=0.5):
     """Two, with the principal point in the picture's middle; `shift`: where the format has a pixel's middle."""
     intrinsic = np.array([[FOCAL, 0, WIDTH / 2 - 0.5 + shift], [0, FOCAL, HEIGHT / 2 - 0.5 + shift], [0, 0, 1]])
     return [Pinhole(intrinsic, looking_at(eye, np.array([0, 0, 0.4])), WIDTH, HEIGHT) for eye in EYES]
-
-
-def save(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
-def save_text(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def save_matrix(path, matrix):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savetxt(path, matrix, fmt="%.9f")
-
-
-def square(intrinsic):
-    whole = np.eye(4)
-    whole[:3, :3] = intrinsic
-    return whole
 
 
 def pictures(i):
@@ -162,22 +142,42 @@ def test_nerfstudio_without_size_or_focal_length_and_with_a_mask_of_what_to_use(
     assert (depth[:10] == 0).all() and (depth[10:] > 0).all() and (scene.views[1].sensed().depth > 0).all()
 
 
+ONE = {"number": 1, "category": "a"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"k1": 0.1}, "bends lines"), ({"camera_model": "OPENCV_FISHEYE"}, "bends lines"), ({"frames": []}, "no frames"),
-     ({"frames": [{}]}, "missing"), ({"frames": 3}, "of another kind"), ({"objects": [{"number": 1}]}, "missing"),
-     ({"objects": [{"number": 1, "category": "a"}] * 2}, "one number"), ({"cx": 10**400}, "too large"),
-     ({"w": 0}, "no pixels"), ({"k1": math.nan}, "bends lines"), ({"metric": "no"}, "metric is 'no'"),
-     ({"objects": [{"number": 1, "category": "a", "faces": "no"}]}, "faces is 'no'"),
-     ({"objects": [{"number": 1, "category": "\ud800"}]}, "category of object 1 .* no character"),
-     ({"objects": [{"number": 1, "category": None}]}, "category of object 1 must be text"),
-     ({"objects": [{"number": 1, "category": "a", "description": 5}]}, "description of object 1 must be text"),
-     *(({"depth_unit_scale_factor": unit}, "a number above 0") for unit in (0, -1, math.nan, None))],
+    [({"k1": 0.1}, r"frames\[0\] \(images/0.png\): its lens bends lines \(OPENCV {'k1': 0.1}\); undistort"),
+     ({"camera_model": "OPENCV_FISHEYE"}, r"frames\[0\] .* lens bends lines"), ({"k1": math.nan}, "bends lines"),
+     ({"frames": []}, "no frames"), ({"frames": [{}]}, r"frames\[0\]: file_path is missing; it must be the path"),
+     ({"frames": 3}, "frames is 3; it must be a list"),
+     ({"frames": [[]]}, r"frames\[0\] is the list \[\] of 0; it must be a record"),
+     ({"objects": [{"number": 1}]}, r"objects\[0\]: category is missing; it must be text"),
+     ({"objects": [ONE] * 2}, "transforms.json: scene .* two objects have one number"),
+     ({"cx": 10**400}, r"json: cx is 1000.*; it must be a number above -1e\+09 and up to 1e\+09"),
+     ({"cx": math.inf}, "cx is inf; it must be a number"), ({"fl_x": 0}, "fl_x is 0; it must be a number above 0.001"),
+     ({"fl_x": "36"}, "fl_x is '36'; it must be a number"), ({"w": 0}, "w is 0; it must be a whole number from 1 to"),
+     ({"w": 40.5}, "w is 40.5; it must be a whole"), ({"h": None}, "h is null; it must be a whole number"),
+     ({"metric": "no"}, "metric is 'no'; it must be true or false"),
+     ({"state_of": ["room"]}, r"state_of is the list \['room'\] of 1; it must be text"),
+     ({"objects": [{**ONE, "faces": "no"}]}, r"objects\[0\]: faces is 'no'; it must be true or false"),
+     ({"objects": [{**ONE, "category": "\ud800"}]}, r"objects\[0\]: category .* no character"),
+     ({"objects": [{**ONE, "category": None}]}, r"objects\[0\]: category is null; it must be text"),
+     ({"objects": [{**ONE, "category": " \n"}]}, r"objects\[0\]: category is ' \\n'; it must be text that is not"),
+     ({"objects": [{**ONE, "description": 5}]}, r"objects\[0\]: description is 5; it must be text"),
+     ({"objects": [{**ONE, "number": 0}]}, r"objects\[0\]: number is 0; it must be a whole number from 1 to 2"),
+     ({"objects": [{**ONE, "box": [1] * 8}]}, r"objects\[0\]: box is the list \[1, .*; it must be 9 numbers in lists"),
+     ({"objects": [{**ONE, "box": [1, "2", *[1] * 7]}]}, r"objects\[0\]: box is the list .*; it must be 9 numbers"),
+     ({"objects": [{**ONE, "box": [math.nan] * 9}]}, r"objects\[0\]: box is .* each finite and up to 1e\+09"),
+     ({"objects": [{**ONE, "box": [1e300] * 9}]}, r"objects\[0\]: box is .* each finite and up to 1e\+09"),
+     ({"objects": [{**ONE, "box": [0, 0, 0, -1, 1, 1, 0, 0, 0]}]}, r"objects\[0\]: box: a box's extents are 0 or more"),
+     *(({"depth_unit_scale_factor": unit}, "a number above 0") for unit in (0, -1, math.nan, None, "mm"))],
 )  # fmt: skip
 def test_nerfstudio_says_what_it_cannot_use(tmp_path, change, message):
     nerfstudio_folder(tmp_path, **change)
-    with pytest.raises(JoyImageError, match=message):
+    with pytest.raises(JoyImageError, match=message) as caught:
         list(read_scenes(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path / "transforms.json"))
 
 
 def test_a_mark_of_byte_order_before_the_json_is_passed_over(tmp_path):
@@ -255,13 +255,6 @@ def test_scannet_with_all_files_side_by_side(tmp_path):
     check_views(scene, masked=False)
 
 
-def arkit_vector(matrix):
-    """The axis times the angle of a rotation below a half turn."""
-    turn = np.arccos((np.trace(matrix) - 1) / 2)
-    skew = matrix - matrix.T
-    return turn / (2 * np.sin(turn)) * np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
-
-
 def arkit_folder(folder):
     frames = folder / f"{folder.name}_frames"
     lines = []
@@ -274,7 +267,7 @@ def arkit_folder(folder):
         late = f"{folder.name}_{100.001 + 0.1 * i:.3f}"
         save_text(frames / "lowres_wide_intrinsics" / f"{late}.pincam", " ".join(map(str, lens)))
         inverse = np.linalg.inv(camera.pose)
-        numbers = [100.002 + 0.1 * i, *arkit_vector(inverse[:3, :3]), *inverse[:3, 3]]
+        numbers = [100.002 + 0.1 * i, *turn_vector(inverse[:3, :3]), *inverse[:3, 3]]
         lines.append(" ".join(f"{number:.9f}" for number in numbers))
     save(frames / "lowres_wide" / f"{folder.name}_200.000.png", picture)
     save_text(frames / "lowres_wide.traj", "\n".join(lines))

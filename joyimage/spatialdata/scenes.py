@@ -30,9 +30,10 @@ def spelt(name: str) -> str:
 class View:
     """One picture. `camera` is that of the picture; depth and masks may be of another size.
 
-    depth: a file or metres (h, w), 0 where unknown. depth_scale: what a stored number is divided by. depth_intrinsic:
-    (3, 3) of the depth picture where it shows another part than the picture; None if it shows the same.
-    instances: numbers of objects (h, w), 0 for none, on the depth picture's grid where both are of one size.
+    depth: a file or metres (h, w), 0 where unknown. depth_scale: what a stored number is divided by, None where nothing
+    says it, as in `read_depth`. depth_intrinsic: (3, 3) of the depth picture where it shows another part than the
+    picture; None if it shows the same. instances: numbers of objects (h, w), 0 for none, on the depth picture's grid
+    where both are of one size, else on one that shows the same as the picture.
     """
 
     name: str
@@ -40,7 +41,7 @@ class View:
     image: Path | Image.Image | bytes
     depth: Path | np.ndarray | None = None
     instances: Instances | None = None
-    depth_scale: float = 1000.0
+    depth_scale: float | None = None
     depth_intrinsic: np.ndarray | None = None
     ignored: Path | None = None  # a mask, black where nothing is to be used
 
@@ -58,27 +59,44 @@ class View:
         return picture
 
     def sensed(self) -> Sensed:
-        """Depth and masks on the depth picture's grid. Raises `JoyImageError` for a view without depth."""
+        """Depth and masks on the depth picture's grid.
+
+        Raises `JoyImageError` for a view without depth, what cannot be read, and depth or masks that show another part
+        than the picture, as their shape tells.
+        """
         if self.depth is None:
             raise JoyImageError(f"view {self.name} has no depth")
         depth = read_depth(self.depth, self.depth_scale, self.name)
         height, width = depth.shape
-        camera = self.camera.resized(width, height)
         if self.depth_intrinsic is not None:
             camera = Pinhole(self.depth_intrinsic, self.camera.pose, width, height)
+        else:
+            self._check_shape(depth, self.depth, "depth")
+            camera = self.camera.resized(width, height)
         if self.ignored is not None:
-            used = self._on_grid(read_instances(self.ignored, self.name), camera)
+            used = self._on_grid(read_instances(self.ignored, self.name), camera, self.ignored)
             depth = np.where(used > 0, depth, 0).astype(np.float32)
         instances = None
         if self.instances is not None:
-            instances = self._on_grid(read_instances(self.instances, self.name), camera)
+            instances = self._on_grid(read_instances(self.instances, self.name), camera, self.instances)
         return Sensed(camera, depth, instances)
 
-    def _on_grid(self, values: np.ndarray, camera: Pinhole) -> np.ndarray:
+    def _on_grid(self, values: np.ndarray, camera: Pinhole, source: object) -> np.ndarray:
         """Numbers of the picture's part, or of the depth picture's grid already, on that grid."""
         if values.shape == (camera.height, camera.width):
             return values
+        self._check_shape(values, source, "masks")
         return sample(values, self.camera.resized(values.shape[1], values.shape[0]), camera)
+
+    def _check_shape(self, values: np.ndarray, source: object, what: str) -> None:
+        """Raise `JoyImageError` unless values (h, w) are as wide for their height as the picture, but for rounding."""
+        (height, width), camera = values.shape, self.camera
+        if abs(width * camera.height - height * camera.width) > max(camera.width, camera.height):
+            shown = f"{what} {source}" if isinstance(source, Path) else what
+            raise JoyImageError(
+                f"view {self.name}: {shown} of {width}x{height} pixels cannot show what its picture of "
+                f"{camera.width}x{camera.height} does: it is of another shape; give the same part, in any resolution"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +113,7 @@ class SceneObject:
     """What stands in a scene. `number` is its value in the instance masks; `box` is None until it is lifted.
 
     description: words that tell it from all others of its scene, where there are such. faces: whether the box's first
-    axis is where the object's front points. `JoyImageError` for a category or description that is no text.
+    axis is where the object's front points. Both texts get into one line. `JoyImageError` for what is no text.
     """
 
     number: int
@@ -106,7 +124,8 @@ class SceneObject:
 
     def __post_init__(self):
         for name in ("category", "description"):
-            check_text(f"{name} of object {self.number}", getattr(self, name))
+            check_text(f"{name} of object {self.number}", text := getattr(self, name))
+            object.__setattr__(self, name, " ".join(text.split()))
 
 
 @dataclass(frozen=True, eq=False)

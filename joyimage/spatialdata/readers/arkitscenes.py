@@ -19,7 +19,8 @@ from ...errors import JoyImageError
 from ..cameras import Pinhole
 from ..oriented import OrientedBox, axis_angle
 from ..scenes import Scene, SceneObject, View
-from .common import centred, fields_of, load_json, load_matrix, pictures_in
+from .common import centred, load_json, load_matrix, load_numbers, pictures_in
+from .fields import LARGEST, SIDE, Fields, lens, told_of
 
 LATE = 0.02  # seconds by which a pose, depth or intrinsics may be of another moment than a picture
 
@@ -53,12 +54,12 @@ def _frames(path: Path) -> Path:
 
 def _trajectory(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Times (N,) and poses (N, 4, 4) to the world."""
-    try:
-        lines = np.loadtxt(file, ndmin=2)
-    except ValueError as error:
-        raise JoyImageError(f"{file} holds no numbers ({error})") from error
-    if lines.shape[1:] != (7,) or not len(lines):
-        raise JoyImageError(f"{file} has {lines.shape[1:]} numbers in a line, not 7")
+    lines = load_numbers(file)
+    if lines.shape[1] != 7 or not (np.abs(lines) <= LARGEST).all():
+        raise JoyImageError(
+            f"{file} must have 7 finite numbers in each line: a time, a turn and a translation; it has {lines.shape[1]}"
+            + ("" if lines.shape[1] != 7 else ", not all of them finite")
+        )
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     for pose, line in zip(poses, lines, strict=True):
         turn = axis_angle(line[1:4]).T
@@ -67,9 +68,12 @@ def _trajectory(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _camera(file: Path, pose: np.ndarray) -> Pinhole:
-    width, height, focal_x, focal_y, x, y = load_matrix(file, ((1, 6),))[0]
-    intrinsic = centred(np.array([[focal_x, 0, x], [0, focal_y, y], [0, 0, 1]]))
-    return Pinhole(intrinsic, pose, int(width), int(height))
+    width, height, focal_x, focal_y, x, y = load_matrix(file, ((1, 6),))[0].tolist()
+    if not (width.is_integer() and height.is_integer() and min(width, height) >= 1 and max(width, height) <= SIDE):
+        raise JoyImageError(f"{file} begins with {width:g} and {height:g}; it must with a picture's width and height")
+    intrinsic = centred(lens(np.array([[focal_x, 0, x], [0, focal_y, y], [0, 0, 1]]), file))
+    with told_of(file):
+        return Pinhole(intrinsic, pose, int(width), int(height))
 
 
 def _by_time(folder: Path, suffix: str) -> list[tuple[float, Path]]:
@@ -92,12 +96,15 @@ def _objects(path: Path) -> Iterator[SceneObject]:
     file = path / f"{path.name}_3dod_annotation.json"
     if not file.is_file():
         return
-    with fields_of(file):
-        for number, thing in enumerate(load_json(file)["data"], start=1):
-            found = thing["segments"]["obbAligned"]
-            axes = np.array(found["normalizedAxes"], dtype=float).reshape(3, 3).T
-            box = OrientedBox(np.array(found["centroid"]), np.array(found["axesLengths"]), _right_handed(axes))
-            yield SceneObject(number, str(thing["label"]), box=box)
+    for number, thing in enumerate(Fields(load_json(file), str(file)).records("data"), start=1):
+        yield SceneObject(number, thing.text("label"), box=_box(thing.record("segments").record("obbAligned")))
+
+
+def _box(found: Fields) -> OrientedBox:
+    axes = found.numbers("normalizedAxes", (9,), (3, 3)).reshape(3, 3).T
+    centre, size = found.numbers("centroid", (3,)), found.numbers("axesLengths", (3,))
+    with told_of(found.place):
+        return OrientedBox(centre, size, _right_handed(axes))
 
 
 def _right_handed(axes: np.ndarray) -> np.ndarray:

@@ -9,23 +9,22 @@ that this is another state of.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import JoyImageError
-from ...settings import finite
 from ..cameras import OPENGL, Pinhole
-from ..oriented import OrientedBox
+from ..pictures import picture_size
 from ..scenes import Scene, SceneObject, View
-from .common import fields_of, load_json, picture_size
+from .common import load_json
+from .fields import FOCAL, NUMBERS, SIDE, Fields, told_of
 
 FILE = "transforms.json"
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 STRAIGHT = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE")
-UNIT = 0.001
 
 
 def holds(path: Path) -> bool:
@@ -36,81 +35,76 @@ def holds(path: Path) -> bool:
 def read(path: Path) -> Iterator[Scene]:
     """The one scene of a folder. Raises `JoyImageError` for fields that are missing or of another kind, and lenses."""
     file = path if path.name == FILE else path / FILE
-    values = load_json(file)
-    with fields_of(file):
-        scene = _scene(file, values)
+    values = Fields(load_json(file), str(file))
+    frames = [(frame.path("file_path"), frame) for frame in values.records("frames")]
+    if not frames:
+        raise JoyImageError(f"{file} has no frames")
+    things = values.records("objects") if values.has("objects") else []
+    views = tuple(_view(file.parent, name, frame.below(values)) for name, frame in sorted(frames, key=itemgetter(0)))
+    objects, metric, state_of = tuple(map(_object, things)), values.flag("metric"), values.text("state_of", "")
+    with told_of(file):
+        scene = Scene(file.parent.name, views, objects, metric, "nerfstudio", state_of)
     yield scene
 
 
-def _scene(file: Path, values: Mapping[str, Any]) -> Scene:
-    frames = sorted(values["frames"], key=lambda frame: frame["file_path"])
-    if not frames:
-        raise JoyImageError(f"{file} has no frames")
-    return Scene(
-        name=file.parent.name,
-        views=tuple(_view(file, {**values, **frame}) for frame in frames),
-        objects=tuple(_object(thing) for thing in values.get("objects", ())),
-        metric=_flag(values, "metric"),
-        source="nerfstudio",
-        state_of=_name(values.get("state_of", "")),
-    )
-
-
-def _view(file: Path, frame: Mapping[str, Any]) -> View:
-    name, folder = frame["file_path"], file.parent
+def _view(folder: Path, name: str, frame: Fields) -> View:
+    frame = frame.at(name)
     image = folder / name
     if not image.suffix:
         image = image.with_suffix(".png")
-    bent = {key: frame[key] for key in DISTORTION if frame.get(key, 0) != 0}
-    if bent or frame.get("camera_model", "OPENCV") not in STRAIGHT:
-        model = frame.get("camera_model", "OPENCV")
-        raise JoyImageError(f"{file}: {name} has a lens that bends lines ({model} {bent}); undistort its pictures")
-    width, height = (int(frame["w"]), int(frame["h"])) if "w" in frame else picture_size(image)
-    pose = np.array(frame["transform_matrix"], dtype=float)
-    if pose.shape == (3, 4):
-        pose = np.concatenate([pose, [[0, 0, 0, 1]]])
+    _check_lens(frame)
+    size = (frame.whole("w", 1, SIDE), frame.whole("h", 1, SIDE)) if frame.has("w") else picture_size(image)
+    pose = frame.numbers("transform_matrix", (4, 4), (3, 4))
+    pose = pose if len(pose) == 4 else np.concatenate([pose, [[0, 0, 0, 1]]])
+    intrinsic = _intrinsic(frame, *size)
+    with told_of(frame.place):
+        camera = Pinhole(intrinsic, pose @ OPENGL, *size)
     return View(
         name=Path(name).stem,
-        camera=Pinhole(_intrinsic(frame, width, height), pose @ OPENGL, width, height),
+        camera=camera,
         image=image,
         depth=_optional(folder, frame, "depth_file_path"),
-        depth_scale=1 / _positive(frame, "depth_unit_scale_factor", UNIT),
+        depth_scale=_scale(frame),
         instances=_optional(folder, frame, "instances_path"),
         ignored=_optional(folder, frame, "mask_path"),
     )
 
 
-def _intrinsic(frame: Mapping[str, Any], width: int, height: int) -> np.ndarray:
-    if (focal := frame.get("fl_x")) is None:
-        focal = width / 2 / math.tan(frame["camera_angle_x"] / 2)
-    vertical = frame.get("fl_y", focal)
-    x, y = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
-    return np.array([[focal, 0, x], [0, vertical, y], [0, 0, 1]], dtype=float)
+def _check_lens(frame: Fields) -> None:
+    bent = {key: frame.raw(key) for key in DISTORTION if frame.has(key) and frame.raw(key) != 0}
+    model = frame.text("camera_model", STRAIGHT[0])
+    if bent or model not in STRAIGHT:
+        raise JoyImageError(f"{frame.place}: its lens bends lines ({model} {bent!r:.100}); undistort its pictures")
 
 
-def _positive(values: Mapping[str, Any], key: str, default: float) -> float:
-    if not finite(value := values.get(key, default)) or value <= 0:
-        raise TypeError(f"{key} is {value!r:.40} and must be a number above 0")
-    return float(value)
+def _intrinsic(frame: Fields, width: int, height: int) -> np.ndarray:
+    if frame.has("fl_x"):
+        focal = frame.number("fl_x", above=FOCAL)
+    else:
+        angle = frame.number("camera_angle_x", above=0)
+        if angle >= math.pi:
+            raise frame.fault("camera_angle_x", "an angle in radians below pi")
+        focal = width / 2 / math.tan(angle / 2)
+    vertical = frame.number("fl_y", focal, above=FOCAL)
+    x, y = frame.number("cx", width / 2), frame.number("cy", height / 2)
+    return np.array([[focal, 0, x], [0, vertical, y], [0, 0, 1]])
 
 
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"state_of is {value!r:.40} and no name")
-    return value
+def _scale(frame: Fields) -> float | None:
+    """What numbers of depth are divided by, where the file says it."""
+    unit = "depth_unit_scale_factor"
+    return 1 / frame.number(unit, above=0) if frame.named(unit) else None
 
 
-def _flag(values: Mapping[str, Any], key: str) -> bool:
-    if not isinstance(value := values.get(key, False), bool):  # "no" would be taken for yes
-        raise TypeError(f"{key} is {value!r:.40} and must be true or false")
-    return value
+def _optional(folder: Path, frame: Fields, key: str) -> Path | None:
+    return folder / frame.path(key) if frame.has(key) else None
 
 
-def _optional(folder: Path, frame: Mapping[str, Any], key: str) -> Path | None:
-    return folder / frame[key] if frame.get(key) else None
-
-
-def _object(values: Mapping[str, Any]) -> SceneObject:
-    box = OrientedBox.from_numbers(values["box"]) if values.get("box") is not None else None
-    description = values.get("description", "")
-    return SceneObject(int(values["number"]), values["category"], description, box, _flag(values, "faces"))
+def _object(thing: Fields) -> SceneObject:
+    number, category, description = (
+        thing.whole("number", 1, NUMBERS),
+        thing.text("category"),
+        thing.text("description", ""),
+    )
+    box = thing.box("box") if thing.has("box") else None
+    return SceneObject(number, category, description, box, thing.flag("faces"))

@@ -16,11 +16,12 @@ import numpy as np
 
 from ...errors import JoyImageError
 from ..cameras import Pinhole
+from ..pictures import picture_size
 from ..scenes import Scene, SceneObject, View
-from .common import centred, fields_of, load_json, load_matrix, picture_size, pictures_in
+from .common import load_intrinsics, load_json, load_matrix, load_text, pictures_in
+from .fields import LARGEST, NUMBERS, Fields, told_of
 
 MASKS = ("instance-filt", "instance")
-INTRINSICS = ((4, 4), (3, 3))
 
 
 def holds(path: Path) -> bool:
@@ -35,12 +36,15 @@ def read(path: Path) -> Iterator[Scene]:
     views = _exported(path, aligned) if (path / "color").is_dir() else _side_by_side(path, aligned)
     if not views:
         raise JoyImageError(f"{path}: no picture has a pose")
-    yield Scene(path.name, tuple(views), tuple(_objects(path)), metric=True, source="scannet")
+    objects = tuple(_objects(path))
+    with told_of(path):
+        scene = Scene(path.name, tuple(views), objects, metric=True, source="scannet")
+    yield scene
 
 
 def _exported(path: Path, aligned: np.ndarray) -> list[View]:
-    intrinsic = centred(load_matrix(path / "intrinsic" / "intrinsic_color.txt", INTRINSICS))
-    depth_intrinsic = centred(load_matrix(path / "intrinsic" / "intrinsic_depth.txt", INTRINSICS))
+    intrinsic = load_intrinsics(path / "intrinsic" / "intrinsic_color.txt")
+    depth_intrinsic = load_intrinsics(path / "intrinsic" / "intrinsic_depth.txt")
     masks = next((path / name for name in MASKS if (path / name).is_dir()), None)
     views = []
     for image in pictures_in(path / "color"):
@@ -53,9 +57,9 @@ def _exported(path: Path, aligned: np.ndarray) -> list[View]:
 
 
 def _side_by_side(path: Path, aligned: np.ndarray) -> list[View]:
-    intrinsic = centred(load_matrix(path / "intrinsic.txt", INTRINSICS))
+    intrinsic = load_intrinsics(path / "intrinsic.txt")
     other = path / "depth_intrinsic.txt"
-    depth_intrinsic = centred(load_matrix(other, INTRINSICS)) if other.is_file() else None
+    depth_intrinsic = load_intrinsics(other) if other.is_file() else None
     views = []
     for image in pictures_in(path):
         depth = image.with_suffix(".png")
@@ -67,21 +71,31 @@ def _side_by_side(path: Path, aligned: np.ndarray) -> list[View]:
 
 def _camera(image: Path, intrinsic: np.ndarray, pose: Path, aligned: np.ndarray) -> Pinhole | None:
     """None where the pose was lost."""
-    matrix = load_matrix(pose)
-    return Pinhole(intrinsic, aligned @ matrix, *picture_size(image)) if np.isfinite(matrix).all() else None
+    matrix = load_matrix(pose, lost=True)
+    if not np.isfinite(matrix).all():
+        return None
+    with told_of(pose):
+        return Pinhole(intrinsic, aligned @ matrix, *picture_size(image))
 
 
 def _alignment(path: Path) -> np.ndarray:
     """From the scan's axes to those of its room, (4, 4), where the scan's text file has them."""
     file = path / f"{path.name}.txt"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for line in load_text(file).splitlines() if file.is_file() else ():
         key, _, numbers = line.partition("=")
         if key.strip() == "axisAlignment":
-            try:
-                return np.array(numbers.split(), dtype=float).reshape(4, 4)
-            except ValueError as error:
-                raise JoyImageError(f"{file}: axisAlignment is no matrix of 4 x 4 numbers ({error})") from error
+            return _rigid(numbers, file)
     return np.eye(4)
+
+
+def _rigid(numbers: str, file: Path) -> np.ndarray:
+    try:
+        matrix = np.array(numbers.split(), dtype=float).reshape(4, 4)
+    except ValueError:
+        matrix = np.full((4, 4), np.inf)
+    if not (np.abs(matrix) <= LARGEST).all():
+        raise JoyImageError(f"{file}: axisAlignment is {numbers.strip()!r:.60}; it must be 16 finite numbers")
+    return matrix
 
 
 def _objects(path: Path) -> Iterator[SceneObject]:
@@ -89,6 +103,5 @@ def _objects(path: Path) -> Iterator[SceneObject]:
     file = next(iter(sorted(path.glob("*.aggregation.json"), key=lambda file: len(file.name))), None)
     if file is None:
         return
-    with fields_of(file):
-        for group in load_json(file)["segGroups"]:
-            yield SceneObject(int(group["objectId"]) + 1, str(group["label"]))
+    for group in Fields(load_json(file), str(file)).records("segGroups"):
+        yield SceneObject(group.whole("objectId", 0, NUMBERS - 1) + 1, group.text("label"))
