@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ from joyimage.spatialdata.making.spreading import here
 from joyimage.spatialdata.questions import marks
 from joyimage.spatialdata.questions.evening import AHEAD
 from joyimage.spatialdata.questions.form import Asking
-from joyimage.spatialdata.readers import read_scenes
+from joyimage.spatialdata.readers import nerfstudio, read_scenes
 from joyimage.spatialdata.settings import QUESTIONS
 from joyimage.spatialdata.tasks import make_questions
 from tools.tiny import captures
@@ -221,6 +222,49 @@ def test_a_scene_that_cannot_be_used_is_named_and_the_others_are_done(copied, ma
     assert "scene00001: " in str(inspect(out))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_every_scene_is_broken_nothing_is_written(copied, tmp_path, capsys, workers):
+    for path in copied.glob("*/transforms.json"):
+        path.write_text("{")
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "new", tmp_path / "there"):
+        assert main(["data", "make", str(copied), str(out), *COMMAND, "--workers", str(workers)]) == 2
+        said = capsys.readouterr().err
+        assert "no scene can be used, so nothing is written. scene00000: " in said and "and 3 more" in said
+        assert f"{copied / 'scene00000' / 'transforms.json'} is no JSON" in said
+    assert not (tmp_path / "new").exists() and not list((tmp_path / "there").iterdir())
+
+
+def test_a_scene_of_which_nothing_can_be_asked_is_not_broken(copied, tmp_path):
+    made = make(copied, tmp_path / "set", replace(FEW, tasks=("orientation",), edits=("rotate",), scenes=1))
+    assert made.failed == () and made.scenes == 1 and (tmp_path / "set" / "data.json").exists()
+
+
+def fails(scene):
+    if scene.name == "scene00001":
+        raise ZeroDivisionError("by what it is prepared with")
+    return scene
+
+
+def test_whatever_a_scene_does_to_its_reader_it_is_told_and_the_others_are_done(copied, tmp_path, monkeypatch):
+    read = nerfstudio.load_json
+
+    def broken(path):
+        if "scene00000" in str(path):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        if "scene00002" in str(path):
+            raise LookupError("an error that nobody foresaw")
+        return read(path)
+
+    monkeypatch.setattr(nerfstudio, "load_json", broken)
+    made = make(copied, tmp_path / "set", FEW, prepare=fails)
+    reasons = dict(made.failed)
+    assert reasons["scene00000"] == f"{copied / 'scene00000' / 'transforms.json'}: Input/output error"
+    assert reasons["scene00001"] == "ZeroDivisionError: by what it is prepared with"
+    assert reasons["scene00002"] == "LookupError: an error that nobody foresaw"
+    assert {sample.scene for sample in read_samples(tmp_path / "set")} == {"scene00001-after"}
+
+
 def test_what_failed_is_tried_again_when_the_run_goes_on(copied, made, tmp_path):
     depth = copied / "scene00000" / "depth" / "000.png"
     whole = depth.read_bytes()
@@ -346,8 +390,10 @@ def test_scenes_without_boxes_are_lifted_when_asked(copied, tmp_path):
             del thing["box"]
         path.write_text(json.dumps(values))
     settings = replace(FEW, tasks=("relative_size",), edits=("none",), scenes=2)
-    report = make(copied, tmp_path / "bare", settings)
-    assert report.used == 0 and all("lift the scene first" in reason for _, reason in report.failed)
+    with pytest.raises(
+        JoyImageError, match=r"scene00000: .* lift the scene first; scene00000-after: .* lift the scene"
+    ):
+        make(copied, tmp_path / "bare", settings)
     report = make(copied, tmp_path / "lifted", replace(settings, lift=True))
     assert report.used == 2 and not report.failed
 

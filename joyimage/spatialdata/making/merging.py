@@ -61,7 +61,7 @@ class Merge:
         self._questions = Counter({task: 0 for task in settings.tasks})
         self._left_out = Counter({task: 0 for task in settings.tasks})
         self._pairs = Counter({kind: 0 for kind in settings.edits})
-        self._scenes = self._used = 0
+        self._scenes = self._used = self._broken = 0
         self._failed: list[tuple[str, str]] = []
 
     @property
@@ -69,6 +69,11 @@ class Merge:
         """Whether no scene could add anything."""
         limit = self._settings.limit
         return limit is not None and all(n >= limit for n in (*self._questions.values(), *self._pairs.values()))
+
+    @property
+    def broken(self) -> Sequence[tuple[str, str]]:
+        """Scenes and why they failed, where that is all of them; else none."""
+        return self._failed if self._scenes == self._broken else ()
 
     def add(self, batch: Batch) -> None:
         """What a scene gives, as far as it is taken. Scenes come in their order."""
@@ -84,6 +89,7 @@ class Merge:
                 pairs += 1
         self._scenes += 1
         self._used += bool(samples or pairs)
+        self._broken += bool(batch.failed and not batch.samples and not batch.pairs)
         self._failed += batch.failed
 
     def _takes(self, sample: Sample) -> bool:

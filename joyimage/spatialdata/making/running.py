@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -25,15 +25,26 @@ from ..records import Batch
 from ..scenes import Scene, spelt
 from ..settings import Making, check_workers
 from ..writers import FORMATS
+from .merging import FOLDER as MAKING
 from .merging import Made, Merge
 from .shards import FOLDER as SHARDS
 from .shards import read_shard, shard_path
 from .spreading import Paths, Spread, here, processes
-from .work import Job, Prepare, work
+from .work import Job, Prepare, why, work
 
 FILE = "data.json"  # of a data set: what it was made with, and, once it is complete, what is in it
 USUAL = Making()
+TOLD = 3  # scenes of which an error says why they cannot be used
 Source = str | Path | Iterable[Scene]
+
+
+class NothingUsableError(JoyImageError):
+    """All scenes of a data set failed: which, and why."""
+
+    def __init__(self, failed: Sequence[tuple[str, str]]):
+        told = "; ".join(f"{name}: {reason}" for name, reason in failed[:TOLD])
+        more = f"; and {len(failed) - TOLD} more" if len(failed) > TOLD else ""
+        super().__init__(f"no scene can be used, so nothing is written. {told}{more}")
 
 
 def make(
@@ -53,7 +64,8 @@ def make(
     the work is done, such as lifting it by masks of one's own. Stopped, the same call goes on with the scenes
     that are missing; complete, it does nothing. A scene that cannot be used is told of in the result, and the others
     are done. Raises `JoyImageError` before any work for settings that cannot be used, scenes that are not there, and a
-    folder with other files, or that was begun with other settings, naming these.
+    folder with other files, or that was begun with other settings, naming these; and, with nothing written, where none
+    of the scenes can be used.
     """
     check_workers(workers)
     out = Path(out)
@@ -61,7 +73,7 @@ def make(
     needs = FORMATS[settings.format].needs if settings.tasks else ()
     check_extras("scipy", *needs)
     found, total, name = _listed(scenes, settings)
-    _prepare(out)
+    new = _prepare(out)
     with held(out, "joyimage data make"):
         prepared = getattr(prepare, "__name__", "given") if prepare else "none"
         begun = {"version": __version__, "source": name, "prepare": prepared, "settings": asdict(settings)}
@@ -70,7 +82,12 @@ def make(
         give = spread or (here if workers == 1 else processes(workers))
         with tqdm(total=total, unit="scene", disable=not progress) as bar:
             do = partial(_do, settings=settings, out=out, prepare=prepare)
-            made = _made(give(do, _jobs(found)), Merge(out, settings), bar.update)
+            merge = Merge(out, settings)
+            try:
+                made = _made(give(do, _jobs(found)), merge, bar.update)
+            except NothingUsableError:
+                _discard(out, new)
+                raise
         _write(out, {**begun, "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
@@ -93,8 +110,9 @@ def _same(scene: Scene) -> Scene:
     return scene
 
 
-def _prepare(out: Path) -> None:
-    """Make the folder. Raises `JoyImageError` where it cannot be, or holds what is not of a data set."""
+def _prepare(out: Path) -> bool:
+    """Make the folder, and say whether it is new. Raises `JoyImageError` where it cannot be, or holds others' files."""
+    new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
@@ -102,6 +120,16 @@ def _prepare(out: Path) -> None:
         raise JoyImageError(f"nothing can be written into {out}: {error.strerror or error}; name another") from error
     if names and FILE not in names:
         raise JoyImageError(f"{out} holds other files, such as {min(names)}; name a new folder")
+    return new
+
+
+def _discard(out: Path, new: bool) -> None:
+    """Leave the folder as it was found, where there is nothing to be written."""
+    for folder in (SHARDS, MAKING):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    (out / FILE).unlink(missing_ok=True)
+    if new:
+        out.rmdir()
 
 
 def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
@@ -166,6 +194,8 @@ def _made(paths: Paths, merge: Merge, update: Callable[[int], object]) -> Made:
         except KeyboardInterrupt as stop:
             kept = f"{done} scenes are kept in {merge.out}; the same command goes on from there"
             raise type(stop)(kept) from None
+        if merge.broken:
+            raise NothingUsableError(merge.broken)
         return merge.publish()
 
 
@@ -193,9 +223,9 @@ def _jobs(found: Iterable[Found]) -> Iterator[Job]:
     for place, each in enumerate(found):
         try:
             scene = each.read()
-        except (JoyImageError, OSError) as error:
+        except Exception as error:  # of one of thousands of scenes: it does not end the others
             name = spelt(each.name)
-            yield Job(place, name, None, failed=((name, spelt(str(error))),))
+            yield Job(place, name, None, failed=((name, why(error)),))
             continue
         if not scene.state_of:
             base = scene

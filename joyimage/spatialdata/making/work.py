@@ -74,8 +74,17 @@ def _telling(name: str, failed: list[tuple[str, str]], about: str = "") -> Itera
     try:
         yield
     except Exception as error:
-        told = str(error) if isinstance(error, JoyImageError) else f"{type(error).__name__}: {error}"
-        failed.append((name, spelt(shortened(f"{about}{told}"))))
+        failed.append((name, why(error, about)))
+
+
+def why(error: Exception, about: str = "") -> str:
+    """Why a scene could not be used, in words where these are known."""
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        told = f"{error.filename or 'a file'}: {error.strerror}"
+    elif not isinstance(error, JoyImageError):
+        told = f"{type(error).__name__}: {error}"
+    return spelt(shortened(f"{about}{told}"))
 
 
 class Album:
