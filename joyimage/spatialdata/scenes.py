@@ -48,14 +48,16 @@ class View:
     def __post_init__(self):
         object.__setattr__(self, "name", spelt(self.name))
 
+    @property
+    def _file(self) -> str:
+        return f" {self.image}" if isinstance(self.image, Path) else ""
+
     def picture(self) -> Image.Image:
         """In RGB. Raises `JoyImageError` for a file that cannot be read or has another size than the camera's."""
         picture = read_picture(self.image, self.name)
         if picture.size != (self.camera.width, self.camera.height):
-            raise JoyImageError(
-                f"view {self.name}: its picture has {picture.width}x{picture.height} pixels, and its camera "
-                f"{self.camera.width}x{self.camera.height}"
-            )
+            sides = f"{picture.width}x{picture.height} pixels, and its camera {self.camera.width}x{self.camera.height}"
+            raise JoyImageError(f"view {self.name}: its picture{self._file} has {sides}")
         return picture
 
     def sensed(self) -> Sensed:
@@ -65,7 +67,7 @@ class View:
         than the picture, as their shape tells.
         """
         if self.depth is None:
-            raise JoyImageError(f"view {self.name} has no depth")
+            raise JoyImageError(f"view {self.name}{self._file} has no depth; its scene must name a file of it")
         depth = read_depth(self.depth, self.depth_scale, self.name)
         height, width = depth.shape
         if self.depth_intrinsic is not None:

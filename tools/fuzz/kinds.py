@@ -24,6 +24,7 @@ from .containers import damage_gguf, damage_safetensors, write_safetensors
 from .mutations import damage_json
 from .pickles import damage_pytorch, saved
 from .pictures import OTHERS, damage_picture, originals
+from .scans import kinds_of
 
 MMDIT = MMDiTConfig(32, 2, 1, text_dim=32, mlp_size=32, rope_dims=(4, 6, 6))
 WIDE = MMDiTConfig(64, 2, 1, text_dim=32, mlp_size=256, rope_dims=(8, 12, 12))  # rows of 256 for GGUF's K types
@@ -297,4 +298,5 @@ KINDS: dict[str, Kind] = {
         for form in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "DDS", "AVIF", "ICO")
     },
     "picture others": picture(*OTHERS),
+    **{kind: Kind(*made, ("scene", "data command")) for kind, made in kinds_of(damage_names).items()},
 }

@@ -20,6 +20,7 @@ from joyimage.cli import main
 from joyimage.errors import MOST_CHARACTERS, JoyImageError
 from joyimage.planning import plan_model
 
+from . import scans
 from .kinds import network
 
 INSPECT_SECONDS = 5.0  # of a processor
@@ -80,6 +81,11 @@ def convert(case: Case) -> list[str]:
     ]
 
 
+def make_data(case: Case) -> list[str]:
+    few = ("--tasks", "depth_order,counting,grounding_3d", "--quota", "1", "--quiet")
+    return ["data", "make", str(case.path), str(case.out / "set"), *few, *(("--lift",) if case.number % 4 else ())]
+
+
 def match_lora(case: Case) -> None:
     lora.match([network()], [(lora.read(case.path), 1.0)]).apply(network().img_in.weight.dtype).remove()
 
@@ -93,6 +99,7 @@ CALLS: dict[str, Callable[[Case], object]] = {
     "plan": lambda case: plan_model(case.path, memory="1000GB"),
     "lora": match_lora,
     "picture": lambda case: images.load(case.path),
+    "scene": lambda case: scans.read(case.path),
 }
 # The command's arguments, and at every how many inputs it is run
 COMMANDS: dict[str, tuple[Callable[[Case], list[str]], int]] = {
@@ -100,6 +107,7 @@ COMMANDS: dict[str, tuple[Callable[[Case], list[str]], int]] = {
     "convert command": (convert, 4),
     "edit picture command": (edit_picture, 8),
     "edit lora command": (edit_with_lora, 8),
+    "data command": (make_data, 2),
 }
 
 
