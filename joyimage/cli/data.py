@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..spatialdata.making import Made
     from ..spatialdata.making.spreading import Spread
 
+NAMES = "translations"
 OPTIONAL = ("limit", "scenes")  # settings without a number of their own
 SHOWN = 10  # scenes that could not be used, of which the command says why
 SHEET = 24  # samples on a sheet
@@ -39,7 +40,13 @@ def add_data(commands, parents) -> None:
     make.add_argument("--workers", type=int, default=1, metavar="N", help="processes, which change no byte (1)")
     make.add_argument("--address", help="of a Ray cluster whose machines have the workers, as in HOST:6379, or auto")
     for name in Making.names():
-        if name in OPTIONAL:
+        if name == NAMES:
+            make.add_argument(
+                "--names", type=Path, dest=NAMES, metavar="FILE",
+                help="names of objects in Chinese, for questions: JSON from English names to Chinese ones, or lines of "
+                "an English name, a tab and the Chinese one",
+            )  # fmt: skip
+        elif name in OPTIONAL:
             help_ = f"{Making.purpose(name)} (all)"
             make.add_argument(f"--{name}", type=int, metavar="N", help=help_)
         else:
@@ -53,7 +60,7 @@ def add_data(commands, parents) -> None:
 
 
 def run_make(options: argparse.Namespace) -> None:
-    settings = Making(**{name: getattr(options, name) for name in Making.names()})
+    settings = Making(**{name: getattr(options, name) for name in Making.names() if name != NAMES}, **_names(options))
     check_workers(options.workers)
     spread = _spread(options)
     from ..spatialdata.making import make
@@ -62,6 +69,14 @@ def run_make(options: argparse.Namespace) -> None:
         options.source, options.output, settings, workers=options.workers, spread=spread, progress=not options.quiet
     )
     _tell(options, made)
+
+
+def _names(options: argparse.Namespace) -> dict[str, Any]:
+    if getattr(options, NAMES) is None:
+        return {}
+    from ..spatialdata.translations import read_translations
+
+    return {NAMES: read_translations(getattr(options, NAMES))}
 
 
 def _spread(options: argparse.Namespace) -> Spread | None:
@@ -83,6 +98,9 @@ def _tell(options: argparse.Namespace, made: Made) -> None:
         print(one_line(f"joyimage: note: {name} is left out: {reason}"), file=sys.stderr)
     if len(made.failed) > SHOWN:
         print(f"joyimage: note: {len(made.failed)} scenes are left out; {options.output} says why", file=sys.stderr)
+    if made.unnamed:
+        told = f"{', '.join(made.unnamed[:SHOWN])}{' …' if len(made.unnamed) > SHOWN else ''}"
+        print(one_line(f"joyimage: note: {len(made.unnamed)} names have no translation: {told}"), file=sys.stderr)
     questions, pairs = sum(made.questions.values()), sum(made.pairs.values())
     print(f"{questions} questions and {pairs} edit pairs from {made.used} of {made.scenes} scenes", options.output)
 

@@ -7,7 +7,7 @@ so that a question takes a fraction of a millisecond.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from .extras import extra
 from .motion import rotation_between
 from .pictures import sample
 from .scenes import Scene, SceneObject, View
+from .translations import Translations
 from .visibility import Limits, visibility
 
 STRUCTURE = {"ceiling", "floor", "wall"}
@@ -138,6 +139,23 @@ class SceneIndex:
             if holds(sight):
                 found[v].append(n)
         return tuple(map(tuple, found))
+
+
+def called(index: SceneIndex, translations: Translations, language: str) -> SceneIndex:
+    """The index with its objects called by the words of a language.
+
+    A category without a word stays as it is; a description without one is left out. Names are unique by these words.
+    """
+    if not translations:
+        return index
+
+    def named(thing: SceneObject) -> SceneObject:
+        category = translations.word(thing.category, language) or thing.category
+        description = thing.description and translations.words(thing.description, thing.category, language)
+        return replace(thing, category=category, description=description or "")
+
+    scene = index.scene.with_objects(tuple(map(named, index.scene.objects)))
+    return replace(index, scene=scene, things=tuple(map(named, index.things)))
 
 
 def index_scene(scene: Scene, limits: Limits = LIMITS) -> SceneIndex:

@@ -143,12 +143,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one scene gives. `failed`: names of scenes and why they could not be used."""
+    """What one scene gives. `failed`: names of scenes and why they could not be used.
+
+    unnamed: categories in it without a word in a language that was asked for.
+    """
 
     scene: str
     samples: tuple[Sample, ...] = ()
     pairs: tuple[Pair, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    unnamed: tuple[str, ...] = ()
 
     def pictures(self) -> Iterator[Picture]:
         """Each picture once."""
@@ -177,6 +181,7 @@ def batch_of(values: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Batc
         samples=tuple(_sample_of(each, pictures) for each in values["samples"]),
         pairs=tuple(_pair_of(each, pictures) for each in values["pairs"]),
         failed=tuple((name, reason) for name, reason in values["failed"]),
+        unnamed=tuple(values["unnamed"]),
     )
 
 

@@ -94,6 +94,7 @@ class View:
         """Raise `JoyImageError` unless values (h, w) are as wide for their height as the picture, but for rounding."""
         (height, width), camera = values.shape, self.camera
         if abs(width * camera.height - height * camera.width) > max(camera.width, camera.height):
+            source = next(iter(source.values()), None) if isinstance(source, Mapping) else source
             shown = f"{what} {source}" if isinstance(source, Path) else what
             raise JoyImageError(
                 f"view {self.name}: {shown} of {width}x{height} pixels cannot show what its picture of "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import JoyImageError
 from ..settings import SEEDS, Settings, check_seed, choice, finite, given, number, whole
@@ -28,7 +29,8 @@ LANGUAGES = ("en", "zh")
 class Making(Settings):
     """What is made of scenes. Raises `JoyImageError` for a value that cannot be used, naming it.
 
-    `tasks` and `edits` may be ("all",) or ("none",), and then are the names or empty.
+    `tasks` and `edits` may be ("all",) or ("none",), and then are the names or empty. `translations` are as
+    `translations.Translations` takes them, and then have a record of words for each name.
     """
 
     tasks: Sequence[str] = given((ALL,), f"sub-tasks, {ALL} or {NONE}")
@@ -43,6 +45,7 @@ class Making(Settings):
     scenes: int | None = number(None, 1, 1_000_000_000, help="how many scenes are used, the first ones")
     views: int = number(32, 1, 10_000, help="views of a scene, at most, evenly spread")
     languages: Sequence[str] = given(LANGUAGES, "of questions, in turn")
+    translations: Mapping[str, Any] | None = given(None, "names of objects for questions: Chinese ones, or by language")
     marked: float = number(0.3, 0.0, 1.0, 0.05, "probability that an object is marked though words can name it")
     lift: bool = given(False, "make boxes from masks and depth for scenes without")
     pictures: str = choice("jpeg", PICTURES, "jpeg, at quality 95 and full colour, or png")
@@ -72,6 +75,10 @@ class Making(Settings):
         if not finite(self.marked) or not 0 <= self.marked <= 1:
             raise JoyImageError(f"marked is {self.marked!r:.40}; give a probability from 0 to 1")
         check_seed(self.seed)
+        if self.translations is not None:
+            from .translations import checked  # here: it asks for languages
+
+            object.__setattr__(self, "translations", checked(self.translations) or None)
 
 
 def check_workers(workers: int) -> None:

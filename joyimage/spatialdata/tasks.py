@@ -14,8 +14,10 @@ from .checking import relationship as check_relationship
 from .checking.truth import Truth, Verdict
 from .index import SceneIndex
 from .questions import awareness, camera, matching, measurement, relationship, several
-from .questions.draw import Draw
+from .questions.asker import UnnamedError
+from .questions.draw import Draw, by_language
 from .questions.form import USUAL, Asking, Question
+from .translations import ENGLISH
 
 CAPABILITIES = {
     "SM": "spatial measurement",
@@ -106,9 +108,10 @@ def make_questions(
     """
     if unknown := [task for task in quotas if task not in TASKS]:
         raise JoyImageError(f"no sub-task is called {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    called = by_language(index, asking)
     for task, quota in quotas.items():
         if TASKS[task].needs.met(index):
-            yield from _of_task(Draw(index, task, asking, place), quota)
+            yield from _of_task(Draw(index, task, asking, place, called), quota)
 
 
 def _of_task(draw: Draw, quota: int) -> Iterator[Question]:
@@ -116,14 +119,34 @@ def _of_task(draw: Draw, quota: int) -> Iterator[Question]:
     asked: set = set()
     count = failed = 0
     while count < quota and failed < draw.asking.tries:
-        found = TASKS[draw.task].generate(draw)
-        keys = {(question.views, str(sorted(question.about.items()))) for question in found}
+        found = _drawn(draw)
+        keys = {_subject(question) for question in found}
         if not found or keys & asked or count + len(found) > quota:
             failed += 1
             continue
         failed, count = 0, count + len(found)
         asked |= keys
         yield from found
+
+
+def _drawn(draw: Draw) -> list[Question]:
+    """The next question; in English where the language whose turn it is has no word for what it names."""
+    before = draw.state()
+    draw.begin()
+    try:
+        return TASKS[draw.task].generate(draw)
+    except UnnamedError:
+        if ENGLISH not in draw.asking.languages:
+            return []
+    draw.restore(before)
+    draw.begin(ENGLISH)
+    return TASKS[draw.task].generate(draw)
+
+
+def _subject(question: Question) -> tuple:
+    """What is asked, in whichever words."""
+    worded = ("tag", "tags") if "objects" in question.about else ()
+    return question.views, str(sorted((key, value) for key, value in question.about.items() if key not in worded))
 
 
 def check(truth: Truth, question: Question) -> Verdict:

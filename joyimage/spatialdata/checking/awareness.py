@@ -75,19 +75,20 @@ FACTS: dict[str, Callable[[Truth, int, list[int], list[int]], Verdict]] = {
 def counting(truth: Truth, question: Question) -> Verdict:
     """A number against the objects with a pixel in the picture, whether they are asked about or not."""
     seen = truth.seen(question.views[0])
-    true = sum(truth.things[number].category == question.about["tag"] for number in seen)
+    true = sum(truth.called(number, question.language) == question.about["tag"] for number in seen)
     return Verdict(int(question.said) == true and len(set(question.options)) == len(question.options), true > 1)
 
 
 def grounding_3d(truth: Truth, question: Question) -> Verdict:
     """Boxes against the true corners in the camera's frame, for all that the picture shows of these kinds."""
     (view,) = question.views
-    wanted = [n for n in truth.seen(view) if truth.things[n].category in question.about["tags"]]
+    called = {n: truth.called(n, question.language) for n in truth.seen(view)}
+    wanted = [n for n, name in called.items() if name in question.about["tags"]]
     found = json.loads(question.answer)
     right = len(found) == len(wanted) and not question.marks
     for entry in found:
         corners = _corners(np.array(entry["bbox_3d"]))
-        alike = [n for n in wanted if truth.things[n].category == entry["label"]]
+        alike = [n for n in wanted if called[n] == entry["label"]]
         off = [np.abs(truth.in_camera(view, truth.corners(n)) - corners).max() for n in alike]
         right = right and bool(off) and min(off) <= OFF
     return Verdict(bool(right))

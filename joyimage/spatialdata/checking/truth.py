@@ -11,6 +11,7 @@ import numpy as np
 from ..extras import extra
 from ..questions.form import Question
 from ..scenes import Scene
+from ..translations import Table, checked
 
 SIGNS = np.array(np.meshgrid((-0.5, 0.5), (-0.5, 0.5), (-0.5, 0.5))).reshape(3, 8).T
 
@@ -27,14 +28,23 @@ class Verdict:
 
 
 class Truth:
-    """What is true of a scene whose objects have boxes. Depth and masks are read once, when they are first needed."""
+    """What is true of a scene whose objects have boxes. Depth and masks are read once, when they are first needed.
 
-    def __init__(self, scene: Scene):
+    translations: the table that its questions were asked with.
+    """
+
+    def __init__(self, scene: Scene, translations: Table | None = None):
         self.scene = scene
+        self._words = {name.casefold(): words for name, words in checked(translations or {}).items()}
         self.things = {thing.number: thing for thing in scene.objects}
         self._measured: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._clouds: dict[tuple[int, int], np.ndarray] = {}
         self._apart: dict[frozenset[int], float] = {}
+
+    def called(self, number: int, language: str) -> str:
+        """What a question in a language calls objects of this one's category."""
+        category = self.things[number].category
+        return self._words.get(category.casefold(), {}).get(language, category)
 
     def corners(self, number: int) -> np.ndarray:
         """The corners (8, 3) of an object's box."""

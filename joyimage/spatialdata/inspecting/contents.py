@@ -21,7 +21,7 @@ class Contents:
     """What is in a data set.
 
     questions: by sub-task, then by form, and by language. balance: as `evening.balance`. samples: dialogues count once.
-    pairs: by kind. scenes, used, failed: as in `Made`.
+    pairs: by kind. scenes, used, failed, unnamed: as in `Made`.
     """
 
     format: str
@@ -33,6 +33,7 @@ class Contents:
     scenes: int
     used: int
     failed: tuple[tuple[str, str], ...]
+    unnamed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "failed": [{"scene": name, "reason": reason} for name, reason in self.failed]}
@@ -49,6 +50,8 @@ class Contents:
         lines.append(f"{sum(self.pairs.values())} edit pairs{f': {kinds}' if kinds else ''}")
         lines.append(f"{self.used} of {self.scenes} scenes are used")
         lines += [f"  {name}: {reason}" for name, reason in self.failed]
+        if self.unnamed:
+            lines.append(f"{len(self.unnamed)} names have no translation: {', '.join(self.unnamed)}")
         return "\n".join(lines)
 
 
@@ -97,4 +100,5 @@ def inspect(out: str | Path) -> Contents:
         scenes=made.scenes,
         used=made.used,
         failed=made.failed,
+        unnamed=made.unnamed,
     )

@@ -24,7 +24,8 @@ MEGABYTE = 1_000_000
 class Made:
     """What a data set holds. `used`: scenes of which something is in it; `failed`: scenes and why they are not.
 
-    questions: by sub-task; left_out: those that would have made one answer too frequent. pairs: by kind.
+    questions: by sub-task; left_out: those that would have made one answer too frequent. pairs: by kind. unnamed:
+    categories without a word in a language that was asked for, where there was a table of translations.
     """
 
     scenes: int
@@ -33,6 +34,7 @@ class Made:
     questions: dict[str, int]
     left_out: dict[str, int]
     pairs: dict[str, int]
+    unnamed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "failed": [{"scene": name, "reason": reason} for name, reason in self.failed]}
@@ -41,7 +43,7 @@ class Made:
     def of(cls, values: dict[str, Any]) -> Made:
         """From what `as_dict` gives, also after JSON."""
         failed = tuple((each["scene"], each["reason"]) for each in values["failed"])
-        return cls(**{**values, "failed": failed})
+        return cls(**{**values, "failed": failed, "unnamed": tuple(values.get("unnamed", ()))})
 
 
 class Merge:
@@ -63,6 +65,7 @@ class Merge:
         self._pairs = Counter({kind: 0 for kind in settings.edits})
         self._scenes = self._used = self._broken = 0
         self._failed: list[tuple[str, str]] = []
+        self._unnamed: set[str] = set()
 
     @property
     def full(self) -> bool:
@@ -91,6 +94,7 @@ class Merge:
         self._used += bool(samples or pairs)
         self._broken += bool(batch.failed and not batch.samples and not batch.pairs)
         self._failed += batch.failed
+        self._unnamed |= set(batch.unnamed)
 
     def _takes(self, sample: Sample) -> bool:
         (turn,) = sample.turns
@@ -113,7 +117,7 @@ class Merge:
             os.replace(path, name)
         self._folder.rmdir()
         counts = dict(self._questions), dict(self._left_out), dict(self._pairs)
-        return Made(self._scenes, self._used, tuple(self._failed), *counts)
+        return Made(self._scenes, self._used, tuple(self._failed), *counts, tuple(sorted(self._unnamed)))
 
     def _close(self) -> None:
         while self._open:

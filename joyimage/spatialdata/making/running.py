@@ -150,7 +150,9 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
     names = known["settings"].keys() | wanted["settings"].keys()
     pairs |= {key: (known["settings"].get(key), wanted["settings"].get(key)) for key in sorted(names)}
     for key, (before, now) in pairs.items():
-        if before != now:
+        if before != now and isinstance(before or now, dict):
+            yield f"{key} are others"
+        elif before != now:
             yield f"{key} was {_said(before)} and is {_said(now)}"
 
 

@@ -16,7 +16,7 @@ from ...boxes import draw_box
 from ...errors import JoyImageError, shortened
 from ...spatial import Move
 from ..edits import CameraPair, ObjectPair, camera_pairs, object_pairs
-from ..index import SceneIndex, index_scene
+from ..index import SceneIndex, called, index_scene
 from ..lifting import lift
 from ..questions.evening import sides
 from ..questions.form import Asking, Mark, Question
@@ -25,6 +25,7 @@ from ..records import Batch, Pair, Picture, Sample, Shown, Turn, encoded
 from ..scenes import Scene, spelt
 from ..settings import Making
 from ..tasks import make_questions
+from ..translations import ENGLISH, Translations
 from .shards import write_shard
 
 Prepare = Callable[[Scene], Scene]
@@ -55,17 +56,21 @@ def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None)
     failed = list(job.failed)
     samples: tuple[Sample, ...] = ()
     pairs: tuple[Pair, ...] = ()
+    unnamed: tuple[str, ...] = ()
     album = Album(job.place, settings.pictures)
     with _telling(job.name, failed):
         if job.scene is not None:
             index = _index(job.scene, settings, prepare)
+            words = Translations(settings.translations)
+            unnamed = _unnamed(index, settings, words)
             asked = tuple(_samples(index, album, job.place, settings))
             samples, pairs = asked, tuple(_camera_pairs(index, album, job.place, settings))
             with _telling(job.name, failed, "its state before: "):
                 if job.before is not None:
                     before = _index(job.before, settings, prepare)
-                    pairs += tuple(_object_pairs(before, index, album, job.place, settings))
-    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed)))
+                    states = (called(state, words, ENGLISH) for state in (before, index))  # as sentences are
+                    pairs += tuple(_object_pairs(*states, album, job.place, settings))
+    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed))
 
 
 @contextmanager
@@ -129,8 +134,15 @@ def _index(scene: Scene, settings: Making, prepare: Prepare | None) -> SceneInde
     return index_scene(scene)
 
 
+def _unnamed(index: SceneIndex, settings: Making, words: Translations) -> tuple[str, ...]:
+    """The categories for which a table has no word in a language that is asked in."""
+    labels = sorted({thing.category for thing in index.things}) if words and settings.tasks else []
+    return tuple(label for label in labels if not all(words.word(label, each) for each in settings.languages))
+
+
 def _samples(index: SceneIndex, album: Album, place: int, settings: Making) -> Iterator[Sample]:
-    asking = Asking(settings.seed, tuple(settings.languages), settings.marked)
+    translations = settings.translations or {}
+    asking = Asking(settings.seed, tuple(settings.languages), settings.marked, translations=translations)
     questions = make_questions(index, dict.fromkeys(settings.tasks, settings.quota), asking, place)
     for number, question in enumerate(questions):
         pictures = [

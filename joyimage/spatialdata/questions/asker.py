@@ -12,13 +12,17 @@ from .words import ANYTHING, CHOOSE, COLOURS, MARKED, UNIQUE, WITHIN, YES, joine
 Phrases = Mapping[str, Mapping[str, Sequence[str]]]  # what is asked -> language -> wordings with {fields}
 
 
+class UnnamedError(Exception):
+    """A category that the table of translations does not have in the language of the question."""
+
+
 class Asker:
     """One question on its way. `letters`: how many options a choice has; `forms`: of "open" and "choice", in turn."""
 
     def __init__(self, draw: Draw, views: Sequence[int], forms: Sequence[str] = ("open",), letters: int = 4):
         self.draw, self.views, self.random, self.letters = draw, tuple(views), draw.random, letters
-        languages = draw.asking.languages
-        self.language = languages[draw.turn("language", len(languages))]
+        self.language = draw.language
+        draw.turn("language", len(draw.asking.languages))
         turn = draw.turn("form", len(forms) * letters)  # one turn for both, as forms and letters must not go together
         self.form, self._letter = forms[turn % len(forms)], turn // len(forms)
         self._marks: list[Mark] = []
@@ -127,6 +131,9 @@ class Asker:
         return self.random.choice([colour for colour in COLOURS if colour not in used])
 
     def _tag(self, tag: str) -> str:
-        if self.language == "en":
+        """Raises `UnnamedError` where there are words for others, and none for this."""
+        if self.draw.asking.words.says(tag, self.language):
             return tag
-        return self.draw.asking.translations.get(tag, f"“{tag}”")
+        if self.draw.asking.words:
+            raise UnnamedError(tag)
+        return f"“{tag}”"

@@ -129,7 +129,12 @@ def counting(draw: Draw) -> list[Question]:
     asker = Asker(draw, (view,), ("open", "choice"), 4)
     lowest = draw.random.randint(max(1, count - 3), count)
     wrong = [str(n) for n in range(lowest, lowest + 4) if n != count]
-    return [asker.either(PHRASES, "counting", str(count), wrong, {"tag": tag}, tag=asker.tag(tag))]
+    about = {"objects": draw.numbers(_of(draw, view, tag)), "tag": tag}
+    return [asker.either(PHRASES, "counting", str(count), wrong, about, tag=asker.tag(tag))]
+
+
+def _of(draw: Draw, view: int, tag: str) -> list[int]:
+    return [n for n in draw.index.clear[view] if draw.index.things[n].category == tag]
 
 
 def grounding_3d(draw: Draw) -> list[Question]:

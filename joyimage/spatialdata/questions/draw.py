@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import margins
-from ..index import SceneIndex
+from ..index import SceneIndex, called
 from .form import USUAL, Asking
 
 
@@ -14,24 +14,52 @@ class Draw:
     """Random choices for the questions of one sub-task in one scene.
 
     `place` is the scene's number among all: turns start from it, so that they are even over many scenes of a few
-    questions each, and each scene can be done alone.
+    questions each, and each scene can be done alone. called: as `by_language` gives it, where that is done already.
     """
 
-    def __init__(self, index: SceneIndex, task: str, asking: Asking = USUAL, place: int = 0):
-        self.index, self.task, self.asking = index, task, asking
+    def __init__(
+        self,
+        index: SceneIndex,
+        task: str,
+        asking: Asking = USUAL,
+        place: int = 0,
+        called: Mapping[str, SceneIndex] | None = None,
+    ):
+        self.task, self.asking = task, asking
+        self._called = called or by_language(index, asking)
         self._place = place
         self._turns: dict[tuple[str, int], int] = {}
         self.side = 0  # which of two answers is wanted now
         self.random = random.Random(f"{asking.seed}/{task}/{place}/{index.scene.name}")
+        self.begin()
+
+    def begin(self, language: str | None = None) -> None:
+        """The next question: in the language whose turn it is, or another, by whose words `index` calls objects."""
+        languages = self.asking.languages
+        self.language = language or languages[self._next("language", len(languages))]
+        self.index = self._called[self.language]
+
+    def state(self) -> tuple:
+        """What `restore` takes, to draw the same once more."""
+        return self.random.getstate(), dict(self._turns), self.side
+
+    def restore(self, state: tuple) -> None:
+        number, turns, self.side = state
+        self.random.setstate(number)
+        self._turns = dict(turns)
 
     def turn(self, key: str, count: int) -> int:
         """One of 0 to `count` - 1, each as often as any other."""
+        turn = self._next(key, count)
+        self._turns[key, count] = (turn + 1) % count
+        return turn
+
+    def _next(self, key: str, count: int) -> int:
         turn = self._turns.get((key, count))
         if turn is None:
             block, within = divmod(self._place, count)
             order = random.Random(f"{self.asking.seed}/{self.task}/{key}/{block}").sample(range(count), count)
             turn = order[within]
-        self._turns[key, count] = (turn + 1) % count
         return turn
 
     def view(self, objects: int) -> tuple[int, tuple[int, ...]] | None:
@@ -71,6 +99,11 @@ class Draw:
                 return None
             chosen.append(self.random.choice(free))
         return tuple(chosen)
+
+
+def by_language(index: SceneIndex, asking: Asking) -> dict[str, SceneIndex]:
+    """The index for each language that is asked in, with its words for objects."""
+    return {language: called(index, asking.words, language) for language in asking.languages}
 
 
 def beyond(first: float, second: float, factor: float) -> bool:

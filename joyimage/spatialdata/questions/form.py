@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import JoyImageError
 from ..settings import LANGUAGES as LANGUAGES
+from ..translations import Table, Translations
 
 MARKS = ("tint", "box", "point")
 LETTERS = "ABCDEFGH"
@@ -73,15 +74,16 @@ class Asking:
     """How questions are made.
 
     languages: of `LANGUAGES`, that take turns. marked: the probability that an object that words alone can name is
-    marked; others always are. tries: draws for a question until none is found. translations: what Chinese questions
-    call categories and descriptions; without, they are quoted as they are. `JoyImageError` for values out of range.
+    marked; others always are. tries: draws for a question until none is found. translations: what each language calls
+    categories and descriptions, as `Translations` takes it. `JoyImageError` for values out of range.
     """
 
     seed: int = 0
     languages: tuple[str, ...] = LANGUAGES
     marked: float = 0.3
     tries: int = 24
-    translations: Mapping[str, str] = field(default_factory=dict)
+    translations: Table = field(default_factory=dict)
+    words: Translations = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if not self.languages or set(self.languages) - set(LANGUAGES):
@@ -90,6 +92,7 @@ class Asking:
             raise JoyImageError(f"the probability of a mark is 0 to 1, not {self.marked}")
         if self.tries < 1:
             raise JoyImageError(f"a question takes 1 try or more, not {self.tries}")
+        object.__setattr__(self, "words", Translations(self.translations))
 
 
 USUAL = Asking()
