@@ -139,8 +139,11 @@ def _number(known: dict[tuple, SceneObject], tag: str, box: OrientedBox) -> int:
 def _view(path: Path, name: str, row: Fields, numbers: list[int]) -> View:
     image = _picture(path, row)
     intrinsic, pose = load_intrinsics(_found(path, row, "intrinsic")), _found(path, row, "pose")
+    matrix = load_matrix(pose)
+    with told_of(row.place):
+        size = picture_size(image)
     with told_of(pose):
-        camera = Pinhole(intrinsic, load_matrix(pose), *picture_size(image))
+        camera = Pinhole(intrinsic, matrix, *size)
     depth = _found(path, row, "depth_map") if row.raw("depth_map") not in (None, "") else None
     scale = row.number("depth_scale", above=0) if row.has("depth_scale") else None
     return View(name, camera, image, depth, _masks(path, row, numbers), depth_scale=scale)

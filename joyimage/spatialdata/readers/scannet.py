@@ -74,8 +74,9 @@ def _camera(image: Path, intrinsic: np.ndarray, pose: Path, aligned: np.ndarray)
     matrix = load_matrix(pose, lost=True)
     if not np.isfinite(matrix).all():
         return None
+    size = picture_size(image)
     with told_of(pose):
-        return Pinhole(intrinsic, aligned @ matrix, *picture_size(image))
+        return Pinhole(intrinsic, aligned @ matrix, *size)
 
 
 def _alignment(path: Path) -> np.ndarray:
