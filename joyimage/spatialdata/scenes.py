@@ -67,7 +67,7 @@ class View:
         than the picture, as their shape tells.
         """
         if self.depth is None:
-            raise JoyImageError(f"view {self.name}{self._file} has no depth; its scene must name a file of it")
+            raise JoyImageError(f"view {self.name} has no depth beside its picture{self._file}; its scene must name it")
         depth = read_depth(self.depth, self.depth_scale, self.name)
         height, width = depth.shape
         if self.depth_intrinsic is not None:
