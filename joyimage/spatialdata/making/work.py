@@ -68,7 +68,8 @@ def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None)
             with _telling(job.name, failed, "its state before: "):
                 if job.before is not None:
                     before = _index(job.before, settings, prepare)
-                    states = (called(state, words, ENGLISH) for state in (before, index))  # as sentences are
+                    # By the English names, as sentences are.
+                    states = called(before, words, ENGLISH), called(index, words, ENGLISH)
                     pairs += tuple(_object_pairs(*states, album, job.place, settings))
     return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed))
 
