@@ -98,7 +98,7 @@ class Settings:
         default = getattr(cls, name)
         shown = f"{default:g}" if isinstance(default, float) else "the model's own" if default is None else str(default)
         if isinstance(default, tuple):
-            shown = ", ".join(map(str, default))
+            shown = ", ".join(map(str, default)) or "none"
         return f"{cls.purpose(name)} ({shown})".strip()
 
     @classmethod

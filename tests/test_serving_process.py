@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 from live_server import KEY, START_SECONDS, model, png, scene, until
+from picture_host import host
 from PIL import Image
 
 from joyimage.scale.serving.settings import KEY_VARIABLE
@@ -97,6 +98,26 @@ def test_nothing_is_opened_or_connected_to_because_a_request_says_so(tmp_path):
         before = len(opened(spied, 0))
         hostile(http, server, given)
         assert opened(spied, before) == []
+
+
+def test_an_allowed_host_is_all_that_is_connected_to(tmp_path):
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(SPY)
+    spied = tmp_path / "spied"
+    paths = os.pathsep.join([str(tmp_path / "python"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with host({"/a.png": (200, {}, png(scene()))}) as pictures, host({}) as other:
+        options = ("--allow-host", pictures.url, "--allow-host", "images.example.com,second.example.com")
+        with served(tmp_path, *options, PYTHONPATH=paths, SPY=str(spied)) as server, server.http() as http:
+            fields = {**malformed.good(malformed.EDITS), "image": f"{pictures.url}/a.png"}
+            given = [f"{other.url}/a.png", f"http://localhost:{pictures.port}/a.png", *malformed.ADDRESSES]
+            for _ in range(2):  # once, as the first of each kind of request imports what it needs
+                before = len(opened(spied, 0))
+                assert http.post(malformed.EDITS, json=fields).status_code == 200
+                hostile(http, server, given)
+            lines = [line.split(" ", 1)[1] for line in opened(spied, before)]
+    assert [line for line in lines if not line.startswith("socket.getaddrinfo")] == [lines[-1]]
+    assert lines[-1].startswith("socket.connect") and f"('127.0.0.1', {pictures.port})" in lines[-1]
+    assert len(pictures.asked) == 2 and other.asked == []
 
 
 def hostile(http: httpx.Client, server: Served, given: list[str]) -> None:

@@ -25,12 +25,16 @@ def test_arguments_are_read_and_mistakes_named():
     assert (cluster.model, cluster.gpus, cluster.without_key) == ("/models/edit", 0.5, True)
     assert (cluster.min, cluster.max) == (1, 8)
     assert serving == Serving(queue=4)
+    hosts = ("images.example.com", "http://10.0.0.5:8080")
+    for several in (",".join(hosts), list(hosts)):  # as `serve run` gives them, and a configuration
+        assert Cluster.of({"allow_host": several})[1].allow_host == hosts
     for wrong, message in (
         ({"gpu": "1"}, "there is no 'gpu'; there are model"),
         ({"max": "many"}, "max is 'many'"),
         ({"min": "3", "max": "2"}, "min=3 and max=2"),
         ({"without_key": "perhaps"}, "without_key is 'perhaps'"),
         ({"queue": "-1"}, "queue is -1"),
+        ({"allow_host": "*.example.com"}, r"allow_host is '\*.example.com'"),
     ):
         with pytest.raises(JoyImageError, match=message):
             Cluster.of(wrong)

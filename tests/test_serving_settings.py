@@ -42,6 +42,7 @@ def test_a_key_that_no_client_could_send_is_refused_and_not_quoted(key):
         (["--devices", ""], "--devices names none"),
         (["--port", "99999999"], "port 99999999"),
         (["--host", "203.0.113.7", "--without-key"], "203.0.113.7, port 8000"),
+        (["--allow-host", "images.example.com", "--allow-host", "*.evil.example"], "allow_host is '*.evil.example'"),
         (["--lora", "missing.safetensors"], "missing.safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -26,6 +26,13 @@ def add_setting(
     return parser.add_argument(*short, flag(name), type=kind, **told)
 
 
+class More(argparse.Action):
+    """Words of an option that may be repeated, all of them together."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), *(values or ())))
+
+
 def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 

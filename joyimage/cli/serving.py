@@ -10,7 +10,7 @@ from ..errors import JoyImageError
 from ..scale.loading import Loading
 from ..scale.serving.settings import HOST, KEY_VARIABLE, PORT, Serving, check_binding, key_from
 from .commands import check_loras, loading, model_name, note_model, saved_name
-from .flags import add_setting, words
+from .flags import More, add_setting, words
 
 # What is imported, by the packages of the extra `scale` that bring it.
 EXTRA = {
@@ -18,6 +18,7 @@ EXTRA = {
     "uvicorn": "uvicorn",
     "python-multipart": "python_multipart",
     "prometheus-client": "prometheus_client",
+    "aiohttp": "aiohttp",
 }
 
 
@@ -74,6 +75,10 @@ def add_serve(commands, parents) -> None:
     serve.add_argument("--devices", type=words, metavar="DEVICE,…", help="a process with the model for each")
     serve.add_argument("--workers", type=int, metavar="N", help="processes with the model on --device (1)")
     limits = serve.add_argument_group("limits")
-    for name in Serving.names():
+    for name in Serving.limits():
         add_setting(limits, Serving, name)
+    serve.add_argument(
+        "--allow-host", type=words, action=More, default=Serving.allow_host, metavar="HOST",
+        help=f"{Serving.help('allow_host')}; may be repeated",
+    )  # fmt: skip
     serve.set_defaults(run=run_serve)

@@ -24,12 +24,17 @@ class Limits(Settings):
     max_tokens: int = number(4096, 1, 32_768, help="of an answer")
 
     def __post_init__(self):
-        for name in self.names():
+        for name in self.limits():
             bounds, value = self.range(name), getattr(self, name)
             if not whole(value) or not bounds.least <= value <= bounds.most:
                 raise JoyImageError(
                     f"{name} is {value!r:.40}; give a whole number from {bounds.least:,} to {bounds.most:,}"
                 )
+
+    @classmethod
+    def limits(cls) -> list[str]:
+        """The names of those that are numbers."""
+        return [name for name in cls.names() if isinstance(getattr(cls, name), int)]
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raise `JoyImageError` for the first of some options, checked by themselves, that is beyond its limit."""

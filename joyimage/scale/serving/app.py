@@ -20,11 +20,12 @@ from ...errors import JoyImageError
 from . import answers, site
 from .bodies import parsed, spilt
 from .errors import ApiError
+from .fetching import fetched
 from .fields import ChatFields, EditFields, Fields, GenerateFields, LocateFields, Made, ReasonFields
 from .guard import SPARE, Guard, Rules, error_response
 from .jobs import Job
 from .pool import Pool, Ticket
-from .requests import Reader, as_refusal
+from .requests import Reader, addresses, as_refusal
 
 Given = TypeVar("Given", bound=Fields)
 Asked = TypeVar("Asked", bound=Made)
@@ -61,7 +62,8 @@ class Service:
 
     async def accept(self, way: Callable[[Reader, Given], Job], fields: Given) -> Ticket:
         """A place in the queue. Raises `ApiError` for fields that cannot be used."""
-        reader = Reader(self.pool.serving, self.pool.steps)
+        serving = self.pool.serving
+        reader = Reader(serving, self.pool.steps, await fetched(addresses(fields), serving))
         try:
             job = await asyncio.to_thread(way, reader, fields)
         except JoyImageError as error:

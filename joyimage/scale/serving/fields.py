@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, create_model, field_v
 
 from ...settings import MAX_REFERENCES, VIEWS, ZOOMS, Answering, Sampling
 
-# Of the pictures in a request: bytes in a form, data URLs in JSON.
+# Of the pictures in a request: bytes in a form, data URLs and addresses in JSON.
 Upload = Annotated[Annotated[str, Strict()] | bytes, Field(union_mode="left_to_right")]
 Uploads = Upload | Annotated[list[Upload], Field(min_length=1, max_length=MAX_REFERENCES)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-PICTURE = "a file of the form, or a data URL: PNG, JPEG or WebP"
+ADDRESS = "a data URL, or the address of a host that the server allows"
+PICTURE = f"a file of the form, {ADDRESS}: PNG, JPEG or WebP"
 NO_EFFECT = "taken, and without effect"
 NO_CHATS = "the model was trained on no longer chats, and on no instructions beside the question"
 OTHER_ROLES = ("system", "developer", "assistant", "tool")
@@ -129,7 +130,7 @@ class TextPart(BaseModel):
 class ImageUrl(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: str = Field(description="a data URL")
+    url: str = Field(description=ADDRESS)
     detail: Literal["auto", "low", "high"] = Field("auto", description=NO_EFFECT)
 
 

@@ -1,4 +1,4 @@
-"""Pictures from requests and into answers: bytes only, never a name or an address that a client gave."""
+"""Pictures from requests and into answers, as bytes; what stands at an allowed address is fetched before."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow reads many more, some of them by oth
 OUTPUTS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 NO_ADDRESS = "pictures come as data URLs, such as data:image/png;base64,…; this server opens no addresses or files"
+NOT_ALLOWED = "pictures come as data URLs, or from addresses of the hosts that this server allows"
 
 
 def from_data_url(text: str, param: str) -> bytes:
-    """The bytes in a data URL. Raises `ApiError` for any other address, none of which is ever opened."""
+    """The bytes in a data URL. Raises `ApiError` for any other address, which is not opened."""
     match = DATA_URL.match(text)
     if match is None:
         raise refused(NO_ADDRESS, param, "not_a_data_url")

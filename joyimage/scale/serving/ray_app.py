@@ -39,7 +39,9 @@ class Cluster:
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> tuple[Cluster, Serving]:
         """Raises `JoyImageError` for a name that there is not, and for a value that is none of its kind."""
-        kinds = {each.name: type(each.default) for each in fields(cls)} | dict.fromkeys(Serving.names(), int)
+        kinds = {each.name: type(each.default) for each in fields(cls)} | {
+            name: type(getattr(Serving, name)) for name in Serving.names()
+        }
         given: dict[str, Any] = {}
         for name, value in arguments.items():
             if name not in kinds:
@@ -58,6 +60,8 @@ class Cluster:
 
 
 def _read(name: str, value: Any, kind: type) -> Any:
+    if kind is tuple:
+        return tuple(value) if isinstance(value, list | tuple) else tuple(filter(None, str(value).split(",")))
     if kind is bool:
         words = {"true": True, "1": True, "false": False, "0": False}
         if str(value).lower() in words:

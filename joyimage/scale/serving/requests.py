@@ -6,7 +6,7 @@ All of it may take a while, as pictures do, and belongs into a thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -25,6 +25,7 @@ from .fields import (
     Answered,
     ChatFields,
     EditFields,
+    Fields,
     GenerateFields,
     LocateFields,
     Made,
@@ -44,16 +45,17 @@ Value = TypeVar("Value", int, float)
 
 
 class Reader:
-    """Requests as jobs, within the limits of `serving`. `steps` are those of the model's own schedule.
+    """Requests as jobs, within the limits of `serving`. `steps` are those of the model's own schedule, `fetched` what
+    was at the addresses in a request.
 
     Its methods raise `ApiError` for what is beyond a limit, and `JoyImageError` as the library does.
     """
 
-    def __init__(self, serving: Serving, steps: int):
-        self.serving, self.steps = serving, steps
+    def __init__(self, serving: Serving, steps: int, fetched: Mapping[str, bytes]):
+        self.serving, self.steps, self.fetched = serving, steps, fetched
 
     def edit(self, fields: EditFields) -> Job:
-        given = fields.image if isinstance(fields.image, list) else [fields.image]
+        given = listed(fields.image)
         wanted = [name for name in SPATIAL if getattr(fields, name) is not None]
         self._check_combination(fields, wanted, len(given))
         arguments = self._made(fields)
@@ -142,7 +144,10 @@ class Reader:
         return check_size((height, width))
 
     def _picture(self, given: str | bytes, param: str, *, mask: bool = False) -> Image.Image:
-        data = from_data_url(given, param) if isinstance(given, str) else given
+        if isinstance(given, str):
+            data = self.fetched[given] if given in self.fetched else from_data_url(given, param)
+        else:
+            data = given
         return read(data, param, self.serving.max_pixels, mask=mask)
 
     def _text(self, text: str | None, name: str) -> str:
@@ -195,6 +200,20 @@ class Reader:
         shared = frozenset((name, value) for name, value in arguments.items() if name not in own)
         sizes = tuple(picture.size for picture in arguments.get("images", ()))
         return kind, sizes, "mask" in arguments, shared
+
+
+def addresses(fields: Fields) -> dict[str, str]:
+    """The texts that stand for pictures in a request, each with its field."""
+    if isinstance(fields, ChatFields):
+        content = fields.messages[0].content
+        parts = [] if isinstance(content, str) else content
+        return {part.image_url.url: "messages" for part in parts if not isinstance(part, TextPart)}
+    given = {name: getattr(fields, name, None) for name in ("image", "mask")}
+    return {each: name for name, value in given.items() for each in listed(value) if isinstance(each, str)}
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _spatial(

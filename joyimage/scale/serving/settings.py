@@ -7,10 +7,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from ...errors import JoyImageError
-from ...settings import MAX_REFERENCES, number
+from ...settings import MAX_REFERENCES, given, number
 from ..limits import Limits
+from .hosts import Site
 
 KEY_VARIABLE = "JOYIMAGE_API_KEY"
 HOST, PORT = "127.0.0.1", 8000
@@ -20,7 +22,10 @@ TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
 
 @dataclass(frozen=True, kw_only=True)
 class Serving(Limits):
-    """What one request may ask for, and how many there may be. Raises `JoyImageError` for a value out of range."""
+    """What one request may ask for, and how many there may be.
+
+    Raises `JoyImageError` for a value out of range, and for a host that is none.
+    """
 
     queue: int = number(16, 0, 10_000, help="requests that may wait; the next is told when to come again")
     batch: int = number(1, 1, 64, help="equal-shaped pictures that share a forward; moves pixels by a level at most")
@@ -29,6 +34,16 @@ class Serving(Limits):
     max_pixels: int = number(4_194_304, 4096, 67_108_864, help="of a picture that comes or is made")
     max_megabytes: int = number(32, 1, 1024, help="of a request, its pictures included")
     max_pictures: int = number(4, 1, 64, help="that one request may ask for")
+    allow_host: tuple[str, ...] = given((), help="whose https addresses of pictures may be opened; http:// where said")
+
+    def __post_init__(self):
+        super().__post_init__()
+        _ = self.sites
+
+    @cached_property
+    def sites(self) -> frozenset[Site]:
+        """Those of `allow_host`. Raises `JoyImageError` for one that is no host."""
+        return frozenset(map(Site.of, self.allow_host))
 
     @property
     def max_bytes(self) -> int:
