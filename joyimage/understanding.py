@@ -19,7 +19,9 @@ from .inputs import Picture, load_all, text_tokens, vision_pixels
 from .judging import Mind
 from .locating import LOCATE_TOKENS
 from .memory import Memory
+from .messages import Message, Reply
 from .places import read_place
+from .prompts import CHAT_SYSTEM
 from .reasoning import Reasoned, View, check_reasoning, reason
 from .rewritten import Rewritten
 from .settings import Answering, check_text
@@ -38,16 +40,37 @@ class Understanding:
 
     def ask(
         self, images: Picture | Sequence[Picture], question: str | None = None, *,
+        history: Sequence[Message] = (), system: str = CHAT_SYSTEM,
         max_new_tokens: int = Answering.max_new_tokens, temperature: float = Answering.temperature,
         top_p: float = Answering.top_p, top_k: int = Answering.top_k, seed: int = Answering.seed,
         on_text: Callable[[str], object] | None = None,
     ) -> str:  # fmt: skip
-        """Answer a question about pictures (or without any); see `Encoder.answer`. Temperature 0 is greedy."""
+        """Answer a question about pictures (or without any), after the messages of `history`; see `Encoder.reply`.
+
+        Temperature 0 is greedy.
+        """
         settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        return self.reply(images, question, settings, system=system, history=history, on_text=on_text).text
+
+    def reply(
+        self, images: Picture | Sequence[Picture], question: str | None = None,
+        settings: Answering | None = None, *,
+        system: str = CHAT_SYSTEM, history: Sequence[Message] = (), stop: Sequence[str] = (),
+        on_text: Callable[[str], object] | None = None,
+    ) -> Reply:  # fmt: skip
+        """As `ask`, with the number of tokens, and whether the answer came to an end, as before a word of `stop`."""
         check_text("the question", question or "")
+        check_text("the system text", system)
         pictures = load_all(images)
-        with _answering(self, pictures, question or "", max_new_tokens):
-            return self.encoder.answer(pictures, question, **asdict(settings), on_text=on_text)
+        history = [Message(each.role, each.text, load_all(each.images)) for each in history]
+        seen = [picture for each in history for picture in each.images] + pictures
+        texts = [system, question or "", *(each.text for each in history)]
+        settings = settings or Answering()
+        tokens = sum(text_tokens([text]) for text in texts) + settings.max_new_tokens
+        with self.memory.answering(vision_pixels(seen), tokens):
+            return self.encoder.reply(
+                pictures, question, settings, system=system, history=history, stop=stop, on_text=on_text
+            )
 
     def caption(self, image: Picture) -> str:
         """What is in a picture in the model's likeliest words, for a prompt: `ask` with the default question."""

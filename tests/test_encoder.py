@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer
 from joyimage import prompts
 from joyimage.encoder import Encoder, answers, chat
 from joyimage.errors import CheckpointError, JoyImageError
+from joyimage.messages import Reply
 from tools.processor import processor
 
 PROMPTS = [
@@ -201,7 +202,10 @@ def test_everything_is_made_where_the_model_is(tokens, monkeypatch):
     assert len(taken) == 5 + 3 and {tensor.device.type for tensor in taken} == {"meta"}
     encoder.model.lm_head.to_empty(device="cpu")  # as if it were loaded
     given = []
-    monkeypatch.setattr(answers, "generate", lambda _model, _chat, ids, vision, *_: given.extend([ids, vision]))
+    reply = Reply("", 0, 0, whole=True)
+    monkeypatch.setattr(
+        answers, "generate", lambda _model, _chat, ids, vision, *_: given.extend([ids, vision]) or reply
+    )
     encoder.answer(IMAGES[:1], "What is it?")
     ids, vision = given
     assert {tensor.device.type for tensor in (ids, *vision.tensors.values())} == {"meta"}

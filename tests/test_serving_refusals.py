@@ -51,10 +51,13 @@ def test_malformed_requests_get_a_reason(live, locked, kind):
             assert malformed.fault(answer) is None, f"{kind} {number}"
 
 
-def long_chats() -> list[dict]:
-    ask = {"role": "user", "content": "How many?"}
-    others = [{"role": "system", "content": "Be brief."}], [{"role": "system", "content": "Be brief."}, ask], [ask, ask]
-    return [{"messages": messages} for messages in others]
+ASK = {"role": "user", "content": "How many?"}
+TOLD = {"role": "assistant", "content": "Two."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def chat(http: httpx.Client, *messages: dict, **fields) -> httpx.Response:
+    return http.post(CHATS, json={"messages": messages, "max_tokens": 4, **fields})
 
 
 def test_what_is_wrong_is_told(http):
@@ -73,7 +76,22 @@ def test_what_is_wrong_is_told(http):
         (http.post(EDITS, json=good | {"model": "x"}), 404, "model", "there is no model 'x'; this server has tiny"),
         (edit(http, whole[:400]), 400, "image", "cannot read the picture: image file is truncated"),
         (edit(http, b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "image", "this is not a picture in PNG, JPEG, WEBP"),
-        *((http.post(CHATS, json=chat), 400, "messages", "messages: send one message") for chat in long_chats()),
+        (chat(http, SYSTEM), 400, "messages", "messages: the last message is the one that is answered"),
+        (chat(http, ASK, TOLD), 400, "messages", "messages: the last message is the one that is answered"),
+        (chat(http, ASK, SYSTEM, ASK), 400, "messages", "there may be one message of the system, as the first"),
+        (chat(http, {"content": "x"}), 400, "messages", "messages.0: its role, or its type, is missing"),
+        (chat(http, ASK | {"x": 1}), 400, "messages", "there is no field 'messages.0.x'"),
+        (chat(http, ASK, TOLD | {"refusal": "no"}, ASK), 400, "messages", "messages.1.refusal: Input should be null"),
+        (
+            chat(http, *[ASK | {"content": "x" * 8000}] * 5),
+            400,
+            "messages",
+            "40,000 are more than this server's 32,000",
+        ),
+        (chat(http, ASK, logprobs=True), 400, "logprobs", "logprobs: this server can do no other than false"),
+        (chat(http, ASK, n=2), 400, "n", "n: this server can do no other than 1"),
+        (chat(http, ASK, tools=[]), 400, "tools", "there is no field 'tools'; there are model"),
+        (chat(http, ASK, stop=[""]), 400, "stop", "stop.0: String should have at least 1 character"),
         (edit(http, whole, guidance_scale="nan"), 400, "guidance_scale", "should be a finite number"),
         (edit(http, whole, move="car"), 400, "prompt", "move writes the prompt itself"),
     ]

@@ -232,14 +232,20 @@ def forms(draw: random.Random) -> Sent:
 
 def chat(draw: random.Random) -> Sent:
     user = {"role": "user", "content": "What is it?"}
+    told, system = {"role": "assistant", "content": "A car."}, {"role": "system", "content": "Be brief."}
     bad = (
-        {"messages": []}, {"messages": [user, user]}, {"messages": [{**user, "role": "wizard"}]}, {"messages": "x"},
+        {"messages": []}, {"messages": [user, told]}, {"messages": [{**user, "role": "wizard"}]}, {"messages": "x"},
+        {"messages": [user, system, user]}, {"messages": [{**told, "tool_calls": [{}]}, user]},
+        {"messages": [user] * 300}, {"messages": [{**told, "content": None}, user]},
+        {"messages": [user], "store": True},
+        {"messages": [user], "response_format": {"type": "json_object"}}, {"messages": [user], "logprobs": True},
+        {"messages": [user], "stop": ["x"] * 5},
         {"messages": [{**user, "content": [{"type": "audio"}]}]}, {"messages": [{**user, "content": ""}]},
         {"messages": [{**user, "content": None}]}, {"messages": [user], "n": 2}, {"messages": [user], "stream": "yes"},
         {"messages": [user], "temperature": -1}, {"messages": [user], "temperature": float("nan")},
         {"messages": [user], "top_p": 0}, {"messages": [user], "max_tokens": 10**9}, {"messages": [user], "tools": []},
         {"messages": [{**user, "content": "x" * 9000}]}, {"messages": [user], "seed": -1},
-        {"messages": [user], "stop": ["x"]}, {"messages": [user], "max_tokens": 0},
+        {"messages": [user], "stop": [""]}, {"messages": [user], "max_tokens": 0}, {"messages": [{"content": "x"}]},
     )  # fmt: skip
     return Sent(CHAT, draw.choice(bad))
 

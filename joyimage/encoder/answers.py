@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from ..errors import JoyImageError
+from ..messages import Reply
 from ..prompts import DEFAULT_QUESTION
 from ..settings import Answering, check_text
 from .chat import END, END_OF_TEXT, IMAGE, Chat
@@ -59,16 +60,17 @@ def generate(
     vision: VisionInputs,
     settings: Answering,
     on_text: OnText | None,
-) -> str:
-    """The text that the model adds to `ids` (1, T), until an end token, the longest answer, or False from `on_text`.
+    stop: Sequence[str],
+) -> Reply:
+    """What the model adds to `ids` (1, T), until an end token, the longest answer, `stop`, or False from `on_text`.
 
     Sampling has its own generator: torch's global state is untouched.
     """
     tensors = dict(vision.tensors)
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5 needs them
         tensors["mm_token_type_ids"] = (ids == chat.controls[IMAGE]).int()
-    stream = AnswerStream(chat.tokenizer, on_text)
-    model.generate(  # pyright: ignore[reportAttributeAccessIssue] - its protocol names what transformers' models lack
+    stream, ends = AnswerStream(chat.tokenizer, on_text, stop), [chat.controls[END], chat.controls[END_OF_TEXT]]
+    (row,) = model.generate(  # pyright: ignore[reportAttributeAccessIssue] - its protocol names what transformers' models lack
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         **tensors,
@@ -80,10 +82,11 @@ def generate(
         logits_processor=sampling_processors(settings),
         streamer=stream,
         stopping_criteria=StoppingCriteriaList([stream.should_stop]),
-        eos_token_id=[chat.controls[END], chat.controls[END_OF_TEXT]],
+        eos_token_id=ends,
         pad_token_id=chat.controls[END_OF_TEXT],
     )
-    return stream.text
+    tokens = row[ids.shape[1] :].tolist()
+    return Reply(stream.text, ids.shape[1], len(tokens), whole=stream.stopped or tokens[-1] in ends)
 
 
 def likelihoods(
@@ -106,21 +109,36 @@ def likelihoods(
 
 
 class AnswerStream(TextStreamer):
-    """Collects the text of an answer, without the question, and hands it on as whole words."""
+    """Collects the text of an answer, without the question, and hands it on as whole words.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: OnText | None):
+    It ends before the first of the words `stop`: what may be the beginning of one is held back.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: OnText | None, stop: Sequence[str] = ()):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         self.text = ""
         self.stopped = False
-        self._on_text = on_text
+        self._on_text, self._stop, self._held = on_text, stop, ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False):
-        if text and not self.stopped:
-            self.text += text
-            self.stopped = self._on_text is not None and self._on_text(text) is False
+        if self.stopped:
+            return
+        text = self._held + text
+        found = [place for word in self._stop if (place := text.find(word)) >= 0]
+        keep = min(found) if found else len(text) if stream_end else len(text) - begun(text, self._stop)
+        text, self._held = text[:keep], text[keep:]
+        self.text += text
+        ended = bool(text) and self._on_text is not None and self._on_text(text) is False
+        self.stopped = ended or bool(found)
 
     def should_stop(self, ids: Tensor, scores: Tensor, **_) -> Tensor:
         return torch.full((len(ids),), self.stopped, device=ids.device)
+
+
+def begun(text: str, words: Sequence[str]) -> int:
+    """How many characters at the end of a text may be the beginning of one of some words."""
+    lengths = range(max(map(len, words), default=1) - 1, 0, -1)
+    return next((n for n in lengths if any(word.startswith(text[-n:]) for word in words if n <= len(text))), 0)
 
 
 def sampling_processors(settings: Answering) -> LogitsProcessorList:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..messages import Message
 from ..prompts import CONDITIONING_SYSTEM
 from .limits import CHARACTERS, IMAGE_LIMIT, PACK_LIMIT, QUESTION_LIMIT, TEXT_ALWAYS_KEPT, TEXT_LIMIT
 
@@ -45,14 +46,20 @@ CONTROLS = (START, END, END_OF_TEXT, VISION_START, IMAGE, VISION_END)
 Pieces = list[Control | str]
 
 
-def opening(system: str, images: int, text: str) -> Pieces:
-    """A system turn, then the user's turn up to the end of `text`, with `images` images straight before the text.
+def opening(system: str, images: int, text: str, history: Sequence[Message] = ()) -> Pieces:
+    """A system turn, those of `history`, then the user's turn up to the end of `text`, with `images` images straight
+    before the text.
 
     Without an image, `user\\n` and the text are neighbours: tokenise neighbouring strings as one, since
     the byte pairs of the trained format reach across that joint.
     """
-    vision = [VISION_START, IMAGE, VISION_END] * images
-    return [START, "system\n" + system, END, "\n", START, "user\n", *vision, text]
+    earlier = [piece for each in history for piece in (*turn(each.role, len(each.images), each.text), END, "\n")]
+    return [START, "system\n" + system, END, "\n", *earlier, *turn("user", images, text)]
+
+
+def turn(role: str, images: int, text: str) -> Pieces:
+    """What someone says, up to the end of its text."""
+    return [START, f"{role}\n", *[VISION_START, IMAGE, VISION_END] * images, text]
 
 
 def closing() -> Pieces:
@@ -116,11 +123,17 @@ class Chat:
         warn_of_cut("the prompt is too long", cut, rest)
         return ids
 
-    def question_ids(self, system: str, question: str, grids: Sequence[Grid] = ()) -> list[int]:
-        """A question's whole message, of which at most 4096 tokens are kept. Warns of a cut as `prompt_ids` does."""
+    def question_ids(
+        self, system: str, question: str, grids: Sequence[Grid] = (), history: Sequence[Message] = ()
+    ) -> list[int]:
+        """A question's whole message after those of `history`; `grids` are of all their images in order.
+
+        At most 4096 tokens of the question are kept: warns of a cut as `prompt_ids` does. Of `history` nothing is cut.
+        """
+        images = len(grids) - sum(len(each.images) for each in history)
         rest = len(question) - CHARACTERS * QUESTION_LIMIT
-        before = len(self.ids(opening(system, len(grids), ""), grids))
-        ids = self.ids(opening(system, len(grids), question[: CHARACTERS * QUESTION_LIMIT]), grids)
+        before = len(self.ids(opening(system, images, "", history), grids))
+        ids = self.ids(opening(system, images, question[: CHARACTERS * QUESTION_LIMIT], history), grids)
         cut = len(ids) - before - QUESTION_LIMIT
         warn_of_cut("the question is too long", cut, rest)
         return (ids[:-cut] if cut > 0 else ids) + self.ids(closing())

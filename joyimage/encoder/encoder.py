@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import CheckpointError, JoyImageError
+from ..messages import Message, Reply
 from ..prompts import CHAT_SYSTEM, rewriting_system
 from ..settings import Answering, check_text
 from .chat import Chat
@@ -71,7 +72,6 @@ class Encoder:
         vision = self.vision.read(images, self.device)
         return Reader(self.backbone, self.chat, self.device).contexts(prompts, vision)
 
-    @torch.inference_mode()
     def answer(
         self,
         images: Sequence[Image.Image],
@@ -85,24 +85,41 @@ class Encoder:
         seed: int = Answering.seed,
         on_text: OnText | None = None,
     ) -> str:
-        """The model's answer to `question`, with `images` before it; the defaults are the original's.
+        """The model's answer to `question`, with `images` before it: the text of `reply`."""
+        settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
+        return self.reply(images, question, settings, system=system, on_text=on_text).text
+
+    @torch.inference_mode()
+    def reply(
+        self,
+        images: Sequence[Image.Image],
+        question: str | None = None,
+        settings: Answering | None = None,
+        *,
+        system: str = CHAT_SYSTEM,
+        history: Sequence[Message] = (),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> Reply:
+        """The model's reply to `question`, with `images` before it, after `history`; the defaults are the original's.
 
         Without a question the images are described; one of more than 4096 tokens is cut, with a warning that counts
-        those lost. Temperature 0 is greedy; `top_k=0` and `top_p=1` switch these limits off. Sampling has its own
-        generator: the same seed gives the same text, and torch's global state is untouched. `on_text` gets the text
-        piece by piece and ends the answer by returning False.
+        those lost. Images in `history` are Pillow's. Temperature 0 is greedy; `top_k=0` and `top_p=1` switch these
+        limits off. Sampling has its own generator: the same seed gives the same text, and torch's global state is
+        untouched. The text ends before the first of the words `stop`. `on_text` gets it piece by piece and ends it by
+        returning False.
 
         Raises `JoyImageError` for a model without its language head, for parameters out of range, and where there is
         neither a question nor an image.
         """
         from . import answers  # here: its classes are transformers', which only those wait for who have an encoder
 
-        settings = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         model = answers.with_head(self.model)
         question = answers.usable_question(question, images)
-        vision = self.vision.read(images, self.device)
-        ids = torch.tensor([self.chat.question_ids(system, question, vision.grids)], device=self.device)
-        return answers.generate(model, self.chat, ids, vision, settings, on_text)
+        vision = self.vision.read([*(image for each in history for image in each.images), *images], self.device)
+        rows = [self.chat.question_ids(system, question, vision.grids, history)]
+        ids = torch.tensor(rows, device=self.device)
+        return answers.generate(model, self.chat, ids, vision, settings or Answering(), on_text, stop)
 
     @torch.inference_mode()
     def likelihoods(

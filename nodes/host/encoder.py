@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...joyimage import checkpoints, tiny
 from ...joyimage.checkpoints.folders import find_tokenizer, open_component
 from ...joyimage.encoder import Encoder
+from ...joyimage.messages import Reply
 from ...joyimage.quantisation.layers import Embedding, Linear, replace_layers
 from .weights import META, keep_packed
 
@@ -57,9 +58,11 @@ class ManagedEncoder(Encoder):
         device = comfy.model_management.intermediate_device()
         return [context.to(device) for context in super().encode(prompts, images)]
 
-    def answer(self, images: Sequence[Image.Image], question: str | None = None, **options) -> str:
-        self._load(images)
-        return super().answer(images, question, **options)
+    def reply(
+        self, images: Sequence[Image.Image], question: str | None = None, *settings, history=(), **options
+    ) -> Reply:
+        self._load([*(image for each in history for image in each.images), *images])
+        return super().reply(images, question, *settings, history=history, **options)
 
     def likelihoods(
         self, images: Sequence[Image.Image], question: str, answers: Sequence[str], **options

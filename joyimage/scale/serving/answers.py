@@ -15,8 +15,6 @@ from .jobs import Result
 from .pictures import as_base64, encode
 from .pool import Ticket
 
-STOP, LENGTH = "stop", "length"
-
 
 def images(result: Result, fields: Made) -> dict[str, Any]:
     """As OpenAI gives pictures, and beside each its seed, or what it was chosen from."""
@@ -47,13 +45,18 @@ def model(name: str) -> dict[str, Any]:
 
 def completion(result: Result, name: str) -> dict[str, Any]:
     message = {"role": "assistant", "content": result.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": STOP if result.whole else LENGTH}
-    return _completion("chat.completion", name) | {"choices": [choice]}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(result)}
+    return _completion("chat.completion", name) | {"choices": [choice], "usage": _usage(result)}
 
 
-async def events(ticket: Ticket, first: str | None, texts: AsyncIterator[str], name: str) -> AsyncIterator[str]:
-    """An answer word by word, as server-sent events. What goes wrong on the way is the last of them."""
-    head = _completion("chat.completion.chunk", name)
+async def events(
+    ticket: Ticket, first: str | None, texts: AsyncIterator[str], name: str, with_usage: bool
+) -> AsyncIterator[str]:
+    """An answer word by word, as server-sent events. What goes wrong on the way is the last of them.
+
+    `with_usage` adds one without words, which has the numbers of tokens; in those before they are null.
+    """
+    head = _completion("chat.completion.chunk", name) | ({"usage": None} if with_usage else {})
 
     def event(delta: dict[str, str], reason: str | None = None) -> str:
         return _event(head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
@@ -63,12 +66,24 @@ async def events(ticket: Ticket, first: str | None, texts: AsyncIterator[str], n
         async for text in texts:
             yield event({"content": text})
         result = await ticket.result()
-        yield event({}, STOP if result.whole else LENGTH)
+        yield event({}, _reason(result))
+        if with_usage:
+            yield _event(head | {"choices": [], "usage": _usage(result)})
     except ApiError as error:
         yield _event(error.body)
     finally:
         ticket.cancel()
     yield "data: [DONE]\n\n"
+
+
+def _reason(result: Result) -> str:
+    return "stop" if result.told["reply"].whole else "length"
+
+
+def _usage(result: Result) -> dict[str, int]:
+    reply = result.told["reply"]
+    whole = reply.prompt_tokens + reply.tokens
+    return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.tokens, "total_tokens": whole}
 
 
 def _completion(kind: str, name: str) -> dict[str, Any]:

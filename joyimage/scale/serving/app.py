@@ -139,7 +139,7 @@ async def completions(request: Request) -> Response:
         return JSONResponse(answers.completion(result, name))
     texts = ticket.texts()
     first = await unless_gone(request, ticket, _first(texts))  # what cannot be answered still gets its status
-    stream = answers.events(ticket, first, texts, name)
+    stream = answers.events(ticket, first, texts, name, fields.stream_options.include_usage)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

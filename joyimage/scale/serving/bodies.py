@@ -24,6 +24,9 @@ MOST_FIELDS = 100  # of a form
 BRACKETED = re.compile(r"(\w+)\[(\w*)\]")  # how clients write lists and their parts: box[], camera[yaw]
 SHOWN = 3  # of the mistakes in a request
 OTHER_KINDS = ("string_type", "bytes_type", "list_type")  # of the members of a union that a value does not mean
+MEMBERS = ("str", "bytes", "int", "constrained-str")
+TAGS = ("system", "developer", "user", "assistant", "text", "image_url")  # of messages and their parts, by number
+TOLD = {"union_tag_not_found": "its role, or its type, is missing"}
 
 
 async def parsed(request: Request, model: type[Fields], serving: Serving) -> Fields:
@@ -128,13 +131,15 @@ def mistaken(error: ValidationError, model: type[BaseModel]) -> ApiError:
 
 
 def _told(place: tuple[int | str, ...], message: str, kind: str, model: type[BaseModel]) -> str:
-    name = ".".join(str(part)[:60] for part in place if not _is_branch(part))
+    name = ".".join(str(part)[:60] for before, part in zip((None, *place), place, strict=False) if _named(before, part))
     if kind == "extra_forbidden":
-        return f"there is no field {name!r}; there are {', '.join(model.model_fields)}"
-    message = message.removeprefix("Value error, ")
+        return f"there is no field {name!r}" + (f"; there are {', '.join(model.model_fields)}" * (len(place) == 1))
+    message = TOLD.get(kind, message.removeprefix("Value error, "))
     return f"{name}: {message}" if name else message
 
 
-def _is_branch(part: int | str) -> bool:
-    """What pydantic adds for the members of a union, such as list[int]."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "bytes", "int"))
+def _named(before: int | str | None, part: int | str) -> bool:
+    """Whether a part of a place is a name or number, and not what pydantic adds for the members of a union."""
+    if not isinstance(part, str):
+        return True
+    return not ("[" in part or part in MEMBERS or (isinstance(before, int) and part in TAGS))

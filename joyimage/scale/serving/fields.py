@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from ...settings import MAX_REFERENCES, VIEWS, ZOOMS, Answering, Sampling
 
 # Of the pictures in a request: bytes in a form, data URLs and addresses in JSON.
 Upload = Annotated[Annotated[str, Strict()] | bytes, Field(union_mode="left_to_right")]
 Uploads = Upload | Annotated[list[Upload], Field(min_length=1, max_length=MAX_REFERENCES)]
+MOST_STOPS = 4  # as OpenAI has it
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Stops = Annotated[list[Stop], Field(max_length=MOST_STOPS)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 ADDRESS = "a data URL, or the address of a host that the server allows"
 PICTURE = f"a file of the form, {ADDRESS}: PNG, JPEG or WebP"
 NO_EFFECT = "taken, and without effect"
-NO_CHATS = "the model was trained on no longer chats, and on no instructions beside the question"
-OTHER_ROLES = ("system", "developer", "assistant", "tool")
+MOST_MESSAGES = 200
 
 
-class Fields(BaseModel):
-    """What every request has in common: a field that does not exist is refused by name."""
+class Exact(BaseModel):
+    """A field that does not exist is refused by name, and null is as if a field were left out."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    model: str | None = Field(None, description="the name that /v1/models gives")
-    user: str | None = Field(None, description=NO_EFFECT)
 
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        """OpenAI's fields may be null, which is as if they were left out."""
         if not isinstance(given, dict):
             return given
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
         return {name: value for name, value in given.items() if value is not None or name not in optional}
+
+
+class Fields(Exact):
+    """What every request has in common."""
+
+    model: str | None = Field(None, description="the name that /v1/models gives")
+    user: str | None = Field(None, description=NO_EFFECT)
+    safety_identifier: str | None = Field(None, description=NO_EFFECT)
 
 
 def _sampling() -> dict[str, Any]:
@@ -84,10 +102,8 @@ class GenerateFields(Made):
     style: Literal["vivid", "natural"] | None = Field(None, description=NO_EFFECT)
 
 
-class CameraFields(BaseModel):
+class CameraFields(Exact):
     """How the camera moves, in degrees."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     yaw: Number = 0.0
     pitch: Number = 0.0
@@ -120,23 +136,42 @@ class Answered(Fields):
     seed: int = Field(Answering.seed, description="the same seed gives the same words")
 
 
-class TextPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+# What a chat may ask for in OpenAI's protocol, and this server can do in one way only; the first is the default.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,), "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "logprobs": (False,),
+    "top_logprobs": (0,), "response_format": ({"type": "text"},), "modalities": (["text"],),
+    "tool_choice": ("none", "auto"), "reasoning_effort": ("none",), "store": (False,),
+}  # fmt: skip
 
+
+def only(values: tuple[Any, ...]) -> Any:
+    """The type of a field that takes these values and no others."""
+
+    def check(given: Any) -> Any:
+        if not any(given == value and isinstance(given, bool) == isinstance(value, bool) for value in values):
+            told = " or ".join(json.dumps(value) for value in values)
+            raise ValueError(f"this server can do no other than {told}; leave it out")
+        return given
+
+    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": list(values)})]
+
+
+Neutral: Any = create_model(
+    "Neutral", __base__=Answered, **{name: (only(values), values[0]) for name, values in NEUTRAL.items()}
+)
+
+
+class TextPart(Exact):
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class ImageUrl(Exact):
     url: str = Field(description=ADDRESS)
-    detail: Literal["auto", "low", "high"] = Field("auto", description=NO_EFFECT)
+    detail: Literal["auto", "low", "high", "original"] = Field("auto", description=NO_EFFECT)
 
 
-class ImagePart(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class ImagePart(Exact):
     type: Literal["image_url"]
     image_url: ImageUrl
 
@@ -144,38 +179,79 @@ class ImagePart(BaseModel):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+class Said(Exact):
+    """What messages have in common."""
 
-    role: Literal["user"] = Field(description=f"one question with its pictures: {NO_CHATS}")
-    content: str | list[Part]
-    name: str | None = None
+    content: Any
+    name: str | None = Field(None, description=NO_EFFECT)
 
-
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    include_usage: Literal[False] = False
-    include_obfuscation: bool = False
+    @property
+    def text(self) -> str:
+        parts = [self.content] if isinstance(self.content, str) else self.content
+        return "\n".join(getattr(part, "text", part) for part in parts if not isinstance(part, ImagePart))
 
 
-class ChatFields(Answered):
+class SystemMessage(Said):
+    role: Literal["system", "developer"]
+    content: str | list[TextPart]
+
+
+class UserMessage(Said):
+    role: Literal["user"]
+    content: str | list[Part] = Field(description="the pictures of a message come before its texts")
+
+    @property
+    def addresses(self) -> list[str]:
+        parts = [] if isinstance(self.content, str) else self.content
+        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+
+
+class AssistantMessage(Said):
+    """An answer, as clients send it back: with fields that hold nothing."""
+
+    role: Literal["assistant"]
+    content: str | list[TextPart]
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: list[Any] = Field([], max_length=0)
+    annotations: list[Any] = Field([], max_length=0)
+
+
+MessageFields = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class StreamOptions(Exact):
+    include_usage: bool = Field(False, description="the numbers of tokens in a last piece of its own")
+    include_obfuscation: bool = Field(False, description=NO_EFFECT)
+
+
+class ChatFields(Neutral):
     """POST /v1/chat/completions"""
 
-    messages: list[Message] = Field(min_length=1, max_length=1)
+    messages: list[MessageFields] = Field(
+        min_length=1, max_length=MOST_MESSAGES, description="one of the system may come first; the last is answered"
+    )
     max_tokens: int | None = Field(None, ge=1, description="length of the answer")
     max_completion_tokens: int | None = Field(None, ge=1, description="the same")
-    n: Literal[1] = 1
+    stop: Stop | Stops = Field([], description="words before which the answer ends")
     stream: bool = False
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions = StreamOptions()
+    verbosity: Literal["low", "medium", "high"] = Field("medium", description=NO_EFFECT)
+    metadata: dict[str, str] = Field({}, description=NO_EFFECT)
+    parallel_tool_calls: bool = Field(False, description=NO_EFFECT)
+    prompt_cache_key: str | None = Field(None, description=NO_EFFECT)
+    prompt_cache_retention: str | None = Field(None, description=NO_EFFECT)
+    service_tier: str | None = Field(None, description=NO_EFFECT)
 
-    @field_validator("messages", mode="before")
+    @field_validator("messages")
     @classmethod
-    def _one_question(cls, given: Any) -> Any:
-        roles = [each.get("role") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
-        if len(roles) > 1 or any(role in OTHER_ROLES for role in roles):
-            raise ValueError(f"send one message, of the role user: {NO_CHATS}")
-        return given
+    def _in_order(cls, messages: list[Any]) -> list[Any]:
+        if any(isinstance(each, SystemMessage) for each in messages[1:]):
+            raise ValueError("there may be one message of the system, as the first")
+        if not isinstance(messages[-1], UserMessage):
+            raise ValueError("the last message is the one that is answered, and must be of the role user")
+        return messages
 
 
 class LocateFields(Fields):

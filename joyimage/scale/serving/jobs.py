@@ -32,7 +32,6 @@ class Result:
     pictures: list[Any] = field(default_factory=list)
     boxes: list[tuple[int, int, int, int]] = field(default_factory=list)
     text: str = ""
-    whole: bool = True  # whether the text came to its own end
     told: dict[str, Any] = field(default_factory=dict)
 
 

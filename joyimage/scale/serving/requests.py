@@ -16,6 +16,7 @@ from ...boxes import locate_question
 from ...candidates import check_candidates
 from ...errors import JoyImageError
 from ...images import check_size
+from ...messages import Message
 from ...places import read_place
 from ...reasoning import check_reasoning
 from ...settings import Answering, Sampling, check_seed, check_text
@@ -23,6 +24,7 @@ from .errors import refused
 from .fields import (
     SAMPLED,
     Answered,
+    AssistantMessage,
     ChatFields,
     EditFields,
     Fields,
@@ -30,7 +32,8 @@ from .fields import (
     LocateFields,
     Made,
     ReasonFields,
-    TextPart,
+    SystemMessage,
+    UserMessage,
 )
 from .jobs import Job
 from .pictures import from_data_url, read
@@ -77,19 +80,26 @@ class Reader:
         return Job("generate", arguments, self._units(arguments), None, self._together("generate", arguments, None))
 
     def chat(self, fields: ChatFields) -> Job:
-        content = fields.messages[0].content
-        parts = [TextPart(type="text", text=content)] if isinstance(content, str) else content
-        texts = [part.text for part in parts if isinstance(part, TextPart)]
-        addresses = [part.image_url.url for part in parts if not isinstance(part, TextPart)]
-        self._at_most("pictures in messages", len(addresses), self.serving.max_files - 1, "messages")
-        question = "\n".join(texts)
-        self._check_texts({"messages": question})
-        if not question.strip() and not addresses:
+        said = [each for each in fields.messages if not isinstance(each, SystemMessage)]
+        pictures = sum(len(each.addresses) for each in said if isinstance(each, UserMessage))
+        self._at_most("pictures in messages", pictures, self.serving.max_files - 1, "messages")
+        for each in fields.messages:
+            self._check_texts({"messages": each.text})
+        characters = sum(len(each.text) for each in fields.messages)
+        self._at_most("the characters of messages", characters, self.serving.max_chat_characters, "messages")
+        arguments = self._answering(fields, fields.max_completion_tokens or fields.max_tokens)
+        *history, question = map(self._message, said)
+        if not question.text.strip() and not question.images:
             raise refused("the question is empty and there is no picture to describe", "messages")
-        limit = fields.max_completion_tokens or fields.max_tokens
-        arguments = self._answering(fields, limit)
-        arguments |= {"images": [self._picture(url, "messages") for url in addresses], "question": question}
-        return Job("ask", arguments)
+        first = fields.messages[0]
+        arguments = {"settings": Answering(**arguments), "history": history, "stop": listed(fields.stop)}
+        arguments |= {"system": first.text} if isinstance(first, SystemMessage) else {}
+        return Job("ask", {**arguments, "images": question.images, "question": question.text})
+
+    def _message(self, said: UserMessage | AssistantMessage) -> Message:
+        if isinstance(said, AssistantMessage):
+            return Message("assistant", said.text)
+        return Message("user", said.text, [self._picture(url, "messages") for url in said.addresses])
 
     def locate(self, fields: LocateFields) -> Job:
         text = self._text(fields.object, "object")
@@ -205,9 +215,8 @@ class Reader:
 def addresses(fields: Fields) -> dict[str, str]:
     """The texts that stand for pictures in a request, each with its field."""
     if isinstance(fields, ChatFields):
-        content = fields.messages[0].content
-        parts = [] if isinstance(content, str) else content
-        return {part.image_url.url: "messages" for part in parts if not isinstance(part, TextPart)}
+        said = [each for each in fields.messages if isinstance(each, UserMessage)]
+        return {address: "messages" for each in said for address in each.addresses}
     given = {name: getattr(fields, name, None) for name in ("image", "mask")}
     return {each: name for name, value in given.items() for each in listed(value) if isinstance(each, str)}
 

@@ -33,6 +33,7 @@ class Serving(Limits):
     grace: int = number(60, 0, 86_400, help="seconds in which accepted requests are finished after SIGTERM")
     max_pixels: int = number(4_194_304, 4096, 67_108_864, help="of a picture that comes or is made")
     max_megabytes: int = number(32, 1, 1024, help="of a request, its pictures included")
+    max_chat_characters: int = number(32_000, 1, 4_000_000, help="of all texts of a chat")
     max_pictures: int = number(4, 1, 64, help="that one request may ask for")
     allow_host: tuple[str, ...] = given((), help="whose https addresses of pictures may be opened; http:// where said")
 

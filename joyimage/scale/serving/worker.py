@@ -145,9 +145,8 @@ def _chosen(pictures: list[Image.Image], told: dict[str, Any]) -> Result:
 
 
 def _ask(model: JoyImage, job: Job, check: Check, say: Say) -> Result:
-    text = model.ask(**job.arguments, on_text=say)
-    tokens = len(model.encoder.chat.ids([text])) if text else 0
-    return Result(text=text, whole=tokens < job.arguments["max_new_tokens"])
+    reply = model.reply(**job.arguments, on_text=say)
+    return Result(text=reply.text, told={"reply": reply})
 
 
 def _locate(model: JoyImage, job: Job, check: Check, say: Say) -> Result:
