@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from PIL import Image
 
 from joyimage import JoyImage
@@ -24,7 +23,7 @@ from joyimage.demo import asset
 from joyimage.scale.loading import Loading
 from joyimage.scale.serving.app import create_app
 from joyimage.scale.serving.pool import Pool
-from joyimage.scale.serving.server import Server
+from joyimage.scale.serving.server import Server, configured
 from joyimage.scale.serving.settings import Serving
 
 START_SECONDS = 120
@@ -52,9 +51,13 @@ class Live:
         await pool.start()
         return pool
 
-    async def _listen(self, key: str | None) -> str:
+    def listen(self, **options: Any) -> str:
+        """The address of another port, with settings of uvicorn and of `configured`."""
+        return self.run(self._listen(None, **options))
+
+    async def _listen(self, key: str | None, **options: Any) -> str:
         app = create_app(self.pool, "tiny", key=key, local=key is None)
-        server = Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        server = Server(configured(app, log_level="error", lifespan="off", **options))
         bound = socket.create_server(("127.0.0.1", 0))
         self.loop.create_task(server.serve([bound]))
         while not server.started:

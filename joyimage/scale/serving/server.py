@@ -7,12 +7,15 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from ...errors import JoyImageError
 from ..loading import Loading
 from .app import create_app
+from .patience import HEAD_SECONDS, impatient
 from .pool import Pool
 from .settings import Serving, check_binding, is_loopback
 
@@ -26,6 +29,15 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def configured(app: FastAPI, head_seconds: float = HEAD_SECONDS, **options: Any) -> uvicorn.Config:
+    """uvicorn's settings, with a limit on how long the head of a request may take."""
+    quiet = {"log_level": "warning", "access_log": False, "server_header": False, "date_header": False}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=CLOSE_SECONDS, **{**quiet, **options})
+    config.load()
+    config.http_protocol_class = impatient(config.http_protocol_class, head_seconds)
+    return config
 
 
 def serve(
@@ -58,11 +70,7 @@ async def _serve(
     pool = Pool(loadings, serving)
     await pool.start()
     app = create_app(pool, name, key=key, local=key is None and is_loopback(host))
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-    )  # fmt: skip
-    server = Server(config)
+    server = Server(configured(app))
     ending: list[asyncio.Task[None]] = []
 
     def end() -> None:
