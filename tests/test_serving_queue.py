@@ -19,6 +19,8 @@ from live_server import Live, live_server, model, png, until
 from PIL import Image, ImageDraw
 
 from joyimage.demo import asset
+from joyimage.scale.serving import pool
+from joyimage.scale.serving.settings import Serving
 
 pytestmark = pytest.mark.slow  # as the server starts
 LONG = {"steps": 400}  # of which one takes some ten seconds
@@ -171,15 +173,84 @@ def test_requests_are_refused_while_the_server_drains_and_accepted_ones_are_fini
     assert (health.status_code, health.json()["status"]) == (503, "draining")
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
-def test_a_process_that_ends_is_told_and_started_again(live):
+killed = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+
+
+def kill(live: Live) -> None:
+    os.kill(live.pool.members[0].process_id, signal.SIGKILL)
+    until(lambda: not live.pool.ready)
+
+
+@killed
+def test_a_request_whose_process_ends_is_run_again_and_so_is_what_waited_behind(live):
+    with live.set(max_steps=1000), ThreadPoolExecutor(2) as threads:
+        running = threads.submit(edit, live.client(), 1, steps=60)
+        until(lambda: live.pool.members[0].steps > 1)
+        behind = threads.submit(edit, live.client(), 2)
+        until(lambda: live.pool.waiting)
+        kill(live)
+        assert [ticket.job.arguments["seed"] for ticket in live.pool.waiting] == [1, 2]
+        assert live.http().get("/health").status_code == 503
+        with pytest.raises(openai.InternalServerError, match="no process has the model") as refused:
+            edit(live.client(), 3)
+        assert int(refused.value.response.headers["Retry-After"]) >= 1
+        answers = running.result(60), behind.result(60)
+    for number, steps, answer in ((1, 60, answers[0]), (2, 1, answers[1])):
+        (made,) = model().edit(marked(number), f"Remove square {number}.", seed=number, steps=steps)
+        assert opened(answer) == made.tobytes()
+    assert live.http().get("/health").json()["status"] == "ok"
+
+
+@killed
+def test_a_request_over_which_two_processes_end_is_not_run_a_third_time(live):
     with live.set(max_steps=1000), ThreadPoolExecutor(1) as threads:
         running = threads.submit(live.client().images.generate, prompt="a red cube", extra_body=LONG)
-        until(lambda: live.pool.running)
-        os.kill(live.pool.members[0].process_id, signal.SIGKILL)
-        with pytest.raises(openai.InternalServerError, match="the process with the model ended"):
+        for _ in range(2):
+            until(lambda: live.pool.running, 60)
+            kill(live)
+        with pytest.raises(openai.InternalServerError, match="processes with the model ended over this") as failed:
             running.result(30)
-        assert live.http().get("/health").status_code == 503
+        assert (failed.value.status_code, failed.value.code) == (500, "worker_lost")
+        assert failed.value.response.headers["x-should-retry"] == "false"
         until(lambda: live.pool.ready, 60)
-        assert live.http().get("/health").json()["status"] == "ok"
         assert edit(live.client(), 2).data
+
+
+@killed
+def test_an_answer_of_which_some_was_shown_ends_with_the_truth(live):
+    lively = {"temperature": 2, "top_p": 1, "extra_body": {"top_k": 0}, "max_tokens": 4000}
+    messages = [{"role": "user", "content": "Say all that you know."}]
+    with live.client().chat.completions.create(model="tiny", messages=messages, stream=True, **lively) as chunks:
+        assert next(chunk for chunk in chunks if chunk.choices[0].delta.content)
+        kill(live)
+        with pytest.raises(openai.APIError, match="ended over this answer; try again") as failed:
+            list(chunks)
+    assert failed.value.code == "worker_lost" and not live.pool.waiting
+    until(lambda: live.pool.ready, 60)
+
+
+@killed
+def test_who_waits_too_long_as_a_process_ended_may_come_again(live, monkeypatch):
+    monkeypatch.setattr(pool, "PAUSES", (3,))
+    with live.set(max_steps=1000, seconds=2), ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(live.client().images.generate, prompt="a red cube", extra_body=LONG) for _ in range(2)]
+        until(lambda: live.pool.waiting and live.pool.running)
+        kill(live)
+        for each in asked:
+            with pytest.raises(
+                openai.InternalServerError, match="as a process with the model ended; try again"
+            ) as late:
+                each.result(30)
+            assert (late.value.status_code, late.value.code) == (503, "worker_lost")
+            assert int(late.value.response.headers["Retry-After"]) >= 1
+            assert "x-should-retry" not in late.value.response.headers
+        until(lambda: live.pool.ready, 60)
+
+
+def test_who_waits_too_long_behind_others_may_come_again(live, monkeypatch):
+    with live.set(max_steps=1000), Occupied(live, steps=1000):
+        monkeypatch.setattr(live.pool, "serving", Serving(seconds=1))
+        with pytest.raises(openai.InternalServerError, match="not begun within 1 seconds") as late:
+            live.client().images.generate(prompt="a red cube", extra_body={"steps": 1})
+    assert (late.value.status_code, late.value.code) == (503, "busy")
+    assert int(late.value.response.headers["Retry-After"]) >= 1

@@ -48,6 +48,15 @@ def test_a_replica_without_a_key_is_refused(monkeypatch):
         replica(*Cluster.of({}))
 
 
+def test_a_key_and_a_word_against_it_contradict_on_ray_too(monkeypatch):
+    from joyimage.scale.serving.ray_app import Cluster, replica
+
+    monkeypatch.setenv(KEY_VARIABLE, "key-of-a-cluster")
+    with pytest.raises(JoyImageError, match=f"{KEY_VARIABLE} is set on this node: leave out one") as refused:
+        replica(*Cluster.of({"without_key": "true"}))
+    assert "key-of-a-cluster" not in str(refused.value)
+
+
 @pytest.mark.slow
 def test_one_replica_answers_the_official_client(monkeypatch):
     import ray

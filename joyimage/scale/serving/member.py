@@ -34,6 +34,7 @@ class Member:
         self.tickets: dict[int, Ticket] = {}
         self.busy = False
         self.began, self.steps, self.units = 0.0, 0, 0
+        self.load_seconds = 0.0
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Any = None
@@ -44,6 +45,7 @@ class Member:
         self._connection, theirs = context.Pipe()
         self._outbox = queue.SimpleQueue()
         self._process = context.Process(target=worker.main, args=(theirs, self.loading), name=self.name, daemon=True)
+        self.began = time.monotonic()
         self._process.start()
         theirs.close()  # or its end would not be noticed
         loop, carried = asyncio.get_running_loop(), (self._connection, self._outbox)
@@ -56,8 +58,12 @@ class Member:
 
     @property
     def seconds(self) -> float:
-        """Since the jobs at work began."""
+        """Since the jobs at work began, or the process."""
         return time.monotonic() - self.began
+
+    def loaded(self) -> None:
+        """The process has the model."""
+        self.ready, self.load_seconds = True, self.seconds
 
     def start(self, tickets: list[Ticket]) -> None:
         self.busy, self.tickets = True, {ticket.number: ticket for ticket in tickets}

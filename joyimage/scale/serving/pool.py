@@ -19,6 +19,7 @@ from .metrics import Meters
 from .settings import Serving
 
 LATEST = 0.3  # what the latest request counts in the mean of a unit's time
+MOST_LOSSES = 1  # of processes over one request, which may well be what ends them
 PAUSES = (1, 5, 30, 60)  # seconds before a process that ended is started again, the last for all further times
 
 
@@ -27,6 +28,9 @@ class Ticket:
 
     def __init__(self, number: int, job: Job, pool: Pool):
         self.number, self.job, self._pool = number, job, pool
+        self.shown = False  # a piece of the answer
+        self.losses = 0  # processes that ended over it
+        self.held_up = False  # a process ended while it waited or was at work
         self._result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._timer = asyncio.get_running_loop().call_later(pool.serving.seconds, self._expire)
@@ -47,6 +51,7 @@ class Ticket:
 
     def say(self, piece: str) -> None:
         if piece:
+            self.shown = True
             self._pieces.put_nowait(piece)
 
     def end(self, outcome: Result | ApiError) -> None:
@@ -68,7 +73,14 @@ class Ticket:
 
     def _expire(self) -> None:
         seconds = self._pool.serving.seconds
-        self._pool.leave(self, ApiError(504, f"not answered within {seconds} seconds: ask for less", code="timeout"))
+        if self.held_up:
+            why = self._pool.lost(f"not answered within {seconds} seconds, as a process with the model ended")
+        elif self in self._pool.waiting:
+            message = f"not begun within {seconds} seconds, as others came before; try again"
+            why = ApiError(503, message, code="busy", retry_after=self._pool.retry_after())
+        else:
+            why = ApiError(504, f"not answered within {seconds} seconds: ask for less", code="timeout")
+        self._pool.leave(self, why)
 
 
 class Pool:
@@ -122,7 +134,10 @@ class Pool:
         if self.draining:
             raise ApiError(503, "the server is stopping; try again elsewhere or later", code="draining", retry_after=5)
         if not self.ready:
-            raise ApiError(503, "no process has the model at the moment; try again", code="not_ready", retry_after=5)
+            seconds = self.reload_seconds()
+            raise ApiError(
+                503, "no process has the model at the moment; try again", code="not_ready", retry_after=seconds
+            )
         free = any(member.ready and not member.busy for member in self.members)
         if not free and len(self.waiting) >= self.serving.queue:
             seconds = self.retry_after()
@@ -145,6 +160,14 @@ class Pool:
             member.cancel(ticket.number)
         self.meters.cancelled.inc()
         ticket.end(why)
+
+    def lost(self, what: str) -> ApiError:
+        """For who may come again, as a process ended: nothing is wrong with the request."""
+        return ApiError(503, f"{what}; try again", code="worker_lost", retry_after=self.reload_seconds())
+
+    def reload_seconds(self) -> int:
+        """Whole seconds that a process took to load the model, which is what the next will take about."""
+        return max(1, math.ceil(max(member.load_seconds for member in self.members)))
 
     def retry_after(self) -> int:
         """Whole seconds until the first of the jobs at work is expected to end, and with it a place in the queue."""
@@ -207,7 +230,8 @@ class Pool:
             HEARD[type(message)](self, member, message)
 
     def _ready(self, member: Member, message: jobs.Ready) -> None:
-        self.steps, member.ready = message.steps, True
+        self.steps = message.steps
+        member.loaded()
         if not self._loaded[member].done():
             self._loaded[member].set_result(None)
         self._pump()
@@ -241,16 +265,26 @@ class Pool:
             self._loaded[member].set_exception(JoyImageError(why))
 
     def _lost(self, member: Member) -> None:
-        """The process has ended: what was at work in it failed, and it is started again, unless all end."""
+        """The process has ended: what was at work in it is run again, unless some of it was shown or it is the second
+        to end over it. The process is started again, unless all end and nothing waits.
+        """
         member.ready = member.busy = False
-        failure = ApiError(500, "the process with the model ended over this request", code="worker_lost")
-        for ticket in member.tickets.values():
-            ticket.end(failure)
-        member.tickets = {}
+        held, member.tickets = member.tickets.values(), {}
+        for ticket in reversed(held):
+            ticket.losses += 1
+            if ticket.losses > MOST_LOSSES:
+                ticket.end(ApiError(500, "processes with the model ended over this request", code="worker_lost"))
+            elif ticket.shown:
+                ticket.end(self.lost("the process with the model ended over this answer"))
+            else:
+                self.waiting.appendleft(ticket)
+        for ticket in self.waiting:
+            ticket.held_up = True
         if not self._loaded[member].done():
             self._loaded[member].set_exception(JoyImageError("a process ended before the model was loaded"))
-        elif not self.draining:
+        elif self.waiting or not self.draining:
             self._keep(self._again(member))
+        self._pump()
 
     async def _again(self, member: Member) -> None:
         losses = self._losses.get(member, 0)

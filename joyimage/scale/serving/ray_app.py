@@ -96,12 +96,17 @@ def app(arguments: dict[str, Any]) -> serve.Application:
 def replica(cluster: Cluster, serving: Serving) -> Any:
     """The application of one replica, whose process gets the card that Ray gave this one.
 
-    Raises `JoyImageError` where the node has no key for clients, unless that is asked for.
+    Raises `JoyImageError` where the node has no key for clients, unless that is asked for, and where it has one all
+    the same.
     """
     from .app import create_app
     from .pool import Pool
 
     key = key_from()
+    if key is not None and cluster.without_key:
+        raise JoyImageError(
+            f"without_key=true lets everybody in, and {KEY_VARIABLE} is set on this node: leave out one"
+        )
     if key is None and not cluster.without_key:
         raise JoyImageError(
             f"{KEY_VARIABLE} is not set on this node: set it there before `ray start`, or say without_key=true"
