@@ -20,7 +20,7 @@ COMFYUI := v0.33.0
 TORCH_COMFY ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 
 .PHONY: web types demo quick test check-model comfyui test-browser test-newest matrix mutants constraints bench fuzz malformed soak \
-	kills scale tiny eval-tiny format clean
+	kills scale replicas tiny eval-tiny format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/joyimage demo -o demo
@@ -109,6 +109,10 @@ kills: $(VENV)/.tested
 # 2,000 edits by one worker and by two, then with kills: their rate, and whether each row has its picture once. Half an hour.
 scale: $(VENV)/.tested
 	$(BIN)/python -m tools.scale_batch
+
+# The server on a local Ray, under load and without: does a second replica come, and go again? Some three minutes.
+replicas: $(VENV)/.tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.replicas
 
 # Train the bundled model anew: four to five hours on two cores. Killed, it goes on from its last checkpoint.
 tiny: $(VENV)/.installed

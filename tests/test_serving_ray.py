@@ -24,6 +24,7 @@ def test_arguments_are_read_and_mistakes_named():
     cluster, serving = Cluster.of(given)
     assert (cluster.model, cluster.gpus, cluster.without_key) == ("/models/edit", 0.5, True)
     assert (cluster.min, cluster.max) == (1, 8)
+    assert Cluster.of({"upscale_delay_s": "2"})[0].upscale_delay_s == 2.0
     assert serving == Serving(queue=4)
     hosts = ("images.example.com", "http://10.0.0.5:8080")
     for several in (",".join(hosts), list(hosts)):  # as `serve run` gives them, and a configuration
@@ -34,6 +35,8 @@ def test_arguments_are_read_and_mistakes_named():
         ({"min": "3", "max": "2"}, "min=3 and max=2"),
         ({"without_key": "perhaps"}, "without_key is 'perhaps'"),
         ({"queue": "-1"}, "queue is -1"),
+        ({"downscale_delay_s": "-1"}, "downscale_delay_s is -1"),
+        ({"cpus": "nan"}, "cpus is nan; give 0 or more"),
         ({"allow_host": "*.example.com"}, r"allow_host is '\*.example.com'"),
     ):
         with pytest.raises(JoyImageError, match=message):

@@ -6,6 +6,7 @@ replicas by how many requests each of them has.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Cluster:
     cpus: float = 1.0
     min: int = 1
     max: int = 1
+    upscale_delay_s: float = 30.0  # for which there is more to do before a replica is added
+    downscale_delay_s: float = 600.0  # and less before one is ended
     without_key: bool = False
 
     @classmethod
@@ -51,6 +54,9 @@ class Cluster:
         cluster = cls(**own)
         if not 1 <= cluster.min <= cluster.max:
             raise JoyImageError(f"min={cluster.min} and max={cluster.max}: replicas are 1 <= min <= max")
+        for name in ("gpus", "cpus", "upscale_delay_s", "downscale_delay_s"):
+            if not 0 <= getattr(cluster, name) < math.inf:
+                raise JoyImageError(f"{name} is {getattr(cluster, name)}; give 0 or more")
         return cluster, Serving(**given)
 
     @property
@@ -86,6 +92,8 @@ def app(arguments: dict[str, Any]) -> serve.Application:
             "min_replicas": cluster.min,
             "max_replicas": cluster.max,
             "target_ongoing_requests": BUSY * serving.batch,
+            "upscale_delay_s": cluster.upscale_delay_s,
+            "downscale_delay_s": cluster.downscale_delay_s,
         },
         ray_actor_options={"num_gpus": cluster.gpus, "num_cpus": cluster.cpus},
         graceful_shutdown_timeout_s=float(serving.grace),
