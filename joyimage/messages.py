@@ -30,7 +30,7 @@ class Message:
         if self.role not in get_args(Role):
             raise JoyImageError(f"a message has the role {self.role!r:.40}; give user or assistant")
         check_text(f"a message of the {self.role}", self.text)
-        if self.role == "assistant" and len(self.images):
+        if self.role == "assistant" and not (isinstance(self.images, Sequence) and len(self.images) == 0):
             raise JoyImageError("a message of the assistant has pictures; give them with one of the user")
 
 

@@ -133,6 +133,7 @@ def test_messages_that_cannot_be_are_refused():
         (("system", "x"), "a message has the role 'system'; give user or assistant"),
         (("user", None), "a message of the user must be text"),
         (("assistant", "x", IMAGES[:1]), "give them with one of the user"),
+        (("assistant", "x", IMAGES[0]), "give them with one of the user"),
     ):
         with pytest.raises(JoyImageError, match=why):
             Message(*given)

@@ -202,6 +202,24 @@ def test_a_request_whose_process_ends_is_run_again_and_so_is_what_waited_behind(
 
 
 @killed
+def test_those_over_whom_a_process_ended_are_run_by_themselves(live, monkeypatch):
+    """Or one that ends processes would take its neighbours with it."""
+    member, calls = live.pool.members[0], []
+    monkeypatch.setattr(
+        member, "start", lambda tickets, start=member.start: (calls.append(len(tickets)), start(tickets))
+    )
+    with live.set(queue=40, batch=4, max_steps=1000), ThreadPoolExecutor(3) as threads:
+        first = threads.submit(edit, live.client(), 0, steps=40)
+        until(lambda: live.busy)
+        others = [threads.submit(edit, live.client(), number, steps=60) for number in (1, 2)]
+        assert first.result(60).data
+        until(lambda: calls == [1, 2])
+        kill(live)
+        assert all(other.result(60).data for other in others)
+    assert calls == [1, 2, 1, 1]
+
+
+@killed
 def test_a_request_over_which_two_processes_end_is_not_run_a_third_time(live):
     with live.set(max_steps=1000), ThreadPoolExecutor(1) as threads:
         running = threads.submit(live.client().images.generate, prompt="a red cube", extra_body=LONG)

@@ -36,15 +36,17 @@ async def fetched(addresses: Mapping[str, str], serving: Serving) -> dict[str, b
     bytes together than a request may have, and with 424 where a picture does not come: there is nothing wrong with the
     request, which may do later.
     """
-    sites = serving.sites
-    wanted = {address: param for address, param in addresses.items() if not DATA_URL.match(address)} if sites else {}
-    places = {address: allowed(address, sites) for address in wanted}
-    for address, place in places.items():
+    places: dict[str, tuple[Site, str]] = {}
+    for address, param in addresses.items():
+        if not serving.sites or DATA_URL.match(address):
+            continue
+        place = allowed(address, serving.sites)
         if place is None:
-            raise refused(NOT_ALLOWED, wanted[address], "host_not_allowed")
-    if len(wanted) > serving.max_files:
-        raise refused(f"{len(wanted)} addresses are more than {serving.max_files}", code="limit_exceeded")
-    return await _all({address: place for address, place in places.items() if place}, wanted, serving) if wanted else {}
+            raise refused(NOT_ALLOWED, param, "host_not_allowed")
+        places[address] = place
+        if len(places) > serving.max_files:
+            raise refused(f"there are more than {serving.max_files} addresses of pictures", param, "limit_exceeded")
+    return await _all(places, addresses, serving) if places else {}
 
 
 async def _all(places: Mapping[str, tuple[Site, str]], params: Mapping[str, str], serving: Serving) -> dict[str, bytes]:

@@ -212,10 +212,10 @@ class Pool:
                 member.start(self._next())
 
     def _next(self) -> list[Ticket]:
-        """The first who waits, and those behind who may share its call."""
+        """The first who waits, and those behind who may share its call; over whom a process ended, by themselves."""
         first = self.waiting.popleft()
-        alike = first.job.together
-        others = [] if alike is None else [t for t in self.waiting if t.job.together == alike]
+        alike = None if first.losses else first.job.together
+        others = [] if alike is None else [t for t in self.waiting if t.job.together == alike and not t.losses]
         chosen = others[: self.serving.batch - 1]
         for ticket in chosen:
             self.waiting.remove(ticket)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any
 
 from PIL import Image
 
@@ -43,8 +44,6 @@ SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")  # width first, as OpenAI has it
 BOX = re.compile(r" *(-?[0-9]{1,6})" + r" *, *(-?[0-9]{1,6})" * 3 + " *")
 SPATIAL = ("move", "rotate", "camera")
 ANSWERS = {"temperature", "top_p", "top_k", "seed"}
-
-Value = TypeVar("Value", int, float)
 
 
 class Reader:
@@ -87,14 +86,14 @@ class Reader:
             self._check_texts({"messages": each.text})
         characters = sum(len(each.text) for each in fields.messages)
         self._at_most("the characters of messages", characters, self.serving.max_chat_characters, "messages")
-        arguments = self._answering(fields, fields.max_completion_tokens or fields.max_tokens)
+        settings = self._answering(fields, fields.max_completion_tokens or fields.max_tokens)
         *history, question = map(self._message, said)
         if not question.text.strip() and not question.images:
             raise refused("the question is empty and there is no picture to describe", "messages")
         first = fields.messages[0]
-        arguments = {"settings": Answering(**arguments), "history": history, "stop": listed(fields.stop)}
-        arguments |= {"system": first.text} if isinstance(first, SystemMessage) else {}
-        return Job("ask", {**arguments, "images": question.images, "question": question.text})
+        system = {"system": first.text} if isinstance(first, SystemMessage) else {}
+        asked = {"images": question.images, "question": question.text, "settings": settings}
+        return Job("ask", {**asked, **system, "history": history, "stop": listed(fields.stop)})
 
     def _message(self, said: UserMessage | AssistantMessage) -> Message:
         if isinstance(said, AssistantMessage):
@@ -109,7 +108,7 @@ class Reader:
     def reason(self, fields: ReasonFields) -> Job:
         question = self._text(fields.question, "question")
         check_reasoning(question, fields.views, fields.turns)
-        arguments = self._answering(fields, fields.max_tokens)
+        arguments = asdict(self._answering(fields, fields.max_tokens))
         steps = self._at_most("steps", fields.steps or self.steps, self.serving.max_steps, "steps")
         editing = {"steps": fields.steps, "guidance_scale": fields.guidance_scale}
         Sampling.of(editing)
@@ -134,13 +133,11 @@ class Reader:
             "draft_steps": fields.draft_steps, "negative_prompt": fields.negative_prompt or "",
         }  # fmt: skip
 
-    def _answering(self, fields: Answered, limit: int | None) -> dict[str, Any]:
+    def _answering(self, fields: Answered, limit: int | None) -> Answering:
         most = self.serving.max_tokens
         tokens = min(Answering.max_new_tokens, most) if limit is None else limit
         self._at_most("max_tokens", tokens, most, "max_tokens")
-        arguments = {"max_new_tokens": tokens, **fields.model_dump(include=ANSWERS)}
-        Answering.of(arguments)
-        return arguments
+        return Answering(tokens, **fields.model_dump(include=ANSWERS))
 
     def _size(self, text: str | None) -> tuple[int, int] | None:
         """(height, width), or None for the picture's own or the model's."""
