@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Any, Literal, get_args
 
 from .errors import JoyImageError
 from .settings import check_text
-
-if TYPE_CHECKING:
-    from .inputs import Picture
 
 Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """What the user or the assistant said. Pictures are the user's, and stand before the text.
+    """What the user or the assistant said. Pictures, as `JoyImage.ask` takes them, are the user's, and stand before the
+    text.
 
     Raises `JoyImageError` for another role, for what is no text, and for pictures of the assistant.
     """
 
     role: Role
     text: str
-    images: Sequence[Picture] = ()
+    images: Sequence[Any] = ()
 
     def __post_init__(self):
         if self.role not in get_args(Role):

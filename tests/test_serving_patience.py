@@ -1,4 +1,4 @@
-"""Clients that take their time: over the head of a request, over a further one, over a body."""
+"""Clients that take their time: over the head of a request, over a further one, over a body, over an answer."""
 
 from __future__ import annotations
 
@@ -95,8 +95,9 @@ def test_nor_is_that_of_a_further_request(url):
     with connected(url) as raw:
         raw.sendall(HEALTH)
         assert answered(raw).startswith(b"HTTP/1.1 200")
+        raw.sendall(b"GET /he")
         with dribbling(raw, b"a"):
-            rest(raw)
+            assert rest(raw) == b""
 
 
 def test_a_request_at_work_has_its_own_time(live, url):
@@ -125,3 +126,19 @@ def test_a_body_that_never_ends_is_answered_and_hung_up_on(live, url, monkeypatc
             answer = rest(raw)
     assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.5 seconds" in answer
     assert not live.pool.waiting and not live.pool.running
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_a_client_that_takes_nothing_of_its_answers_is_hung_up_on(live, http):
+    url = live.listen(http=http, stall_seconds=0.5, head_seconds=3600)
+    with connected(url) as raw:
+        raw.sendall(HEALTH.replace(b"/health", b"/openapi.json") * 2000)
+
+        def closed() -> bool:
+            try:
+                raw.send(b"\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        until(closed)

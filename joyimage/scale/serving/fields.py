@@ -156,9 +156,11 @@ def only(values: tuple[Any, ...]) -> Any:
     return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": list(values)})]
 
 
-Neutral: Any = create_model(
-    "Neutral", __base__=Answered, **{name: (only(values), values[0]) for name, values in NEUTRAL.items()}
-)
+def _neutral() -> dict[str, Any]:
+    return {name: (only(values), values[0]) for name, values in NEUTRAL.items()}
+
+
+Neutral: Any = create_model("Neutral", __base__=Answered, **_neutral())
 
 
 class TextPart(Exact):
@@ -236,7 +238,7 @@ class ChatFields(Neutral):
     max_completion_tokens: int | None = Field(None, ge=1, description="the same")
     stop: Stop | Stops = Field([], description="words before which the answer ends")
     stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
+    stream_options: StreamOptions = Field(default_factory=StreamOptions)
     verbosity: Literal["low", "medium", "high"] = Field("medium", description=NO_EFFECT)
     metadata: dict[str, str] = Field({}, description=NO_EFFECT)
     parallel_tool_calls: bool = Field(False, description=NO_EFFECT)

@@ -1,4 +1,4 @@
-"""How long the server waits for a client: uvicorn would wait for the head of a request without end."""
+"""How long the server waits for a client where uvicorn would without end: for a head, and for taking an answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 HEAD_SECONDS = 10.0  # from a connection, or the first byte of a further request on it, to the end of its head
+STALL_SECONDS = 30.0  # in which nothing of an answer is taken
 
 
-def impatient(protocol: type[Any], seconds: float) -> type[Any]:
-    """One of uvicorn's protocols, which also closes a connection where the head of a request takes longer.
+def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) -> type[Any]:
+    """One of uvicorn's protocols, which also closes a connection where its client takes longer than that.
 
     A request is counted from the end of its head, and its body has a time of its own: so none is cut short, and what
     has not become one never had a place anywhere.
@@ -17,6 +18,7 @@ def impatient(protocol: type[Any], seconds: float) -> type[Any]:
 
     class Impatient(protocol):
         head: asyncio.TimerHandle | None = None  # runs while there is no request
+        stall: asyncio.TimerHandle | None = None  # runs while there is more of an answer than the client takes
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -27,18 +29,33 @@ def impatient(protocol: type[Any], seconds: float) -> type[Any]:
             self.watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.unwatch()
+            self.head, self.stall = ended(self.head), ended(self.stall)
             super().connection_lost(exc)
 
         def watch(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
-                self.unwatch()
+                self.head = ended(self.head)
             elif self.head is None and not self.transport.is_closing():
-                self.head = self.loop.call_later(seconds, self.transport.close)
+                self.head = self.loop.call_later(head_seconds, self.transport.close)
 
-        def unwatch(self) -> None:
-            if self.head is not None:
-                self.head.cancel()
-                self.head = None
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.await_taking(None)
+
+        def resume_writing(self) -> None:
+            self.stall = ended(self.stall)
+            super().resume_writing()
+
+        def await_taking(self, before: int | None) -> None:
+            left = self.transport.get_write_buffer_size()
+            if before is not None and left >= before:
+                self.transport.abort()
+            else:
+                self.stall = self.loop.call_later(stall_seconds, self.await_taking, left)
 
     return Impatient
+
+
+def ended(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from ...errors import JoyImageError
 from ..loading import Loading
 from .app import create_app
-from .patience import HEAD_SECONDS, impatient
+from .patience import HEAD_SECONDS, STALL_SECONDS, impatient
 from .pool import Pool
 from .settings import Serving, check_binding, is_loopback
 
@@ -31,12 +31,14 @@ class Server(uvicorn.Server):
         yield
 
 
-def configured(app: FastAPI, head_seconds: float = HEAD_SECONDS, **options: Any) -> uvicorn.Config:
-    """uvicorn's settings, with a limit on how long the head of a request may take."""
+def configured(
+    app: FastAPI, head_seconds: float = HEAD_SECONDS, stall_seconds: float = STALL_SECONDS, **options: Any
+) -> uvicorn.Config:
+    """uvicorn's settings, with limits on how long clients may take."""
     quiet = {"log_level": "warning", "access_log": False, "server_header": False, "date_header": False}
     config = uvicorn.Config(app, timeout_graceful_shutdown=CLOSE_SECONDS, **{**quiet, **options})
     config.load()
-    config.http_protocol_class = impatient(config.http_protocol_class, head_seconds)
+    config.http_protocol_class = impatient(config.http_protocol_class, head_seconds, stall_seconds)
     return config
 
 
