@@ -224,8 +224,10 @@ MessageFields = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(
 
 
 class StreamOptions(Exact):
-    include_usage: bool = Field(False, description="the numbers of tokens in a last piece of its own")
-    include_obfuscation: bool = Field(False, description=NO_EFFECT)
+    """`include_usage` adds the numbers of tokens in a last piece of their own; the other is taken without effect."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 class ChatFields(Neutral):
@@ -238,7 +240,7 @@ class ChatFields(Neutral):
     max_completion_tokens: int | None = Field(None, ge=1, description="the same")
     stop: Stop | Stops = Field([], description="words before which the answer ends")
     stream: bool = False
-    stream_options: StreamOptions = Field(default_factory=StreamOptions)
+    stream_options: StreamOptions = StreamOptions()
     verbosity: Literal["low", "medium", "high"] = Field("medium", description=NO_EFFECT)
     metadata: dict[str, str] = Field({}, description=NO_EFFECT)
     parallel_tool_calls: bool = Field(False, description=NO_EFFECT)
