@@ -133,6 +133,16 @@ def test_each_picture_by_itself(folder, capsys):
     assert main(["edit", "cup.png", "hat.png", "Paint it.", "--each", "--json", *FAST]) == 0
     report = json.loads(capsys.readouterr().out)["pictures"]
     assert [(p["prompt"], p["images"]) for p in report] == [("Paint it.", ["cup.png"]), ("Paint it.", ["hat.png"])]
+    assert [p["path"] for p in report] == ["cup-edit.png", "hat-edit.png"]
+
+
+def test_each_picture_has_its_own_name_also_with_several_seeds_and_folders(folder, capsys):
+    (folder / "other").mkdir()
+    (folder / "cup.png").rename(folder / "other" / "hat.png")
+    command = ["edit", "hat.png", "other/hat.png", "Paint it.", "--each", "--count", "2", "--json", "-o", "all"]
+    assert main([*command, *FAST]) == 0
+    report = json.loads(capsys.readouterr().out)["pictures"]
+    assert [Path(p["path"]).name for p in report] == [f"hat-edit{n}.png" for n in ("", "-2", "-3", "-4")]
 
 
 @pytest.mark.parametrize(

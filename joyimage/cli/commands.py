@@ -44,8 +44,9 @@ def run_edit(options) -> None:
     _check_prompts(pictures, instructions, options)
     pictures = loaded_pictures(pictures)
     part, told = _part(options, pictures)
-    edits = max(len(instructions), len(names))
-    outputs = Names.of(options.output, f"{Path(options.inputs[0]).stem}-edit", edits * options.count)
+    edits = range(max(len(instructions), len(names)))
+    stems = [f"{Path(names[edit % len(names)][0]).stem}-edit" for edit in edits for _ in range(options.count)]
+    outputs = Names.of(options.output, stems)
     model = load_model(options)
     if options.to is not None:
         pictures = [_boxed(options, model, pictures[0])]
@@ -68,7 +69,7 @@ def run_edit(options) -> None:
 def run_generate(options) -> None:
     parameters = _checked(options)
     _check_prompts([[]] * len(options.prompt), options.prompt, options)
-    outputs = Names.of(options.output, "picture", len(options.prompt) * options.count)
+    outputs = Names.of(options.output, ["picture"] * len(options.prompt) * options.count)
     model = load_model(options)
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()

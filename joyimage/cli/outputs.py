@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -41,21 +41,22 @@ class Names:
     """
 
     given: tuple[Path, ...]
-    ours: Iterator[Path]
+    ours: tuple[Iterator[Path], ...]  # for each picture the names that are left for it
 
     @classmethod
-    def of(cls, output: Path | None, stem: str, count: int) -> Names:
+    def of(cls, output: Path | None, stems: Sequence[str]) -> Names:
+        """For one picture of each stem; where a folder or nothing was named, they have these names and numbers."""
         check_name(output or Path())
         if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
             raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
         if output is not None and output.suffix and not output.is_dir():
             make_folder(output.parent)
-            several = (output.with_stem(f"{output.stem}-{i + 1}") for i in range(count))
-            return cls((output,) if count == 1 else tuple(several), iter(()))
+            several = (output.with_stem(f"{output.stem}-{i + 1}") for i in range(len(stems)))
+            return cls((output,) if len(stems) == 1 else tuple(several), ())
         folder = output or Path()
         make_folder(folder)
-        names = (folder / (f"{stem}.png" if n == 1 else f"{stem}-{n}.png") for n in itertools.count(1))
-        return cls((), names)
+        numbered = {stem: _numbered(folder, stem) for stem in stems}
+        return cls((), tuple(numbered[stem] for stem in stems))
 
     def save(self, i: int, picture: Image, details: dict) -> Path:
         """Write picture `i` with its parameters inside and return where it is."""
@@ -63,7 +64,13 @@ class Names:
 
         if self.given:
             return save_png(picture, self.given[i], details)
-        return save_png(picture, next(self.ours), details, otherwise=self.ours)
+        return save_png(picture, next(self.ours[i]), details, otherwise=self.ours[i])
+
+
+def _numbered(folder: Path, stem: str) -> Iterator[Path]:
+    """stem.png, stem-2.png, stem-3.png …"""
+    yield folder / f"{stem}.png"
+    yield from (folder / f"{stem}-{n}.png" for n in itertools.count(2))
 
 
 def make_folder(folder: Path) -> None:
@@ -114,7 +121,7 @@ def box_names(options) -> dict[str, Names]:
     if options.mask is not None and options.mask == options.draw and not options.mask.is_dir():
         raise JoyImageError(f"--mask and --draw both name {options.mask}; give each a file of its own")
     stem = Path(options.image).stem
-    return {kind: Names.of(path, f"{stem}-{kind}", 1) for kind, path in wanted.items() if path is not None}
+    return {kind: Names.of(path, [f"{stem}-{kind}"]) for kind, path in wanted.items() if path is not None}
 
 
 def save_boxes(options, model: str, picture: Image, boxes: list[PixelBox], names: dict[str, Names]) -> None:

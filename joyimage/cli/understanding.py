@@ -70,8 +70,8 @@ def run_reason(options) -> None:
     editing = {"steps": options.steps, "guidance_scale": options.guidance_scale}
     Sampling.of(editing)
     (picture,) = loaded_pictures([options.image])
-    most = options.views * options.turns
-    names = Names.of(options.output, f"{Path(options.image).stem}-view", most) if options.output else None
+    stems = [f"{Path(options.image).stem}-view"] * options.views * options.turns
+    names = Names.of(options.output, stems) if options.output else None
     paths: list[str] = []
 
     def on_view(view) -> None:
