@@ -49,7 +49,9 @@ export function shown(node) {
   if (file) return [file.startsWith(PHOTOGRAPH) ? photograph(file.slice(PHOTOGRAPH.length)) : loaded(file)];
   const images = outputs(node)?.images;
   if (images?.length) return images.map(address);
-  return (node.imgs ?? []).map((image) => image.src);
+  // Nodes 2.0 can put what it showed in the graph before on the node that has the same id in this one.
+  const late = app.extensionManager.setting.get("Comfy.VueNodes.Enabled");
+  return late ? [] : (node.imgs ?? []).map((image) => image.src);
 }
 
 /** @param {string} name */

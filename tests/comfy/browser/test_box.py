@@ -13,6 +13,7 @@ from tools.client import TINY
 FRAME, STAGE, BODY = ".joyimage-box .joyimage-frame", ".joyimage-box", ".joyimage-box .joyimage-body"
 NODE = "JoyImageMoveObject"
 WIDTH, HEIGHT = 320, 240  # of the picture
+SHOWN = 1000  # milliseconds in which the page has shown what a run gave, or has not
 
 
 @pytest.fixture
@@ -210,6 +211,22 @@ def test_without_a_picture_the_canvas_has_the_sources_shape(editor):
     assert frame["width"] / frame["height"] == pytest.approx(2, abs=0.02)
     draw(editor, (0.5, 0.5), (1, 1))
     assert box(editor) == near(editor, x=0.5, y=0.5, w=0.5, h=0.5)
+
+
+def test_a_picture_of_the_graph_before_is_not_taken(editor):
+    """Nodes of another graph have the same ids, and the page can be late with what it showed on them."""
+    decoded, node = editor.add("VAEDecode"), editor.add(NODE, 400, 0, object="red cup")
+    editor.connect(decoded, 0, node, "image")
+    following = editor.save()
+    editor.clear()
+    preview = editor.add("PreviewImage", 400, 0)
+    assert preview == decoded
+    editor.connect(editor.add("LoadImage", 0, 0, image=PICTURE), 0, preview, "images")
+    editor.run()
+    editor.page.wait_for_timeout(SHOWN)
+    editor.load(following)
+    editor.page.wait_for_timeout(SHOWN)
+    assert editor.page.locator(f"{STAGE} img[src]").count() == 0
 
 
 def test_a_located_object_is_dragged_to_its_place(editor):
