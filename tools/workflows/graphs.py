@@ -12,6 +12,7 @@ from .build import Group, Node, Out, Workflow
 from .parts import (
     EDIT,
     EDIT_FILES,
+    NAMES,
     PLUS,
     PLUS_FILES,
     STEPS,
@@ -209,7 +210,7 @@ Temperature, length and seed are among the advanced inputs of Ask. Temperature 0
         "question": "What is in this picture, and where is it? Name materials and colours.",
     }
     groups = [
-        Group("Model", {"encoder": loader("encoder", EDIT_FILES["encoder"])}, 400),
+        Group("Model", {"encoder": loader("encoder", EDIT_FILES["encoder"])}, NAMES),
         Group("Image", {"image": photograph("coffee")}, 340),
         Group("Question and answer", {"ask": Node("JoyImageAsk", inputs, room=220)}, 440),
     ]

@@ -13,6 +13,7 @@ TINY = "tiny (bundled)"
 # Room for the pictures on which nodes are set by hand, or which they show.
 BY_HAND = {"JoyImageMoveObject": 260, "JoyImageRotateObject": 270, "JoyImageCamera": 490, "JoyImageOrbit": 330}
 PICTURE, SCENE, COMPARED, SAVED = 260, 255, 300, 260
+NAMES = 500  # wide enough for the published files' names
 PREVIEW = 300  # that a sampler shows below itself while it runs, and keeps
 STEPS = 40
 
@@ -61,7 +62,8 @@ Where there is memory for twice as much, take the files with bf16 in place of in
 
 def models(files: Mapping[str, File] | None = None) -> Group:
     """The three loaders, with published files or, without any, the bundled model."""
-    return Group("Models", {part: loader(part, (files or {}).get(part)) for part in LOADERS}, width=400)
+    nodes = {part: loader(part, (files or {}).get(part)) for part in LOADERS}
+    return Group("Models", nodes, NAMES if files else 400)
 
 
 def loader(part: str, file: File | None = None) -> Node:

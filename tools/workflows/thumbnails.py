@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from joyimage import JoyImage, spatial
+from joyimage import JoyImage, prompts, spatial
 from joyimage.boxes import box_from_json
 from joyimage.images import load
 from joyimage.training.caching import cache
@@ -31,7 +31,8 @@ AREA = 30, 30, 770, 430  # of the pictures: left, top, right, bottom
 GAP, ARROW = 14, 56
 NOTE = "bundled model, drawn scene"
 SCENE = 0  # the one that the Try it templates open with
-VIEWED = 15  # one whose objects change places from the right
+VIEWED = 10  # one whose objects change places from the right
+WIDENED, BORDER = 2, 16  # one with room at its sides, and the pixels that are added at each
 STEPS = example_trials.STEPS
 
 
@@ -129,10 +130,17 @@ class Maker:
         return Shown(pictures, [self.edit(pictures, words)], words)
 
     def widened(self) -> Shown:
-        size = self.scene.size
-        before = ImageOps.expand(self.scene, (16, 0, 16, 0), (128, 128, 128))
-        made = self.edit(before.resize(size), "Fill the gray border.").resize(before.size)
-        made.paste(self.scene, (16, 0))
+        entry = self.entries[WIDENED]
+        scene = load(examples.FOLDER / entry["file"])
+        before = ImageOps.expand(scene, (BORDER, 0), (128, 128, 128))
+        (made,) = self.model.edit(
+            scene,
+            prompts.OUTPAINT + entry["description"],
+            outpaint=(BORDER, 0, BORDER, 0),
+            steps=STEPS,
+            seed=example_trials.NOISE_SEED,
+            progress=False,
+        )
         return Shown([before], [made], "Fill the border")
 
     def learned(self) -> Shown:

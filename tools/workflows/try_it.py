@@ -11,9 +11,11 @@ from .parts import SCENE, by_hand, compare, composite, decode, encode, masked, m
 
 STEPS, SEED = example_trials.STEPS, example_trials.NOISE_SEED
 IMAGE = Out("scene", "image")
-ABOUT = """\
-It runs on the small model that comes with the pack, with nothing to download, in seconds on any computer. That model \
-knows drawn scenes of coloured solids, 64 pixels a side, and no photographs: the other templates are for those."""
+KNOWN = """\
+That model knows drawn scenes of coloured solids, 64 pixels a side, and no photographs: the other templates are for \
+those."""
+ABOUT = f"""\
+It runs on the small model that comes with the pack, with nothing to download, in seconds on any computer. {KNOWN}"""
 
 
 # What teaches the bundled model new words for what it can do: 60 steps, half a minute on an idle core.
@@ -178,13 +180,13 @@ def train() -> Workflow:
 knows how to take things away, but not these words. Compare shows what it makes of them before and after, on a scene \
 that it was not trained on.
 
-Training needs two packages in ComfyUI's Python: `pip install peft accelerate`. The curve on Train LoRA is the loss; \
+Training needs two packages in ComfyUI's Python: **pip install peft accelerate**. The curve on Train LoRA is the loss; \
 stopped, it goes on from there with the next run. Save LoRA Weights writes a file to output/loras, for Load LoRA.
 
 For pictures of your own take the loaders' published files, give folders or lists of pictures to Training Set, and set \
 Train LoRA to its defaults.
 
-{ABOUT}"""
+It runs on the small model that comes with the pack. {KNOWN}"""
     known = {"batch_index": 1, "length": examples.COUNT - 1}  # all but the first, which is the one to try
     pairs = {
         "all": Node("JoyImageExampleScene", {"scene": "all"}, "All scenes", SCENE),

@@ -13,7 +13,7 @@ pytest.importorskip("playwright", reason="no Playwright to open pages with: pip 
 
 from tools.workflows import load
 from tools.workflows import page as editor
-from tools.workflows.graphs import WORKFLOWS
+from tools.workflows.loop import WORKFLOWS
 from tools.workflows.parts import EDIT_FILES, PLUS_FILES
 from tools.workflows.try_it import WORKFLOWS as TRY_IT
 
