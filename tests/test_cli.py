@@ -46,6 +46,19 @@ def test_edit_saves_a_png_with_its_parameters(folder, capsys):
     assert (parameters["seed"], parameters["steps"], parameters["size"]) == (7, 1, [64, 64])
 
 
+def test_the_bundled_model_is_announced_where_no_other_was_named(folder, capsys, monkeypatch):
+    said = "using the bundled tiny model"
+    assert main(["edit", "cup.png", "Remove it.", *FAST]) == 0
+    assert said in capsys.readouterr().err
+    assert main(["edit", "cup.png", "Remove it.", "--model", "tiny", *FAST]) == 0
+    assert said not in capsys.readouterr().err
+    assert main(["plan", "--memory", "2GB"]) == 0
+    assert said in capsys.readouterr().err
+    monkeypatch.setenv("JOYIMAGE_MODEL", "tiny")
+    assert main(["edit", "cup.png", "Remove it.", *FAST]) == 0
+    assert said not in capsys.readouterr().err
+
+
 def test_the_saved_parameters_make_the_same_picture_again(folder):
     main(["edit", "cup.png", "Remove the cup.", "--seed", "7", "-g", "2.5", *FAST])
     saved = read_parameters("cup-edit.png")

@@ -43,7 +43,7 @@ def run_batch(options) -> int | None:
         redo=options.redo,
         limits=limits,
     )
-    note_model(making.model)
+    note_model(options)
     summary = run(options.jobs, making, pool, defaults, progress=not options.quiet)
     told = {**vars(summary), "manifest": str(summary.manifest)}
     if options.json:

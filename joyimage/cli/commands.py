@@ -138,6 +138,7 @@ def run_plan(options) -> None:
         guidance_devices=options.guidance_devices,
         sequence_devices=options.sequence_devices,
     )
+    note_model(options)
     print(json.dumps(plan.as_dict(), indent=2) if options.json else plan)
 
 
@@ -333,8 +334,12 @@ def loaded_pictures(pictures: list) -> list:
 
 def model_name(options) -> str | None:
     """The model folder to load; parts given one by one need none."""
-    given = options.model or os.environ.get("JOYIMAGE_MODEL")
+    given = _named_model(options)
     return given if given or (options.mmdit and options.vae and options.encoder) else "tiny"
+
+
+def _named_model(options) -> str | None:
+    return options.model or os.environ.get("JOYIMAGE_MODEL")
 
 
 def saved_name(options) -> str:
@@ -342,9 +347,9 @@ def saved_name(options) -> str:
     return model_name(options) or str(options.mmdit)
 
 
-def note_model(name: str | None) -> None:
-    """Say so where no weights were named."""
-    if name == "tiny":
+def note_model(options) -> None:
+    """Say which weights are used where none were named."""
+    if model_name(options) == "tiny" and not _named_model(options):
         print(
             "joyimage: note: using the bundled tiny model; --model or $JOYIMAGE_MODEL names another. "
             "The published weights come with: joyimage download edit",
@@ -353,7 +358,7 @@ def note_model(name: str | None) -> None:
 
 
 def load_model(options):
-    note_model(model_name(options))
+    note_model(options)
     return loading(options).load()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import JoyImageError
 from ..scale.loading import Loading
 from ..scale.serving.settings import HOST, KEY_VARIABLE, PORT, Serving, check_binding, key_from
-from .commands import check_loras, loading, model_name, note_model, saved_name
+from .commands import check_loras, loading, note_model, saved_name
 from .flags import More, add_setting, words
 
 # What is imported, by the packages of the extra `scale` that bring it.
@@ -53,7 +53,7 @@ def _loadings(options) -> list[Loading]:
         raise JoyImageError(f"--workers is {options.workers}; give the number of processes, at least 1")
     if (options.guidance_devices or options.sequence_devices) and (options.devices or options.workers or 1) != 1:
         raise JoyImageError("devices that share a picture are those of one process: leave out --devices and --workers")
-    note_model(model_name(options))
+    note_model(options)
     first = loading(options)
     if options.devices:
         return [first.on(device) for device in options.devices]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import JoyImageError, one_line
 from ..settings import AUTO, check_base_size, check_text
 from ..training.settings import NAMINGS, TARGETS, Training, check_output
-from .commands import load_model, loaded_pictures, model_name, saved_name
+from .commands import load_model, loaded_pictures, model_name, note_model, saved_name
 from .flags import add_base_size, add_setting, flag
 from .outputs import is_file, make_folder
 
@@ -45,6 +45,7 @@ def run_train(options) -> None:
     checked = _checked(options, settings)
     plan = _planned(options, needs, checked, settings)
     if options.dry_run:
+        note_model(options)
         print(json.dumps(_as_dict(checked, plan), indent=2) if options.json else f"{checked}\n{plan}")
         return
     folder = options.folder or options.output.with_name(f"{options.output.stem}-training")
