@@ -101,6 +101,7 @@ def test_a_picture_that_cannot_be_read_is_named():
 
     text = page(Report("x", {}, {}, [Row("a", "", "", 1.0, "", {}, [Shown("edit", load)])]))
     assert "a.png &lt;is&gt; cut off" in text
+    assert "<h2>1 item</h2>" in text
 
 
 def test_both_files_are_written_whole(tmp_path):

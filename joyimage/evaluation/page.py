@@ -8,7 +8,7 @@ from html import escape
 
 from PIL import Image, ImageDraw
 
-from ..errors import JoyImageError
+from ..errors import JoyImageError, counted
 from .report import Report, Row, Shown, rounded, said
 
 SIDE = 200  # pixels of a picture's longer side
@@ -48,7 +48,7 @@ def page(report: Report) -> str:
         f"<h1>{escape(report.benchmark)}</h1>",
         _figures(report),
     ]
-    parts.append(f"<h2>{len(rows)} items</h2>")
+    parts.append(f"<h2>{counted(len(rows), 'item')}</h2>")
     if len(rows) > MOST_ROWS:
         parts.append(f'<p class="quiet">The first {MOST_ROWS}; report.json has them all.</p>')
     parts += [_article(row) for row in rows[:MOST_ROWS]]
