@@ -14,6 +14,7 @@ from joyimage import JoyImage, tiny
 from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.encoder import Encoder
 from joyimage.prompts import CONDITIONING_SYSTEM
+from joyimage.spatialdata import margins
 from joyimage.spatialdata.readers import read_scenes
 from tools.tiny import captures, data, encoder, learn_spatial, questions, scenes, training, vae
 from tools.tiny.render import render
@@ -173,14 +174,28 @@ def test_spatial_questions_can_be_taught(tmp_path):
     asked = learn_spatial.ask_about(read_scenes(tmp_path / "scenes"))
     for kind, pictures in learn_spatial.PICTURES.items():
         assert len(asked[kind]) >= 4
-        assert all(len(shown) == pictures and shown[0].size == (SIZE, SIZE) for _, shown in asked[kind])
-        assert all(q.said in q.options for q, _ in learn_spatial.choices(asked[kind]))
-    papers = {kind: learn_spatial.paper(some) for kind, some in asked.items()}
-    distances = papers["relative_distance"]
+        shown = [each.pictures for each in asked[kind]]
+        assert all(len(some) == pictures and some[0].size == (SIZE, SIZE) for some in shown)
+        assert all(each.question.said in each.question.options for each in learn_spatial.choices(asked[kind]))
+    distances = learn_spatial.paper(asked["relative_distance"])
     assert len(distances.pictures) < sum(map(len, distances.questions)) == len(asked["relative_distance"])
     model = JoyImage.load("tiny")
     before = [weights.clone() for weights in model.encoder.model.parameters()]
-    recipe = replace(learn_spatial.RECIPE, steps=2, share=0.05)
-    learn_spatial.teach(model, papers, tmp_path / "work", recipe)
+    recipe = replace(learn_spatial.RECIPE, steps=2, share=0.02)
+    lessons = {kind: (learn_spatial.Lesson(),) for kind in asked}
+    learn_spatial.teach(model, asked, tmp_path / "work", recipe, lessons)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.encoder.model.parameters(), strict=True))
     assert all(bool(weights.isfinite().all()) for weights in model.encoder.model.parameters())
+
+
+def test_lessons_begin_with_what_is_clearly_nearer(tmp_path):
+    captures.make(tmp_path / "scenes", 8, shares=learn_spatial.CROWDED, views=(2, 2))
+    asked = learn_spatial.ask_about(read_scenes(tmp_path / "scenes"))["relative_distance"]
+    kinds = [each.question.about["kind"] for each in asked]
+    assert set(kinds) == {"nearer", "farther"} and all(each.factor >= margins.DISTANCE for each in asked)
+    first = learn_spatial.Lesson(factor=1.8, farther=0).chosen(asked)
+    assert 0 < len(first) < len(asked)
+    assert all(each.question.about["kind"] == "nearer" and each.factor >= 1.8 for each in first)
+    half = [each.question.about["kind"] for each in learn_spatial.Lesson(farther=0.5).chosen(asked)]
+    assert half.count("nearer") == kinds.count("nearer")
+    assert half.count("farther") == round(kinds.count("farther") / 2)

@@ -3,13 +3,18 @@
 How the camera moved between two pictures, and which of two objects is nearer to a third, as `joyimage.spatialdata` asks
 it of drawn scenes. The encoder trains 200 steps on answers in words to the questions of some scenes. Then it is asked
 those of others, with options of which it takes the likeliest, as it does before it learned.
+
+Distances come in lessons. Who is asked for the nearer and the farther one at once, with little between them, finds
+nothing that goes with the answer before all is understood, and the loss stays a coin's. So what is nearer, and clearly,
+comes first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +25,7 @@ from PIL.Image import Resampling
 from torch import nn
 
 from joyimage import JoyImage
-from joyimage.spatialdata.index import index_scene
+from joyimage.spatialdata.index import SceneIndex, index_scene
 from joyimage.spatialdata.questions import form, marks
 from joyimage.spatialdata.questions.evening import Evening
 from joyimage.spatialdata.readers import read_scenes
@@ -38,20 +43,52 @@ from .training import Recipe, train
 
 PICTURES = {"camera_motion": 2, "relative_distance": 1}  # of a question
 # In a scene. Distances are the same in all its views: from more of them its objects' names are learned by heart.
-VIEWS, QUOTA = 2, {"camera_motion": 2, "relative_distance": 8}
+VIEWS, QUOTA = 2, {"camera_motion": 2, "relative_distance": 10}
 CROWDED = (0, 0, 0.5, 0.5)  # shares of scenes with one to four objects; a distance is compared among three
 # In words the encoder was trained on; a mark is a mean to tell twins apart, which these scenes do not have.
 ASKING = form.Asking(languages=("en",), marked=0)
 TRAINED, HELD_OUT = 5000, 400  # scenes
-ROWS = {"camera_motion": 64, "relative_distance": 48}  # in a batch
-ASKED = 5  # questions on a picture
-RECIPE = Recipe(steps=200, matrix_rate=0.01, other_rate=1.5e-3, hold=0.4, warm_up=10, average=0.95, save_every=25)
+ROWS = {"camera_motion": 128, "relative_distance": 384}  # in a batch
+ASKED = 2  # questions on a picture
+WEIGHTS = {"camera_motion": 1.0, "relative_distance": 4.0}  # of the loss: most of a distance's answer is known words
+RECIPE = Recipe(steps=200, matrix_rate=0.03, other_rate=4e-3, hold=0.75, warm_up=10, average=0.95, save_every=10)
 
-Asked = tuple[form.Question, list[Image.Image]]
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and its pictures as the model has them. factor: between two distances that it compares."""
+
+    question: form.Question
+    pictures: list[Image.Image]
+    factor: float = np.inf
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked from a step on. factor: at least, between two distances. farther: how many of the questions for
+    the farther one are asked, 0 to 1.
+    """
+
+    start: int = 0
+    factor: float = 1.0
+    farther: float = 1.0
+
+    def chosen(self, asked: list[Asked]) -> list[Asked]:
+        clear = [each for each in asked if each.factor >= self.factor]
+        farther = [each for each in clear if each.question.about.get("kind") == "farther"]
+        kept = np.linspace(0, len(farther) - 1, round(self.farther * len(farther))).astype(int)
+        left_out = set(map(id, farther)) - {id(farther[place]) for place in kept}
+        return [each for each in clear if id(each) not in left_out]
+
+
+LESSONS = {
+    "camera_motion": (Lesson(),),
+    "relative_distance": (Lesson(0, 3.0, 0.0), Lesson(30, 1.8, 0.0), Lesson(80, 1.5, 0.3), Lesson(125)),
+}
 
 
 def ask_about(scenes: Iterable[Scene]) -> dict[str, list[Asked]]:
-    """The questions of each kind, in as many pictures as all of its kind must have, with these as the model has them.
+    """The questions of each kind, in as many pictures as all of its kind must have.
 
     No side is more frequent than another.
     """
@@ -62,36 +99,53 @@ def ask_about(scenes: Iterable[Scene]) -> dict[str, list[Asked]]:
         for question in make_questions(index, QUOTA, ASKING, place):
             if len(question.views) == PICTURES[question.task] and evening.takes(question):
                 pictures = [picture.resize((SIZE, SIZE), Resampling.BOX) for picture in marks.pictures(index, question)]
-                asked[question.task].append((question, pictures))
+                asked[question.task].append(Asked(question, pictures, factor(index, question)))
     return asked
+
+
+def factor(index: SceneIndex, question: form.Question) -> float:
+    """Between the larger and the smaller of the two distances that a question compares; infinite if it does not."""
+    if question.task != "relative_distance":
+        return np.inf
+    at = {thing.number: place for place, thing in enumerate(index.things)}
+    distances = [index.apart[at[number], at[question.about["from"]]] for number in question.about["objects"]]
+    return float(max(distances) / min(distances))
 
 
 def paper(asked: list[Asked]) -> Paper:
     """Rows for training: what is asked of the very same pictures stands together."""
     rows: dict[tuple, tuple[np.ndarray, list[Question]]] = {}
-    for question, pictures in asked:
-        pixels = np.stack([np.asarray(picture) for picture in pictures])
+    for each in asked:
+        question = each.question
+        pixels = np.stack([np.asarray(picture) for picture in each.pictures])
         _, questions = rows.setdefault((question.scene, question.views), (pixels, []))
         questions.append(Question(question.task, question.stem, question.said))
     return Paper(np.stack([pixels for pixels, _ in rows.values()]), [some for _, some in rows.values()])
 
 
-def teach(model: JoyImage, papers: dict[str, Paper], folder: Path, recipe: Recipe = RECIPE) -> None:
-    """Train the model's encoder on all papers in each step."""
+def teach(
+    model: JoyImage,
+    asked: dict[str, list[Asked]],
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    lessons: dict[str, Sequence[Lesson]] = LESSONS,
+) -> None:
+    """Train the model's encoder on questions of every kind in each step."""
     encoder = model.encoder
     network = nn.ModuleDict({"model": encoder.model.requires_grad_(True).train()})
     encoder.model.set_attn_implementation("eager")
     source = Source(encoder, torch.empty(0), [], {})
+    papers = {(kind, lesson): paper(lesson.chosen(some)) for kind, some in asked.items() for lesson in lessons[kind]}
     drawn = Papers(source, papers)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         total, details = torch.zeros(()), {}
-        for name in papers:
-            answers, right = answering(
-                encoder, drawn.draw(name, generator, recipe.batch(ROWS[name]), ASKED), source.barred
-            )
-            total = total + answers
-            details |= {name: answers.item(), f"{name} right": right}
+        for kind in asked:
+            lesson = [lesson for lesson in lessons[kind] if lesson.start <= step][-1]
+            batch = drawn.draw((kind, lesson), generator, recipe.batch(ROWS[kind]), ASKED)
+            answers, right = answering(encoder, batch, source.barred)
+            total = total + WEIGHTS[kind] * answers
+            details |= {kind: answers.item(), f"{kind} right": right}
         return total, details
 
     network.load_state_dict(train("spatial", network, loss, recipe, folder, others=others))
@@ -102,18 +156,19 @@ def teach(model: JoyImage, papers: dict[str, Paper], folder: Path, recipe: Recip
 def marked(model: JoyImage, asked: list[Asked]) -> float:
     """The share of choices whose likeliest option is the right one."""
     right = []
-    for question, pictures in asked:
-        chances = model.mind.likelihoods(pictures, question.stem, question.options)
+    for each in asked:
+        question = each.question
+        chances = model.mind.likelihoods(each.pictures, question.stem, question.options)
         right.append(question.options[int(np.argmax(chances))] == question.said)
     return float(np.mean(right))
 
 
 def choices(asked: list[Asked]) -> list[Asked]:
-    return [each for each in asked if each[0].options]
+    return [each for each in asked if each.question.options]
 
 
 def row(kind: str, asked: list[Asked], before: float, after: float) -> list[str]:
-    chance = float(np.mean([1 / len(question.options) for question, _ in asked]))
+    chance = float(np.mean([1 / len(each.question.options) for each in asked]))
     return [kind, str(len(asked)), *(f"{100 * share:.1f} %" for share in (chance, before, after))]
 
 
@@ -130,9 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     model = JoyImage.load("tiny")
     exam = {kind: choices(some)[: options.most] for kind, some in ask_about(scenes[options.trained :]).items()}
     before = {kind: marked(model, some) for kind, some in exam.items()}
-    papers = {kind: paper(some) for kind, some in ask_about(scenes[: options.trained]).items()}
-    print({name: (len(one.pictures), sum(map(len, one.questions))) for name, one in papers.items()}, flush=True)
-    teach(model, papers, options.work)
+    asked = ask_about(scenes[: options.trained])
+    print({kind: len(some) for kind, some in asked.items()}, flush=True)
+    teach(model, asked, options.work)
     after = {kind: marked(model, some) for kind, some in exam.items()}
     head = ["question", "asked", "chance", "before", f"after {RECIPE.steps} steps"]
     text = markdown(head, [row(kind, exam[kind], before[kind], after[kind]) for kind in exam])
