@@ -37,7 +37,9 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (NotImplementedError, ImportError):  # the first with a list of all that torch knows
-        raise JoyImageError(f"this torch, or this machine, has no {device.type}; use cpu, cuda, cuda:1 …") from None
+        raise JoyImageError(
+            f"this torch, or this machine, has no device {device.type}; use cpu, cuda, cuda:1 …"
+        ) from None
     except (RuntimeError, AssertionError) as error:  # the latter from torch that was built without it
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise JoyImageError(f"the device {device} cannot be used here ({why}); use cpu, cuda, cuda:1 …") from None

@@ -64,7 +64,9 @@ class Understanding:
         pictures = load_all(images)
         history = [Message(each.role, each.text, load_all(each.images)) for each in history]
         seen = [picture for each in history for picture in each.images] + pictures
-        texts = [system, question or "", *(each.text for each in history)]
+        texts = [question or "", *(each.text for each in history)]
+        if system != CHAT_SYSTEM:  # which the template's tokens have room for
+            texts.append(system)
         settings = settings or Answering()
         tokens = sum(text_tokens([text]) for text in texts) + settings.max_new_tokens
         with self.memory.answering(vision_pixels(seen), tokens):

@@ -16,6 +16,7 @@ from joyimage.scale.engine import TRIES, Crew, Need, Stopped, started
 from joyimage.scale.settings import Pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:a worker was lost")]
+PATIENCE = 120.0  # seconds in which Ray has started a process, or brought a result, on any machine
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +31,30 @@ class Squares:
 
     folder: Path
     events: tuple[tuple[int, str], ...] = ()
+    together: int = 1  # processes that wait for each other before they begin
 
     def __call__(self):
         return self.work
 
+    @property
+    def at_work(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name} at work")
+
+    @property
+    def received(self) -> Path:
+        """Where an item's result is noted once it has arrived."""
+        return self.folder.with_name(f"{self.folder.name} received")
+
     def work(self, items):
-        for item in items:
+        self.at_work.mkdir(exist_ok=True)
+        (self.at_work / str(os.getpid())).touch()
+        until(lambda: len(list(self.at_work.iterdir())) >= self.together)
+        for place, item in enumerate(items):
             with (self.folder / f"{item}-{time.monotonic_ns()}").open("x"):
                 begun = len(list(self.folder.glob(f"{item}-*")))
             event = dict(self.events).get(item)
+            if event:  # what a process had on its way when it was killed is not its result
+                until(lambda done=items[:place]: all((self.received / str(each)).exists() for each in done))
             if event == "always dies" or (event == "dies once" and begun == 1):
                 os.kill(os.getpid(), signal.SIGKILL)
             if event == "breaks once" and begun == 1:
@@ -48,9 +64,21 @@ class Squares:
             yield item, item**2, os.getpid()
 
 
+def until(true) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def results(ray, work, tasks, workers=2):
     crew = Crew(ray, work, Pool(workers=workers), lambda item, reason: (item, reason, 0))
-    return list(crew.results(tasks))
+    found = []
+    for item, square, process in crew.results(tasks):
+        if isinstance(work, Squares):
+            work.received.mkdir(exist_ok=True)
+            (work.received / str(item)).touch()
+        found.append((item, square, process))
+    return found
 
 
 def begun(folder: Path, item: int) -> int:
@@ -58,7 +86,8 @@ def begun(folder: Path, item: int) -> int:
 
 
 def test_every_item_has_one_result_and_all_workers_work(ray, tmp_path):
-    found = results(ray, Squares(tmp_path), ([i, i + 1, i + 2] for i in range(0, 120, 3)))
+    work = Squares(tmp_path, together=2)
+    found = results(ray, work, ([i, i + 1, i + 2] for i in range(0, 120, 3)))
     assert sorted((item, square) for item, square, _ in found) == [(i, i**2) for i in range(120)]
     assert len(list(tmp_path.iterdir())) == 120
     assert len({pid for *_, pid in found}) == 2

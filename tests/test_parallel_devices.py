@@ -221,8 +221,8 @@ def test_a_command_takes_devices(folder, alone, pictures):
     [
         (["--guidance-devices", "cpu"], "names 1 device; give two"),
         (["--guidance-devices", "meta,meta"], "the device meta holds no numbers"),
-        (["--guidance-devices", "vulkan,vulkan"], "has no vulkan; use cpu"),
-        (["--sequence-devices", "hpu,hpu"], "has no hpu; use cpu"),
+        (["--guidance-devices", "vulkan,vulkan"], "has no device vulkan; use cpu"),
+        (["--sequence-devices", "hpu,hpu"], "has no device hpu; use cpu"),
         (["--sequence-devices", "cpu,nowhere"], "there is no device"),
         (["--sequence-devices", ","], "give a list of devices"),
     ],
