@@ -29,6 +29,7 @@ from joyimage.images import read_parameters
 from joyimage.scale import batch, engine
 
 ROWS, STEPS = 96, 4
+MANY = 5 * ROWS  # so that one worker has not made all before another has started
 PATIENCE = 400  # seconds for what takes 20 on a machine with nothing else to do
 PICTURES = ("rotate.png", "move.png", "camera.png")
 OPTIONS = ["--device", "cpu", "--steps", str(STEPS)]
@@ -108,17 +109,17 @@ def check_all_once(rows: int = ROWS) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing(rays):
-    run = start(table(*map(row, range(ROWS))), "out", "--workers", "2")
+    run = start(table(*map(row, range(MANY))), "out", "--workers", "2")
     until(lambda: len(workers()) == 2 and len(journal()) >= 8, run)
     before, (killed, _) = written(), workers()
     os.kill(killed, signal.SIGKILL)
     code, told, errors = ended(run)
-    assert (code, told["made"], told["failed"], told["rows"]) == (0, ROWS, 0, ROWS)
+    assert (code, told["made"], told["failed"], told["rows"]) == (0, MANY, 0, MANY)
     assert "note: a worker was lost, and its rows go to another" in errors
-    check_all_once()
+    check_all_once(MANY)
     assert before.items() <= written().items()  # what was there is not made again
     model = JoyImage.load("tiny", device="cpu")
-    for i in (0, 17, ROWS - 1):
+    for i in (0, 17, MANY - 1):
         (alone,) = model.edit(PICTURES[i % 3], f"Make it {i}.", seed=i, steps=STEPS)
         assert Image.open(f"out/n/{i}.png").tobytes() == alone.tobytes()
 
@@ -229,15 +230,15 @@ def test_a_machine_that_stops_in_the_middle_loses_nothing(cluster):
     address = cluster.head()
     second = cluster.start(f"--address={address}", "--node-ip-address=127.0.0.2")
     run = start(
-        table(*map(row, range(ROWS))), "out", "--workers", "2", "--cpus-per-worker", "0.7", "--address", address
+        table(*map(row, range(MANY))), "out", "--workers", "2", "--cpus-per-worker", "0.7", "--address", address
     )
     until(lambda: len(workers()) == 2 and len(journal()) >= 8, run)
     before = written()
     cluster.stop(second)
     code, told, errors = ended(run)
-    assert (code, told["made"], told["failed"]) == (0, ROWS, 0)
+    assert (code, told["made"], told["failed"]) == (0, MANY, 0)
     assert "a worker was lost" in errors
-    check_all_once()
+    check_all_once(MANY)
     assert before.items() <= written().items()
 
 
