@@ -146,7 +146,7 @@ def test_a_table_that_cannot_be_used_is_told(tmp_path, folder, capsys, name, tex
         path.write_text(text, encoding="utf-8")
     with pytest.raises(JoyImageError, match=message):
         read_translations(path)
-    assert main(["data", "make", str(folder), str(tmp_path / "set"), "--names", str(path), "--quiet"]) == 2
+    assert main(["data", "make", str(folder), str(tmp_path / "set"), "--translations", str(path), "--quiet"]) == 2
     assert str(path) in capsys.readouterr().err and not (tmp_path / "set").exists()
 
 
@@ -167,7 +167,7 @@ def test_the_command_takes_a_table_and_says_what_it_lacks(tmp_path, folder, caps
     table = {name: words for name, words in TABLE.items() if name != "cupboard"}
     lines = (f"{name}\t{word}\n" for name, word in _short(table).items())
     (tmp_path / "names.tsv").write_text("".join(lines), encoding="utf-8")
-    few = ["--tasks", "relative_size,counting", "--edits", "none", "--names", str(tmp_path / "names.tsv")]
+    few = ["--tasks", "relative_size,counting", "--edits", "none", "--translations", str(tmp_path / "names.tsv")]
     assert main(["data", "make", str(folder), str(tmp_path / "set"), "--quiet", *few]) == 0
     said = capsys.readouterr()
     assert "1 names have no translation: cupboard" in said.err

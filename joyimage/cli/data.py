@@ -6,20 +6,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
 from ..spatialdata.settings import Making, check_workers
-from .flags import add_setting
+from .flags import add_setting, flag
 from .outputs import make_folder
 
 if TYPE_CHECKING:
     from ..spatialdata.making import Made
     from ..spatialdata.making.spreading import Spread
 
-NAMES = "translations"
+TRANSLATIONS = "translations"
 OPTIONAL = ("limit", "scenes")  # settings without a number of their own
 SHOWN = 10  # scenes that could not be used, of which the command says why
 SHEET = 24  # samples on a sheet
@@ -40,9 +40,9 @@ def add_data(commands, parents) -> None:
     make.add_argument("--workers", type=int, default=1, metavar="N", help="processes, which change no byte (1)")
     make.add_argument("--address", help="of a Ray cluster whose machines have the workers, as in HOST:6379, or auto")
     for name in Making.names():
-        if name == NAMES:
+        if name == TRANSLATIONS:
             make.add_argument(
-                "--names", type=Path, dest=NAMES, metavar="FILE",
+                flag(name), type=Path, metavar="FILE",
                 help="names of objects in Chinese, for questions: JSON from English names to Chinese ones, or lines of "
                 "an English name, a tab and the Chinese one",
             )  # fmt: skip
@@ -60,7 +60,8 @@ def add_data(commands, parents) -> None:
 
 
 def run_make(options: argparse.Namespace) -> None:
-    settings = Making(**{name: getattr(options, name) for name in Making.names() if name != NAMES}, **_names(options))
+    given = {name: getattr(options, name) for name in Making.names()}
+    settings = Making(**given | {TRANSLATIONS: _translations(options.translations)})
     check_workers(options.workers)
     spread = _spread(options)
     from ..spatialdata.making import make
@@ -71,12 +72,12 @@ def run_make(options: argparse.Namespace) -> None:
     _tell(options, made)
 
 
-def _names(options: argparse.Namespace) -> dict[str, Any]:
-    if getattr(options, NAMES) is None:
-        return {}
-    from ..spatialdata.translations import read_translations
+def _translations(file: Path | None) -> dict[str, dict[str, str]] | None:
+    if file is None:
+        return None
+    from ..spatialdata.translations import read_translations  # here: what it reads files with waits for numpy
 
-    return {NAMES: read_translations(getattr(options, NAMES))}
+    return read_translations(file)
 
 
 def _spread(options: argparse.Namespace) -> Spread | None:

@@ -123,9 +123,8 @@ def read_jobs(
     limits = limits or Limits()
     for row in read_table(source):
         made = _read(row, base, defaults or {}, limits)
-        key = hash(
-            normalize("NFC", made.name.casefold())
-        )  # a number: of ten million names the texts would fill gigabytes
+        # A number: of ten million names the texts would fill gigabytes.
+        key = hash(normalize("NFC", made.name.casefold()))
         if isinstance(made, Job) and key in names:
             made = Fault(
                 row.number,

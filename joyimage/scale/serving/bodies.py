@@ -133,7 +133,8 @@ def mistaken(error: ValidationError, model: type[BaseModel]) -> ApiError:
 def _told(place: tuple[int | str, ...], message: str, kind: str, model: type[BaseModel]) -> str:
     name = ".".join(str(part)[:60] for before, part in zip((None, *place), place, strict=False) if _named(before, part))
     if kind == "extra_forbidden":
-        return f"there is no field {name!r}" + (f"; there are {', '.join(model.model_fields)}" * (len(place) == 1))
+        known = f"; there are {', '.join(model.model_fields)}" if len(place) == 1 else ""  # of the request itself
+        return f"there is no field {name!r}{known}"
     message = TOLD.get(kind, message.removeprefix("Value error, "))
     return f"{name}: {message}" if name else message
 
