@@ -9,7 +9,9 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -181,6 +183,18 @@ def kill(live: Live) -> None:
     until(lambda: not live.pool.ready)
 
 
+@contextmanager
+def halted(live: Live) -> Iterator[None]:
+    """The process with the model goes no further, on however fast a machine; it may be killed meanwhile."""
+    process = live.pool.members[0].process_id
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+
+
 @killed
 def test_a_request_whose_process_ends_is_run_again_and_so_is_what_waited_behind(live):
     with live.set(max_steps=1000), ThreadPoolExecutor(2) as threads:
@@ -236,21 +250,25 @@ def test_a_request_over_which_two_processes_end_is_not_run_a_third_time(live):
 
 @killed
 def test_an_answer_of_which_some_was_shown_ends_with_the_truth(live):
-    lively = {"temperature": 2, "top_p": 1, "extra_body": {"top_k": 0}, "max_tokens": 4000}
     messages = [{"role": "user", "content": "Say all that you know."}]
-    with live.client().chat.completions.create(model="tiny", messages=messages, stream=True, **lively) as chunks:
-        assert next(chunk for chunk in chunks if chunk.choices[0].delta.content)
-        kill(live)
-        with pytest.raises(openai.APIError, match="ended over this answer; try again") as failed:
-            list(chunks)
+    with halted(live), ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(live.client().chat.completions.create, model="tiny", messages=messages, stream=True)
+        until(lambda: live.pool.running)
+        (ticket,) = live.pool.members[0].tickets.values()
+        live.loop.call_soon_threadsafe(ticket.say, "All")
+        with asked.result(30) as chunks:
+            assert next(chunk for chunk in chunks if chunk.choices[0].delta.content).choices[0].delta.content == "All"
+            kill(live)
+            with pytest.raises(openai.APIError, match="ended over this answer; try again") as failed:
+                list(chunks)
     assert failed.value.code == "worker_lost" and not live.pool.waiting
     until(lambda: live.pool.ready, 60)
 
 
 @killed
 def test_who_waits_too_long_as_a_process_ended_may_come_again(live, monkeypatch):
-    monkeypatch.setattr(pool, "PAUSES", (3,))
-    with live.set(max_steps=1000, seconds=2), ThreadPoolExecutor(2) as threads:
+    monkeypatch.setattr(pool, "PAUSES", (12,))
+    with live.set(max_steps=1000, seconds=8), halted(live), ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(live.client().images.generate, prompt="a red cube", extra_body=LONG) for _ in range(2)]
         until(lambda: live.pool.waiting and live.pool.running)
         kill(live)
@@ -265,8 +283,9 @@ def test_who_waits_too_long_as_a_process_ended_may_come_again(live, monkeypatch)
         until(lambda: live.pool.ready, 60)
 
 
+@killed
 def test_who_waits_too_long_behind_others_may_come_again(live, monkeypatch):
-    with live.set(max_steps=1000), Occupied(live, steps=1000):
+    with live.set(max_steps=1000), Occupied(live), halted(live):
         monkeypatch.setattr(live.pool, "serving", Serving(seconds=1))
         with pytest.raises(openai.InternalServerError, match="not begun within 1 seconds") as late:
             live.client().images.generate(prompt="a red cube", extra_body={"steps": 1})
