@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
@@ -60,8 +60,9 @@ def add_data(commands, parents) -> None:
 
 
 def run_make(options: argparse.Namespace) -> None:
-    given = {name: getattr(options, name) for name in Making.names()}
-    settings = Making(**given | {TRANSLATIONS: _translations(options.translations)})
+    given: dict[str, Any] = {name: getattr(options, name) for name in Making.names()}
+    given[TRANSLATIONS] = _translations(options.translations)
+    settings = Making(**given)
     check_workers(options.workers)
     spread = _spread(options)
     from ..spatialdata.making import make
