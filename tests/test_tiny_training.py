@@ -17,6 +17,7 @@ from joyimage.prompts import CONDITIONING_SYSTEM
 from joyimage.spatialdata import margins
 from joyimage.spatialdata.readers import read_scenes
 from tools.tiny import captures, data, encoder, learn_spatial, questions, scenes, training, vae
+from tools.tiny.loop import Papers
 from tools.tiny.render import render
 from tools.tiny.scenes import SIZE
 from tools.tiny.tasks import TASKS
@@ -186,6 +187,27 @@ def test_spatial_questions_can_be_taught(tmp_path):
     learn_spatial.teach(model, asked, tmp_path / "work", recipe, lessons)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.encoder.model.parameters(), strict=True))
     assert all(bool(weights.isfinite().all()) for weights in model.encoder.model.parameters())
+
+
+def test_pieces_of_a_batch_add_up_to_it(tmp_path):
+    captures.make(tmp_path / "scenes", 6, shares=learn_spatial.CROWDED, views=(2, 2))
+    asked = learn_spatial.ask_about(read_scenes(tmp_path / "scenes"))["relative_distance"]
+    bundled = JoyImage.load("tiny").encoder
+    source = encoder.Source(bundled, torch.empty(0), [], {})
+    drawn = Papers(source, {"all": learn_spatial.paper(asked)})
+    batch = drawn.draw("all", torch.Generator().manual_seed(0), 10, 3)
+    weights = bundled.model.lm_head.weight.requires_grad_(True)
+    whole, _ = encoder.answering(bundled, batch, source.barred)
+    (expected,) = torch.autograd.grad(whole, weights)
+    found = torch.zeros_like(expected)
+    shares = []
+    for piece, share in learn_spatial.pieces(batch, 4):
+        answers, _ = encoder.answering(bundled, piece, source.barred)
+        found += share * torch.autograd.grad(answers, weights)[0]
+        shares.append(share)
+    assert len(shares) == 3 and sum(shares) == pytest.approx(1)
+    tolerance = 0.02 if training.FAST_HALF else 1e-5  # bf16 rounds sums of other lengths in other ways
+    assert (found - expected).norm() <= tolerance * expected.norm()
 
 
 def test_lessons_begin_with_what_is_clearly_nearer(tmp_path):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ from joyimage.spatialdata.scenes import Scene
 from joyimage.spatialdata.tasks import make_questions
 
 from . import captures
-from .encoder import Source, answering, others
+from .encoder import IGNORED, MARKS, Exams, Source, answering, others
 from .evaluate import markdown
 from .loop import Papers
 from .papers import Paper
@@ -43,15 +44,16 @@ from .training import Recipe, train
 
 PICTURES = {"camera_motion": 2, "relative_distance": 1}  # of a question
 # In a scene. Distances are the same in all its views: from more of them its objects' names are learned by heart.
-VIEWS, QUOTA = 2, {"camera_motion": 2, "relative_distance": 10}
-CROWDED = (0, 0, 0.5, 0.5)  # shares of scenes with one to four objects; a distance is compared among three
+VIEWS, QUOTA = 2, {"camera_motion": 2, "relative_distance": 60}
+CROWDED = (0, 0, 1, 0)  # shares of scenes with one to four objects; a distance is compared among three
 # In words the encoder was trained on; a mark is a mean to tell twins apart, which these scenes do not have.
 ASKING = form.Asking(languages=("en",), marked=0)
-TRAINED, HELD_OUT = 5000, 400  # scenes
-ROWS = {"camera_motion": 128, "relative_distance": 384}  # in a batch
-ASKED = 2  # questions on a picture
+TRAINED, HELD_OUT = 15_000, 400  # scenes
+QUESTIONS = {"camera_motion": 128, "relative_distance": 768}  # in a batch
+ASKED = 6  # questions on a picture, at most: as many as three objects have, the nearer and the farther one of each two
 WEIGHTS = {"camera_motion": 1.0, "relative_distance": 4.0}  # of the loss: most of a distance's answer is known words
-RECIPE = Recipe(steps=200, matrix_rate=0.03, other_rate=4e-3, hold=0.75, warm_up=10, average=0.95, save_every=10)
+PIECE = 16  # rows that are worked on at once: what a whole batch needs leaves the processor's caches
+RECIPE = Recipe(steps=200, matrix_rate=0.03, other_rate=4e-3, hold=0.5, warm_up=10, average=0.95, save_every=10)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Lesson:
 
 LESSONS = {
     "camera_motion": (Lesson(),),
-    "relative_distance": (Lesson(0, 3.0, 0.0), Lesson(30, 1.8, 0.0), Lesson(80, 1.5, 0.3), Lesson(125)),
+    "relative_distance": (Lesson(0, 2.5, 0.0), Lesson(35, 2.0, 0.5), Lesson(60, 2.0), Lesson(150, 1.4)),
 }
 
 
@@ -96,10 +98,13 @@ def ask_about(scenes: Iterable[Scene]) -> dict[str, list[Asked]]:
     evening = Evening()
     for place, scene in enumerate(scenes):
         index = index_scene(scene)
+        shown: dict[tuple[int, ...], list[Image.Image]] = {}  # nothing is marked in them
         for question in make_questions(index, QUOTA, ASKING, place):
             if len(question.views) == PICTURES[question.task] and evening.takes(question):
-                pictures = [picture.resize((SIZE, SIZE), Resampling.BOX) for picture in marks.pictures(index, question)]
-                asked[question.task].append(Asked(question, pictures, factor(index, question)))
+                if question.views not in shown:
+                    pictures = marks.pictures(index, question)
+                    shown[question.views] = [picture.resize((SIZE, SIZE), Resampling.BOX) for picture in pictures]
+                asked[question.task].append(Asked(question, shown[question.views], factor(index, question)))
     return asked
 
 
@@ -123,6 +128,17 @@ def paper(asked: list[Asked]) -> Paper:
     return Paper(np.stack([pixels for pixels, _ in rows.values()]), [some for _, some in rows.values()])
 
 
+def pieces(batch: Exams, rows: int = PIECE) -> Iterator[tuple[Exams, float]]:
+    """A batch in pieces of so many rows, those of a length together, each with its share of what is asked."""
+    lengths = (batch.segments >= 0).sum(1)
+    asked = int((batch.labels != IGNORED).sum())
+    for some in lengths.argsort().split(rows):
+        end = int(lengths[some].max())
+        columns = {name: getattr(batch, name)[some, :end] for name in MARKS}
+        piece = Exams(images=batch.images[some], **columns)
+        yield piece, int((piece.labels != IGNORED).sum()) / asked
+
+
 def teach(
     model: JoyImage,
     asked: dict[str, list[Asked]],
@@ -142,10 +158,17 @@ def teach(
         total, details = torch.zeros(()), {}
         for kind in asked:
             lesson = [lesson for lesson in lessons[kind] if lesson.start <= step][-1]
-            batch = drawn.draw((kind, lesson), generator, recipe.batch(ROWS[kind]), ASKED)
-            answers, right = answering(encoder, batch, source.barred)
-            total = total + WEIGHTS[kind] * answers
-            details |= {kind: answers.item(), f"{kind} right": right}
+            on_each = np.mean([min(ASKED, len(some)) for some in papers[kind, lesson].questions])
+            rows = math.ceil(recipe.batch(QUESTIONS[kind]) / on_each)
+            right = 0.0
+            whole = torch.zeros(())
+            for piece, share in pieces(drawn.draw((kind, lesson), generator, rows, ASKED)):
+                answers, these = answering(encoder, piece, source.barred)
+                (WEIGHTS[kind] * share * answers).backward()
+                whole += share * answers.detach()
+                right += share * these
+            total += WEIGHTS[kind] * whole
+            details |= {kind: whole.item(), f"{kind} right": right}
         return total, details
 
     network.load_state_dict(train("spatial", network, loss, recipe, folder, others=others))
