@@ -96,10 +96,11 @@ def _tell(options: argparse.Namespace, made: Made) -> None:
     if options.json:
         print(json.dumps({"output": str(options.output), **made.as_dict()}, indent=2, ensure_ascii=False))
         return
-    for name, reason in made.failed[:SHOWN]:
-        print(one_line(f"joyimage: note: {name} is left out: {reason}"), file=sys.stderr)
-    if len(made.failed) > SHOWN:
-        print(f"joyimage: note: {len(made.failed)} scenes are left out; {options.output} says why", file=sys.stderr)
+    for several, what in ((made.failed, "left out"), (made.silent, "of no use")):
+        for name, reason in several[:SHOWN]:
+            print(one_line(f"joyimage: note: {name} is {what}: {reason}"), file=sys.stderr)
+        if len(several) > SHOWN:
+            print(f"joyimage: note: {len(several)} scenes are {what}; {options.output} says why", file=sys.stderr)
     if made.unnamed:
         told = f"{', '.join(made.unnamed[:SHOWN])}{' …' if len(made.unnamed) > SHOWN else ''}"
         print(one_line(f"joyimage: note: {len(made.unnamed)} names have no translation: {told}"), file=sys.stderr)

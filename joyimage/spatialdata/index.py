@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike
 from ..errors import JoyImageError
 from . import margins, polygons
 from .cameras import Pinhole
+from .causes import Seen
 from .clouds import eroded, without_outliers
 from .consistency import held
+from .contradictions import contradiction
 from .extras import extra
 from .motion import rotation_between
 from .pictures import sample
@@ -162,12 +164,14 @@ def index_scene(scene: Scene, limits: Limits = LIMITS) -> SceneIndex:
     """The index of a scene whose objects have boxes and whose views have depth. Without instance masks, an object is
     what was measured within its box.
 
-    Raises `JoyImageError` for objects without boxes, which are to be lifted first, and what cannot be read.
+    Raises `JoyImageError` for objects without boxes, which are to be lifted first, what cannot be read, and depth,
+    boxes, masks and cameras that contradict each other.
     """
     if bare := [thing.number for thing in scene.objects if thing.box is None]:
         raise JoyImageError(f"scene {scene.name}: objects {bare} have no box; lift the scene first")
-    things = tuple(thing for thing in scene.objects if thing.category.casefold() not in STRUCTURE)
+    things = _things(scene)
     frames = tuple(_frame(view, things) for view in scene.views)
+    _check(scene, things, frames)
     sights = {}
     for v, frame in enumerate(frames):
         for n, thing in enumerate(things):
@@ -176,6 +180,26 @@ def index_scene(scene: Scene, limits: Limits = LIMITS) -> SceneIndex:
     near, close = _nearest(frames, sights, len(things))
     turned = np.array([[rotation_between(a.camera, b.camera) for b in frames] for a in frames])
     return SceneIndex(scene, things, frames, sights, near, close, _apart(frames, sights, things), turned)
+
+
+def check_scene(scene: Scene) -> None:
+    """Raise `JoyImageError` where depth, boxes, masks and cameras of a scene contradict each other."""
+    things = _things(scene)
+    boxed = tuple(thing for thing in things if thing.box is not None)
+    _check(scene, things, tuple(_frame(view, boxed) for view in scene.views))
+
+
+def _things(scene: Scene) -> tuple[SceneObject, ...]:
+    return tuple(thing for thing in scene.objects if thing.category.casefold() not in STRUCTURE)
+
+
+def _check(scene: Scene, things: tuple[SceneObject, ...], frames: tuple[Frame, ...]) -> None:
+    seen = [
+        Seen(view, frame.camera, frame.depth, None if view.instances is None else frame.numbers)
+        for view, frame in zip(scene.views, frames, strict=True)
+    ]
+    if told := contradiction(scene, things, seen):
+        raise JoyImageError(told)
 
 
 def _frame(view: View, things: tuple[SceneObject, ...]) -> Frame:

@@ -11,8 +11,10 @@ from ..errors import JoyImageError
 from . import consistency
 from .association import same_numbers
 from .cameras import Pinhole
+from .causes import Seen
 from .clouds import QUIET, smooth_depth, without_outliers
 from .consistency import Cycle, Observation
+from .contradictions import contradiction
 from .fitting import fit_box
 from .scenes import Scene, SceneObject, Sensed, View
 
@@ -66,13 +68,15 @@ def lift(
 
     masks, depth, poses: what makes them where the scene's files have none, or better ones. Numbers of made masks are
     brought together over the views by where their points lie; the objects then are called "object". Raises
-    `JoyImageError` for a view without depth or masks, and whatever cannot be read.
+    `JoyImageError` for a view without depth or masks, whatever cannot be read, and masks, depth and cameras that
+    contradict each other.
     """
     if poses is not None:
         scene = _posed(scene, poses)
     sensed = [_sensed(view, masks, depth) for view in scene.views]
     if masks is not None:
         sensed = same_numbers(sensed, settings.surface)
+    _check(scene, sensed, masks is None)
     categories = {} if masks is not None else {thing.number: thing for thing in scene.objects}
     found = []
     for number in _numbers(sensed):
@@ -81,6 +85,28 @@ def lift(
             found.append(one)
     kept = tuple(one.thing for one in found if one.kept)
     return Lifted(scene.with_objects(kept), tuple(found))
+
+
+def unlifted(lifted: Lifted) -> str:
+    """Why no box was lifted, in words; "" where one was."""
+    if lifted.scene.objects:
+        return ""
+    if not lifted.found:
+        return f"no box can be fitted: no object has {Lifting.least} measured points in its masks"
+    best = max((value for one in lifted.found for value in one.agreements if value is not None), default=0.0)
+    return (
+        f"of {len(lifted.found)} boxes that were fitted none agrees with its masks in enough views (at best {best:.2f}"
+        f", and {Cycle.agreement} is wanted); see that depth, poses and masks are of the same pictures"
+    )
+
+
+def _check(scene: Scene, sensed: Sequence[Sensed], numbered: bool) -> None:
+    """numbered: whether numbers of masks are those of the scene's objects."""
+    known = [thing.number for thing in scene.objects] if numbered else []
+    things = tuple(SceneObject(number, "object") for number in known or _numbers(sensed))
+    seen = [Seen(view, one.camera, one.depth, one.instances) for view, one in zip(scene.views, sensed, strict=True)]
+    if told := contradiction(scene.with_objects(things), things, seen):
+        raise JoyImageError(told)
 
 
 def observations(sensed: Sequence[Sensed], number: int) -> list[Observation]:

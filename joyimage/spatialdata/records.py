@@ -145,7 +145,8 @@ class Pair:
 class Batch:
     """What one scene gives. `failed`: names of scenes and why they could not be used.
 
-    unnamed: categories in it without a word in a language that was asked for.
+    unnamed: categories in it without a word in a language that was asked for. silent: why nothing came of it, where it
+    could be used.
     """
 
     scene: str
@@ -153,6 +154,7 @@ class Batch:
     pairs: tuple[Pair, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     unnamed: tuple[str, ...] = ()
+    silent: str = ""
 
     def pictures(self) -> Iterator[Picture]:
         """Each picture once."""
@@ -182,6 +184,7 @@ def batch_of(values: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Batc
         pairs=tuple(_pair_of(each, pictures) for each in values["pairs"]),
         failed=tuple((name, reason) for name, reason in values["failed"]),
         unnamed=tuple(values["unnamed"]),
+        silent=values["silent"],
     )
 
 

@@ -136,7 +136,7 @@ class Scene:
     """`metric`: whether its lengths are metres. `source`: the data set that it is of.
 
     state_of: the scene that this one shows after something in it has moved or turned, seen by the same cameras; "" for
-    a scene of its own. `JoyImageError` for two objects of one number.
+    a scene of its own. file: where it was read, as an error names it. `JoyImageError` for two objects of one number.
     """
 
     name: str
@@ -145,6 +145,7 @@ class Scene:
     metric: bool = False
     source: str = ""
     state_of: str = ""
+    file: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "name", spelt(self.name))

@@ -85,12 +85,17 @@ def entry_depth(box: OrientedBox, camera: Pinhole) -> np.ndarray:
     0 or less where the camera is inside.
     """
     columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    ahead = camera.back_project(np.stack([columns, rows], axis=-1), np.ones_like(rows)) - camera.centre
+    enter, leave = crossing(box, camera, np.stack([columns, rows], axis=-1))
+    return np.where((enter <= leave) & (leave > 0), enter, np.inf)
+
+
+def crossing(box: OrientedBox, camera: Pinhole, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The depths (…) at which the rays of pixels (…, 2) enter a box and leave it; those that pass by leave first."""
+    ahead = camera.back_project(pixels, np.ones(pixels.shape[:-1])) - camera.centre
     direction, origin = ahead @ box.rotation, box.local(camera.centre)
     direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)
     low, high = (-box.size / 2 - origin) / direction, (box.size / 2 - origin) / direction
-    enter, leave = np.minimum(low, high).max(axis=-1), np.maximum(low, high).min(axis=-1)
-    return np.where((enter <= leave) & (leave > 0), enter, np.inf)
+    return np.minimum(low, high).max(axis=-1), np.maximum(low, high).min(axis=-1)
 
 
 def hidden_share(box: OrientedBox, camera: Pinhole, depth: np.ndarray, tolerance: float = 0.02) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import JoyImageError
-from ..making.merging import Made
+from ..making.merging import Made, reasons
 from ..making.running import read_about
 from ..questions.evening import Side, balance
 from ..records import Pair, Sample
@@ -21,7 +21,7 @@ class Contents:
     """What is in a data set.
 
     questions: by sub-task, then by form, and by language. balance: as `evening.balance`. samples: dialogues count once.
-    pairs: by kind. scenes, used, failed, unnamed: as in `Made`.
+    pairs: by kind. scenes, used, failed, unnamed, silent: as in `Made`.
     """
 
     format: str
@@ -34,9 +34,10 @@ class Contents:
     used: int
     failed: tuple[tuple[str, str], ...]
     unnamed: tuple[str, ...] = ()
+    silent: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "failed": [{"scene": name, "reason": reason} for name, reason in self.failed]}
+        return {**vars(self), "failed": reasons(self.failed), "silent": reasons(self.silent)}
 
     def __str__(self) -> str:
         asked = sum(sum(forms.values()) for forms in self.questions.values())
@@ -50,6 +51,7 @@ class Contents:
         lines.append(f"{sum(self.pairs.values())} edit pairs{f': {kinds}' if kinds else ''}")
         lines.append(f"{self.used} of {self.scenes} scenes are used")
         lines += [f"  {name}: {reason}" for name, reason in self.failed]
+        lines += [f"  {name}: nothing came of it: {reason}" for name, reason in self.silent]
         if self.unnamed:
             lines.append(f"{len(self.unnamed)} names have no translation: {', '.join(self.unnamed)}")
         return "\n".join(lines)
@@ -101,4 +103,5 @@ def inspect(out: str | Path) -> Contents:
         used=made.used,
         failed=made.failed,
         unnamed=made.unnamed,
+        silent=made.silent,
     )

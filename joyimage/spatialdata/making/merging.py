@@ -25,7 +25,8 @@ class Made:
     """What a data set holds. `used`: scenes of which something is in it; `failed`: scenes and why they are not.
 
     questions: by sub-task; left_out: those that would have made one answer too frequent. pairs: by kind. unnamed:
-    categories without a word in a language that was asked for, where there was a table of translations.
+    categories without a word in a language that was asked for, where there was a table of translations. silent: scenes
+    that could be used and of which nothing came, and why.
     """
 
     scenes: int
@@ -35,15 +36,23 @@ class Made:
     left_out: dict[str, int]
     pairs: dict[str, int]
     unnamed: tuple[str, ...] = ()
+    silent: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "failed": [{"scene": name, "reason": reason} for name, reason in self.failed]}
+        return {**vars(self), "failed": reasons(self.failed), "silent": reasons(self.silent)}
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Made:
         """From what `as_dict` gives, also after JSON."""
-        failed = tuple((each["scene"], each["reason"]) for each in values["failed"])
-        return cls(**{**values, "failed": failed, "unnamed": tuple(values.get("unnamed", ()))})
+        failed, silent = (
+            tuple((each["scene"], each["reason"]) for each in values.get(name, ())) for name in ("failed", "silent")
+        )
+        return cls(**{**values, "failed": failed, "silent": silent, "unnamed": tuple(values.get("unnamed", ()))})
+
+
+def reasons(scenes: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Names of scenes and what is said of each, for JSON."""
+    return [{"scene": name, "reason": reason} for name, reason in scenes]
 
 
 class Merge:
@@ -65,6 +74,7 @@ class Merge:
         self._pairs = Counter({kind: 0 for kind in settings.edits})
         self._scenes = self._used = self._broken = 0
         self._failed: list[tuple[str, str]] = []
+        self._silent: list[tuple[str, str]] = []
         self._unnamed: set[str] = set()
 
     @property
@@ -94,6 +104,7 @@ class Merge:
         self._used += bool(samples or pairs)
         self._broken += bool(batch.failed and not batch.samples and not batch.pairs)
         self._failed += batch.failed
+        self._silent += [(batch.scene, batch.silent)] if batch.silent else []
         self._unnamed |= set(batch.unnamed)
 
     def _takes(self, sample: Sample) -> bool:
@@ -117,7 +128,8 @@ class Merge:
             os.replace(path, name)
         self._folder.rmdir()
         counts = dict(self._questions), dict(self._left_out), dict(self._pairs)
-        return Made(self._scenes, self._used, tuple(self._failed), *counts, tuple(sorted(self._unnamed)))
+        told = tuple(sorted(self._unnamed)), tuple(self._silent)
+        return Made(self._scenes, self._used, tuple(self._failed), *counts, *told)
 
     def _close(self) -> None:
         while self._open:

@@ -15,15 +15,17 @@ from PIL import Image
 from ...boxes import draw_box
 from ...errors import JoyImageError, shortened
 from ...spatial import Move
+from ..contradictions import where
 from ..edits import CameraPair, ObjectPair, camera_pairs, object_pairs
 from ..index import SceneIndex, called, index_scene
-from ..lifting import lift
+from ..lifting import lift, unlifted
 from ..questions.evening import sides
 from ..questions.form import Asking, Mark, Question
 from ..questions.marks import draw
 from ..records import Batch, Pair, Picture, Sample, Shown, Turn, encoded
 from ..scenes import Scene, spelt
 from ..settings import Making
+from ..silence import silence
 from ..tasks import make_questions
 from ..translations import ENGLISH, Translations
 from .shards import write_shard
@@ -57,6 +59,7 @@ def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None)
     samples: tuple[Sample, ...] = ()
     pairs: tuple[Pair, ...] = ()
     unnamed: tuple[str, ...] = ()
+    silent = ""
     album = Album(job.place, settings.pictures)
     with _telling(job.name, failed):
         if job.scene is not None:
@@ -71,7 +74,8 @@ def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None)
                     # By the English names, as sentences are.
                     states = called(before, words, ENGLISH), called(index, words, ENGLISH)
                     pairs += tuple(_object_pairs(*states, album, job.place, settings))
-    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed))
+            silent = "" if samples or pairs or failed else silence(index, settings)
+    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed, silent))
 
 
 @contextmanager
@@ -131,7 +135,10 @@ def _index(scene: Scene, settings: Making, prepare: Prepare | None) -> SceneInde
     if prepare is not None:
         scene = prepare(scene)
     if settings.lift and not scene.lifted:
-        scene = lift(scene).scene
+        lifted = lift(scene)
+        if told := unlifted(lifted):
+            raise JoyImageError(f"{where(scene)}: {told}")
+        scene = lifted.scene
     return index_scene(scene)
 
 

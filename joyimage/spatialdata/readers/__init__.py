@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import JoyImageError, MissingFileError
+from ..index import check_scene
 from ..scenes import Scene
 from . import arkitscenes, nerfstudio, openspatial, scannet
 from .common import Found
@@ -34,14 +35,19 @@ READERS = {
 Place = tuple[Path, Reader]
 
 
-def read_scenes(path: str | Path, format: str | None = None) -> Iterator[Scene]:
+def read_scenes(path: str | Path, format: str | None = None, *, check: bool = False) -> Iterator[Scene]:
     """All scenes of a folder or file, one by one, in the order of their names.
 
-    A folder is a scene itself or holds scenes, of any of `READERS`. Raises `JoyImageError` where there are none, for
-    an unknown format, and what the readers raise.
+    A folder is a scene itself or holds scenes, of any of `READERS`. check: also hold depth, boxes, masks and cameras of
+    each scene against each other, for which its depth and masks are read; `index.index_scene` and `lifting.lift` do so,
+    too. Raises `JoyImageError` where there are none, for an unknown format, what the readers raise, and then for a
+    scene that contradicts itself.
     """
     for found in find_scenes(scene_places(path, format)):
-        yield found.read()
+        scene = found.read()
+        if check:
+            check_scene(scene)
+        yield scene
 
 
 def scene_places(path: str | Path, format: str | None = None) -> list[Place]:

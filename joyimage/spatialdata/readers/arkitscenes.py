@@ -45,7 +45,8 @@ def read(path: Path) -> Iterator[Scene]:
             views.append(View(image.stem, _camera(lens, poses[nearest]), image, _nearest(depths, moment)))
     if not views:
         raise JoyImageError(f"{path}: no picture has a pose and intrinsics of its time")
-    yield Scene(path.name, tuple(views), tuple(_objects(path)), metric=True, source="arkitscenes")
+    objects = tuple(_objects(path))
+    yield Scene(path.name, tuple(views), objects, metric=True, source="arkitscenes", file=str(path))
 
 
 def _frames(path: Path) -> Path:

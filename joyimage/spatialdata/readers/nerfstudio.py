@@ -43,7 +43,7 @@ def read(path: Path) -> Iterator[Scene]:
     views = tuple(_view(file.parent, name, frame.below(values)) for name, frame in sorted(frames, key=itemgetter(0)))
     objects, metric, state_of = tuple(map(_object, things)), values.flag("metric"), values.text("state_of", "")
     with told_of(file):
-        scene = Scene(file.parent.name, views, objects, metric, "nerfstudio", state_of)
+        scene = Scene(file.parent.name, views, objects, metric, "nerfstudio", state_of, str(file))
     yield scene
 
 

@@ -115,7 +115,8 @@ def _scene(path: Path, name: str, rows: list[Row], order: str) -> Scene:
         numbers = [_number(known, *thing) for thing in _things(row.fields, order)]
         views.append(_view(path, f"{name}-{i}", row.fields, numbers))
     metric = all(row.fields.flag("is_metric_depth", True) for row in rows)
-    return Scene(name, tuple(views), tuple(known.values()), metric=metric, source="openspatial")
+    file = f"{path}, scene {name}"
+    return Scene(name, tuple(views), tuple(known.values()), metric=metric, source="openspatial", file=file)
 
 
 def _things(row: Fields, order: str) -> Iterator[tuple[str, OrientedBox]]:

@@ -38,7 +38,7 @@ def read(path: Path) -> Iterator[Scene]:
         raise JoyImageError(f"{path}: no picture has a pose")
     objects = tuple(_objects(path))
     with told_of(path):
-        scene = Scene(path.name, tuple(views), objects, metric=True, source="scannet")
+        scene = Scene(path.name, tuple(views), objects, metric=True, source="scannet", file=str(path))
     yield scene
 
 
