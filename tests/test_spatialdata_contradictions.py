@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from joyimage.spatialdata.cameras import OPENGL, Pinhole, looking_at
 from joyimage.spatialdata.index import check_scene, index_scene
 from joyimage.spatialdata.lifting import lift, unlifted
 from joyimage.spatialdata.oriented import OrientedBox
+from joyimage.spatialdata.questions.camera import LARGEST, _other_motions
 from joyimage.spatialdata.readers import read_scenes
 
 WIDTH, HEIGHT = 80, 60
@@ -305,3 +308,21 @@ def test_a_scene_too_far_away_says_so(room, tmp_path):
     made = make(folder, tmp_path / "set", Making(edits="none"))
     assert "no object counts as visible in 3 views: " in made.silent[0][1]
     assert "it covers less than 0.5% of the picture" in made.silent[0][1]
+
+
+def test_a_table_of_choices_is_not_made_of_what_has_none(tmp_path, room, capsys):
+    with pytest.raises(JoyImageError, match="a tsv takes multiple choice alone, and height has none"):
+        Making(tasks=("height",), format="tsv")
+    assert main(["data", "make", str(room()), str(tmp_path / "set"), "--tasks", ""]) == 2
+    assert "--tasks is empty; name some, or say all or none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("right", [(30, -15, "in"), (0, 0, "unchanged"), (-165, 5, "out"), (22.5, 7.5, "in")])
+def test_options_of_a_motion_do_not_tell_by_what_they_share(right):
+    generator = random.Random(3)
+    for _ in range(50):
+        options = [right, *_other_motions(generator, *right)]
+        assert len(set(options)) == 4
+        for part in range(3):
+            assert sorted(Counter(option[part] for option in options).values()) in ([2, 2], [4])
+        assert all(abs(yaw) <= LARGEST for yaw, _, _ in options)

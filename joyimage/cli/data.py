@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
-from ..spatialdata.settings import Making, check_workers
+from ..spatialdata.settings import ALL, NONE, Making, check_workers
 from .flags import add_setting, flag
 from .outputs import make_folder
 
@@ -61,6 +61,9 @@ def add_data(commands, parents) -> None:
 
 def run_make(options: argparse.Namespace) -> None:
     given: dict[str, Any] = {name: getattr(options, name) for name in Making.names()}
+    for name in ("tasks", "edits"):
+        if not given[name]:
+            raise JoyImageError(f"--{name} is empty; name some, or say {ALL} or {NONE}")
     given[TRANSLATIONS] = _translations(options.translations)
     settings = Making(**given)
     check_workers(options.workers)

@@ -10,6 +10,7 @@ import io
 import re
 import string
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +29,14 @@ ANSWERS = "answers.jsonl"
 LONGEST_INDEX = 64  # characters: what is as short in the column of pictures is another row's index
 GROUPS = ("category", "l2-category", "task", "split")
 CLOSING = "Answer with the letter of the right option alone."
-# An answer that is nothing but a letter, that starts with one and a sign, or that names one somewhere.
-ALONE = re.compile(r"\W*([A-Z])\W*")
-STARTED = re.compile(r"\s*\(?([A-Z])[).:：]")
-NAMED = re.compile(r"(?i:answer|option|choice)(?i:\s+is)?\s*[:：]?\s*\**\(?([A-Z])\b")  # "the answer is a cup" has none
+# An answer that is nothing but a letter, lines that start with one and a sign, and letters that are named somewhere.
+ALONE = re.compile(r"\W*(?:\\boxed\{)?([A-Z])\W*")
+STARTED = re.compile(r"^[\s*]*(?:\(([A-Za-z])\)|([A-Za-z])[).:、](?=[\s*]|$|[^\x00-\x7f]))", re.M)
+OTHER = re.compile(r"[).:、,*\s]*(?:or|and|/|&|或|和)\s*\(?[A-Za-z]\b", re.I)  # as in "(A) or (B)"
+LETTER = r"[\s:*]*\(?(?:([A-Z])(?![A-Za-z])|([a-z])(?=[).*。,]*\s*$|\)))"  # a small one may be a word: "is a cup"
+NAMED = re.compile(
+    rf"(?:(?i:answer|option|choice)(?i:\s+is)?|(?:答案|选项|选择|选)(?:应该|应当|应)?[是为]?|\\boxed\{{){LETTER}"
+)
 
 Choose: TypeAlias = Callable[["Question"], str]  # the letter, or "" where none was given
 
@@ -159,17 +164,33 @@ def by_answer(find: Find) -> Choose:
 
 
 def letter_of(answer: str, options: Mapping[str, str]) -> str:
-    """The letter that an answer names: alone, at its start with a sign after it, after "answer" or the like, or the one
-    whose option it repeats word for word. "" where it names none, or several.
+    """The letter that an answer names, large or small: alone, at its start with a sign or its option after it, after
+    "answer", "答案" or the like, or the one whose option it repeats word for word. "" where it names none, or several.
     """
-    text = answer.rpartition("</think>")[2].strip()
-    if match := ALONE.fullmatch(text.upper()) or STARTED.match(text):
+    text = unicodedata.normalize("NFKC", answer.rpartition("</think>")[2]).strip()  # （Ｂ） is (B)
+    if match := ALONE.fullmatch(text.upper()):
         return match[1] if match[1] in options else ""
-    named = {match[1] for match in NAMED.finditer(text)} & options.keys()
+    started = _letters(STARTED, text)
+    if len(started) == 1 and (first := STARTED.match(text)):
+        (letter,) = started
+        return letter if letter in options and not OTHER.match(text, first.end()) else ""
+    named = (started or _letters(NAMED, text)) & options.keys()
     if not named:
-        plain = text.strip(" .\n").casefold()
-        named = {letter for letter, option in options.items() if option.strip(" .").casefold() == plain}
+        rest = re.sub(r"^[A-Z](?=[\s-])", "", text)  # of "B - right"
+        named = {
+            letter
+            for letter, option in options.items()
+            if _plain(option) == _plain(text) or (text[:1] == letter and _plain(option) == _plain(rest))
+        }
     return named.pop() if len(named) == 1 else ""
+
+
+def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {(match[1] or match[2]).upper() for match in pattern.finditer(text)}
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip(" .。*-\n").casefold()
 
 
 @dataclass(frozen=True)

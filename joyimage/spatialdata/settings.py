@@ -18,6 +18,11 @@ QUESTIONS = (
     "camera_pose", "point_correspondence", "object_correspondence", "scene_caption", "counting", "grounding_3d",
     "orientation",
 )  # fmt: skip
+# Those that may be multiple choice.
+CHOICES = (
+    "depth_order", "depth_choice", "relative_distance", "height_comparison", "proximity", "multiview_direction",
+    "camera_distance", "camera_motion", "point_correspondence", "counting", "orientation",
+)  # fmt: skip
 EDITS = ("camera", "move", "rotate")
 TSV = "tsv"
 FORMATS = ("jsonl", "parquet", TSV)
@@ -65,6 +70,11 @@ class Making(Settings):
                 raise JoyImageError(f"{name} is {getattr(self, name)!r:.40}; choose one of {', '.join(known)}")
         if self.format == TSV and self.dialogues:
             raise JoyImageError("dialogues cannot be put into a tsv, which has one question in a row; choose jsonl")
+        if self.format == TSV and self.tasks and not set(self.tasks) & set(CHOICES):
+            raise JoyImageError(
+                f"a tsv takes multiple choice alone, and {', '.join(self.tasks)} has none; choose jsonl or parquet, or "
+                f"one of {', '.join(CHOICES)}"
+            )
         for name in ("quota", "views", "megabytes"):
             if not whole(getattr(self, name)) or getattr(self, name) < 1:
                 raise JoyImageError(f"{name} is {getattr(self, name)!r:.40}; give a whole number, at least 1")

@@ -77,7 +77,7 @@ def _of_rest(index: SceneIndex, settings: Making) -> Iterator[str]:
         seen = len({n for inside in index.clear for n in inside})
         yield (
             f"{', '.join(asked)}: of {counted(seen, 'visible object')} in {counted(len(index.frames), 'view')} nothing "
-            "differs by more than its margin"
+            "is clear enough to be asked"
         )
     if "camera" in settings.edits:
         yield "camera pairs: no two views show much of the same and differ by what a sentence says"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from .. import margins
 from ..motion import Motion, instruction, motion
 from .asker import Asker
@@ -120,7 +122,7 @@ def camera_motion(draw: Draw) -> list[Question]:
         return []
     right = told.yaw, told.pitch, told.zoom
     asker = Asker(draw, views, ("open", "choice"), 4)
-    wrong = draw.random.sample(_other_motions(*right), 3)
+    wrong = _other_motions(draw.random, *right)
     about = {} if side is None else {"side of 2": side}
     texts = [_said(asker.language, *motion) for motion in (right, *wrong)]
     question = asker.either(PHRASES, "camera_motion", texts[0], texts[1:], about, n=len(views))
@@ -151,12 +153,19 @@ def _moved(draw: Draw, first: int, second: int) -> Motion | None:
     return move if orbits else None
 
 
-def _other_motions(yaw: float, pitch: float, zoom: str) -> list[tuple[float, float, str]]:
-    """Motions that differ clearly from one."""
-    turns = [(-yaw, pitch), (yaw, -pitch), (-yaw, -pitch), (yaw + 45, pitch), (yaw - 45, pitch), (yaw, pitch + 20)]
-    least = margins.TURN
-    other = [(a, b, zoom) for a, b in turns if max(abs(a - yaw), abs(b - pitch)) >= least and abs(a) < 180]
-    return list(dict.fromkeys([*other, *((yaw, pitch, name) for name in ZOOM["en"] if name != zoom)]))
+def _other_motions(random: Random, yaw: float, pitch: float, zoom: str) -> list[tuple[float, float, str]]:
+    """Three motions that differ clearly from one: in one part, in a second, and in both.
+
+    So each value stands in two of four options: what options share does not tell which of them is right.
+    """
+    other = {
+        "yaw": [a for a in (-yaw, yaw + 45, yaw - 45) if abs(a - yaw) >= margins.TURN and abs(a) <= LARGEST],
+        "pitch": [b for b in (-pitch, pitch + 15, pitch - 15) if abs(b - pitch) >= margins.TURN],
+        "zoom": [name for name in ZOOM["en"] if name != zoom],
+    }
+    right = {"yaw": yaw, "pitch": pitch, "zoom": zoom}
+    first, second = ({part: random.choice(other[part])} for part in random.sample(list(other), 2))
+    return [tuple({**right, **change}.values()) for change in (first, second, {**first, **second})]
 
 
 def _said(language: str, yaw: float, pitch: float, zoom: str) -> str:
