@@ -10,6 +10,7 @@ from .build import BADGE, SHOWN, Group, Node, Out, Workflow
 from .parts import SCENE, by_hand, compare, composite, decode, encode, masked, models, sample, save, scene
 
 STEPS, SEED = example_trials.STEPS, example_trials.NOISE_SEED
+SCENE_WIDTH = 420  # of a column: the longest name of a scene stands whole beside its label
 IMAGE = Out("scene", "image")
 KNOWN = """\
 That model knows drawn scenes of coloured solids, 64 pixels a side, and no photographs: the other templates are for \
@@ -41,7 +42,7 @@ Then draw the box elsewhere, about as large as the solid, or choose another scen
     inputs = {"image": IMAGE, "object": Out("scene", "object"), "box": example_scenes.BOX}
     groups = [
         models(),
-        Group("Scene and box", {"scene": scene(), "instruction": by_hand("JoyImageMoveObject", inputs)}, 420),
+        Group("Scene and box", {"scene": scene(), "instruction": by_hand("JoyImageMoveObject", inputs)}, SCENE_WIDTH),
         Group("Prompt", {"encode": encode(Out("instruction", "instruction"), [Out("instruction", "image")])}, 340),
         Group("Sampling", sampled("", "encode"), 320),
         Group("Result", {"save": save("decode", "try_move"), "compare": compare(IMAGE, Out("decode"))}, 400),
@@ -63,7 +64,7 @@ The dial and the orbit can be set by hand. After the run the orbit shows the vie
     }  # fmt: skip
     groups = [
         models(),
-        Group("Scene and side", {"scene": scene(), "turn": by_hand("JoyImageRotateObject", view)}, 360),
+        Group("Scene and side", {"scene": scene(), "turn": by_hand("JoyImageRotateObject", view)}, SCENE_WIDTH),
         Group(
             "Rotate the car",
             {
@@ -114,7 +115,7 @@ its place: no box is drawn by hand.
                 "ask": Node("JoyImageAsk", asked, room=60),
                 "locate": Node("JoyImageLocate", sought, room=40),
             },
-            360,
+            SCENE_WIDTH,
         ),
         Group(
             "Take the car away",
@@ -148,7 +149,7 @@ painted anew: every pixel outside the mask stays as it was.
         Group(
             "From text",
             {"scene": scene(), "encode_text": encode(Out("scene", "description"))},
-            360,
+            SCENE_WIDTH,
         ),
         Group("Made from text", sampled("_text", "encode_text"), 320),
         Group(
@@ -207,7 +208,7 @@ It runs on the small model that comes with the pack. {KNOWN}"""
             400,
             SHOWN,
         ),
-        Group("A scene to try", {"scene": scene(), "encode": encode(WISH, [IMAGE])}, 360),
+        Group("A scene to try", {"scene": scene(), "encode": encode(WISH, [IMAGE])}, SCENE_WIDTH),
         Group("Before", sampled("_before", "encode"), 320),
         Group(
             "After",
