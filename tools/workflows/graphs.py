@@ -33,6 +33,7 @@ from .parts import (
 
 EDIT_NEEDS, PLUS_NEEDS = needs(EDIT_FILES, EDIT), needs(PLUS_FILES, PLUS)
 IMAGE = Out("image")
+FILM = 390  # room for a square one; the classic renderer lets a taller one hang out of its node
 
 
 def edit() -> Workflow:
@@ -177,7 +178,9 @@ Steps are set to 20, enough for a draft: eight views take the time of eight edit
     film = {
         "film": Node("RebatchImages", {"images": Out("decode"), "batch_size": 64}, "All views in one batch"),
         "video": Node(
-            "SaveWEBM", {"images": Out("film"), "filename_prefix": "joyimage/orbit", "codec": "vp9", "fps": 4}, room=300
+            "SaveWEBM",
+            {"images": Out("film"), "filename_prefix": "joyimage/orbit", "codec": "vp9", "fps": 4},
+            room=FILM,
         ),
     }
     groups = [
