@@ -37,7 +37,7 @@ prompt can be chosen from in the same way, with or without pictures.
         Group(
             "Image and box", {"image": photograph("coffee"), "instruction": by_hand("JoyImageMoveObject", move)}, 420
         ),
-        Group("Choice", {"best": Node("JoyImageBestOf", chosen, room=120, after_run="randomize")}, 420),
+        Group("Choice", {"best": Node("JoyImageBestOf", chosen, room=120, after_run="randomize")}, 420, SHOWN),
         Group(
             "Candidates",
             {"seen": Node("PreviewImage", {"images": Out("best", "candidates")}, "All candidates", GALLERY)},
