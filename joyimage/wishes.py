@@ -123,17 +123,16 @@ def _whole(pattern: str, text: str) -> re.Match | None:
 
 def _object(text: str) -> str:
     """The object as a sentence names it; `JoyImageError` for what may be more than an object, or none."""
-    words = re.sub(
-        r"^(?:the|this|that|these|those|an?|my|our|your|这个|那个|这辆|这只|这把|这张)\s*(?=\S)",
-        "",
-        text.strip(),
-        flags=re.I,
-    )
-    if len(words) > MOST_SIGNS or len(words.split()) > MOST_WORDS or NO_OBJECT.search(words):
+    words = ARTICLE.sub("", text.strip())
+    if not words or len(words) > MOST_SIGNS or len(words.split()) > MOST_WORDS or NO_OBJECT.search(words):
         raise JoyImageError("more than an object, or none")
     return words if re.search("[a-z]", text) else words.lower()
 
 
+# In English a word of its own: not the start of "analogue clock".
+ARTICLE = re.compile(
+    r"^(?:(?:the|this|that|these|those|an?|my|our|your)(?:\s+|$)|这个|那个|这辆|这只|这把|这张)\s*", re.IGNORECASE
+)
 NO_OBJECT = re.compile(
     r"[,.;:!?\"]|\b(?:and|then|so|while|but|to|into|it|him|them|camera|view(?:point)?|perspective|scene|picture|photo|image)\b"
     r"|镜头|相机|摄像机|机位|视角|画面|照片|图片|图像|并|然后|它|[把将让使]|\d",

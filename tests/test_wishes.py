@@ -117,6 +117,19 @@ def test_what_is_unclear_or_more_than_a_sentence_is_left_alone(text):
     assert wishes.sentence(text) is None
 
 
+@pytest.mark.parametrize("name", ["apple", "armchair", "analogue clock", "thermos", "theatre", "mystery box", "yourt"])
+def test_a_name_that_begins_like_an_article_stays_whole(name):
+    assert wishes.sentence(f"turn {name} so that we see its left side").text == turned("left", name)
+    assert wishes.sentence(f"turn my {name} so that we see its left side").text == turned("left", name)
+
+
+@pytest.mark.parametrize(
+    "text", ["Move the  into the red box.", "Rotate the to show the left side", "把这张转到左侧面"]
+)
+def test_an_article_alone_is_no_object(text):
+    assert wishes.sentence(text) is None
+
+
 def test_notes_say_what_was_read_into_a_wish():
     assert wishes.sentence("look from above").notes == ("'look from above' was read as 30 degrees",)
     assert wishes.sentence("turn the camera 37 degrees").notes == (
