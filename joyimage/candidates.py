@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from .errors import JoyImageError
-from .settings import CANDIDATES, MAX_CANDIDATES, SEEDS, Sampling, check_steps, finite, whole
+from .settings import CANDIDATES, MAX_CANDIDATES, SEEDS, Sampling, check_steps, check_text, finite, whole
 
 if TYPE_CHECKING:  # so that commands check their options without torch
     from torch import Tensor
@@ -40,7 +40,8 @@ class Verdict:
 
     `clear` is what it must be ahead of the first candidate's, so that a judge that is not sure changes nothing.
 
-    Raises `JoyImageError` for a score that is no number from 0 to 1.
+    Raises `JoyImageError` for a score that is no number from 0 to 1, a reason that is no text, a `sure` that is neither
+    yes nor no, and a `clear` below 0.
     """
 
     score: float | None
@@ -51,6 +52,11 @@ class Verdict:
     def __post_init__(self):
         if self.score is not None and not (finite(self.score) and 0 <= self.score <= 1):
             raise JoyImageError(f"the judge's score is {self.score!r:.40}; it must be from 0 to 1, or None")
+        check_text("the judge's reason", self.reason)
+        if type(self.sure).__name__ not in ("bool", "bool_"):  # the latter from a comparison of NumPy's numbers
+            raise JoyImageError(f"the judge's sure is {self.sure!r:.40}; it must be True or False")
+        if not (finite(self.clear) and self.clear >= 0):
+            raise JoyImageError(f"the judge's clear is {self.clear!r:.40}; it must be 0 or more")
 
 
 Judge: TypeAlias = Callable[[Attempt], "Verdict | float | None"]
@@ -67,7 +73,7 @@ class Candidate:
         score = self.verdict.score
         return {
             "seed": self.seed,
-            "score": None if score is None else round(score, 4),
+            "score": None if score is None else round(float(score), 4),  # NumPy's numbers are none to JSON
             "reason": self.verdict.reason,
         }
 

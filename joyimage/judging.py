@@ -87,6 +87,12 @@ def by_server() -> bool:
     return named == "server"
 
 
+def check_environment() -> None:
+    """Raise `JoyImageError` for a judge that the environment names and that could not be asked."""
+    if by_server():
+        rewriting.Server.from_environment()
+
+
 def server_judge(
     while_waiting: Callable[[], object] = lambda: None,
     system: str = prompts.JUDGING_SYSTEM,
@@ -105,11 +111,11 @@ def server_judge(
         try:
             said = server.answer(request, time.monotonic() + rewriting.TIMEOUT, while_waiting)
             score, reason = prompts.parse_score(said)
+            reason = "" if server.key and server.key in reason else reason
+            return Verdict(score, reason, score >= SURE)
         except JoyImageError as error:
             warnings.warn(f"the server did not judge: {error}", stacklevel=2)
             return Verdict(None, "the server did not judge")
-        reason = "" if server.key and server.key in reason else reason
-        return Verdict(score, reason, score >= SURE)
 
     return judge
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from joyimage import JoyImage
 from joyimage.candidates import Attempt, Candidate, Choice, Verdict, choose
 from joyimage.errors import JoyImageError
+from joyimage.images import read_parameters, save_png
 from joyimage.settings import SEEDS
 
 STEPS = {"steps": 2}
@@ -79,6 +82,30 @@ def test_seeds_wrap_around():
 def test_a_score_is_from_0_to_1(score):
     with pytest.raises(JoyImageError, match="from 0 to 1"):
         Verdict(score)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"reason": None}, "reason must be text"),
+        ({"reason": "gone \ud800"}, "reason holds"),
+        ({"sure": "no"}, "sure is 'no'"),
+        ({"sure": 1}, "sure is 1"),
+        ({"clear": float("nan")}, "clear is nan"),
+        ({"clear": -0.1}, "clear is -0.1"),
+    ],
+)
+def test_a_verdict_of_wrong_types_is_refused(said, message):
+    with pytest.raises(JoyImageError, match=message):
+        Verdict(0.5, **said)
+
+
+def test_a_judge_may_count_with_numpy(model, picture, tmp_path):
+    judge = partial(Verdict, np.float32(0.25), "by its red", np.bool_(True))
+    [chosen] = model.edit(picture, "Remove the red cube.", candidates=2, judge=lambda _: judge(), **STEPS)
+    path = save_png(chosen, tmp_path / "chosen.png", chosen.info["candidates"])
+    told = {"chosen": 0, "candidates": [{"seed": 0, "score": 0.25, "reason": "by its red"}]}
+    assert read_parameters(path) == told
 
 
 def test_the_chosen_picture_is_the_one_of_its_seed(model, picture):
