@@ -34,6 +34,7 @@ Sides = tuple[int, int, int, int]  # left, top, right, bottom
 EDGE = 1  # the soft edge within a mask: shrunk by so many pixels, then blurred over as many
 OVERLAP = 8  # pixels of a picture's rim that are blended with what is made around it
 GRAY = (128, 128, 128)
+LEAST = 0.5 / 255  # of a mask: below it what is laid over a picture is lost in rounding
 SPATIAL_FACTOR = WanVAEConfig().spatial_factor
 
 
@@ -136,13 +137,14 @@ def read_mask(mask: Mask) -> Image.Image:
 
     It is a picture as `images.load_mask` takes it, or an array or tensor (H, W) of bool, uint8 or floats in [0, 1],
     with axes of length 1 before, or with 1 or 3 channels behind as uint8.
-    Raises `JoyImageError` for others, for NaN, and for a mask that is black all over.
+    Raises `JoyImageError` for others, for NaN, and for a mask that is black all over, or too near to it to change any
+    pixel by a level.
     """
     name = mask if isinstance(mask, str | Path) else "the mask"
     if isinstance(mask, Tensor):
         mask = (mask.detach().float() if mask.is_floating_point() else mask.detach()).cpu().numpy()
     read = _from_array(mask) if isinstance(mask, np.ndarray) else load_mask(mask)
-    if read.getextrema()[1] == 0:
+    if np.asarray(read).max() < LEAST:
         raise JoyImageError(f"{name} is black all over, so nothing would change: white is what changes")
     return read
 

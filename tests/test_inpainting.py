@@ -298,6 +298,7 @@ def test_each_picture_is_described_once(model, scene, mask, monkeypatch):
 WHITE = np.full((64, 64), 255, np.uint8)
 BAD = [
     ({"mask": np.zeros((64, 64), np.uint8)}, "black all over"),
+    ({"mask": np.full((64, 64), 0.0019)}, "black all over"),  # of 255, less than half a level
     ({"mask": WHITE[:60]}, "the mask is 60 x 64 and its picture 64 x 64"),
     ({"mask": np.full((64, 64), np.nan)}, "without NaN"),
     ({"mask": np.full((64, 64), 1.5)}, r"\[0, 1\]"),
