@@ -187,6 +187,7 @@ class Server:
     address: str = field(repr=False)
     model: str = "default"
     key: str = field(default="", repr=False)
+    named_by: str = URL  # in the environment
 
     @classmethod
     def from_environment(cls) -> Server:
@@ -203,6 +204,8 @@ class Server:
             parts = urllib.parse.urlsplit(_given(url_name))
             host = parts.hostname
             _ = parts.port  # which is read, and found wrong, here only
+            netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+            path = urllib.parse.quote(parts.path.rstrip("/") + "/chat/completions", safe="/%:@!$&'()*+,;=~")
         except ValueError:
             raise wrong from None
         if not host or parts.scheme not in ("http", "https"):
@@ -214,11 +217,9 @@ class Server:
             raise JoyImageError(
                 f"{key_name} holds characters that no key has: line breaks, or other letters than ASCII"
             )
-        path = urllib.parse.quote(parts.path.rstrip("/") + "/chat/completions", safe="/%:@!$&'()*+,;=~")
-        netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
         address = urllib.parse.urlunsplit((parts.scheme, netloc, path, parts.query, ""))
         model = _given(MODEL) or (_given(OPENAI_MODEL) if theirs else "") or "default"
-        return cls(address, model, key)
+        return cls(address, model, key, url_name)
 
     def request(self, prompt: str, images: Sequence[Image.Image], system: str | None = None) -> bytes:
         """What is posted, the same at each try; the system text is the rewriter's unless given."""
@@ -270,7 +271,7 @@ class Server:
                 raise JoyImageError(f"the server took more than {TIMEOUT:g} seconds")
         (reply,) = done
         if isinstance(reply, Exception):
-            raise _failure(reply) from None
+            raise _failure(reply, self.named_by) from None
         return reply
 
 
@@ -281,12 +282,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _failure(error: Exception) -> JoyImageError:
+def _failure(error: Exception, named_by: str) -> JoyImageError:
     """What went wrong, without a word of the error's own text: libraries put headers and addresses into it."""
     if isinstance(error, urllib.error.HTTPError):
         known = error.code in http.HTTPStatus._value2member_map_
         phrase = f" ({http.HTTPStatus(error.code).phrase})" if known else ""
-        hint = f"; put the address it leads to into {URL}" if 300 <= error.code < 400 else ""
+        hint = f"; put the address it leads to into {named_by}" if 300 <= error.code < 400 else ""
         again = error.code >= 500 or error.code in TEMPORARY
         return (Unavailable if again else JoyImageError)(f"the server answered with status {error.code}{phrase}{hint}")
     cause = error.reason if isinstance(error, urllib.error.URLError) else error

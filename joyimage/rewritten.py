@@ -16,6 +16,8 @@ from .numerals import named, told
 
 FREE = "free"
 MOST_TOKENS = 2000  # of a text whose changes are told word by word; the time is that number's square
+MOST_CHARACTERS = 16_384  # of an answer to a shorter prompt: the model reads some 4096 tokens
+UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # a terminal obeys some of them
 LEAST_KEPT = 0.5  # of a prompt's words, or it is told as written anew
 
 # Text to be rendered, as it is quoted in wishes; the model was trained on English double quotes.
@@ -63,12 +65,16 @@ def checked(answer: str, prompt: str, images: Sequence[Image.Image], due: wishes
     """What an answer makes of a prompt about pictures, or without any.
 
     `due` is the sentence that the prompt plainly wishes for, of which the answer may only name the object otherwise.
-    Raises `FailedTry` for an answer that is none, that is nearly a trained sentence and cannot be brought into it, or
-    that loses a text or a number of the prompt.
+    Raises `FailedTry` for an answer that is none, that is longer than anything reads, that holds what no prompt does,
+    that is nearly a trained sentence and cannot be brought into it, or that loses a text or a number of the prompt.
     """
     text = prompts.parse_rewritten(answer)
     if text is None:
         raise FailedTry('the answer holds no {"Rewritten": "…"}')
+    if len(text) > max(MOST_CHARACTERS, 2 * len(prompt)):
+        raise FailedTry(f"the answer has {len(text):,} characters")
+    if UNWRITABLE.search(text):
+        raise FailedTry("the answer holds control characters, or halves of characters")
     found = wishes.sentence(text)
     if found is None and spatial.parse(text).problems:
         raise FailedTry("the answer is nearly a spatial instruction, and which one is unclear")

@@ -124,6 +124,10 @@ FAILURES: dict[str, tuple[bytes | Talk, str, int]] = {
     "parts that are none": (http(chat([1])), "not a chat completion", 3),
     "nested without end": (http(b"[" * 100_000), "not a chat completion", 3),
     "no rewritten prompt": (http(chat("I would rather not.")), "holds no", 3),
+    "what a terminal obeys": (http(chat('{"Rewritten": "A \\u001b[31mcup"}')), "control characters", 3),
+    "a byte 0": (http(chat('{"Rewritten": "A \\u0000 cup"}')), "control characters", 3),
+    "half a character": (http(chat('{"Rewritten": "A \\ud800 cup"}')), "halves of characters", 3),
+    "no end": (http(chat(f'{{"Rewritten": "{"cup " * 5000}"}}')), "has 19,999 characters", 3),
     "more than is read": (http(b" " * (rewriting.MAX_REPLY + 9) + chat(GOOD)), "not a chat completion", 3),
 }
 
@@ -143,6 +147,14 @@ def test_a_redirect_is_not_followed_and_gets_no_key(environment, capsys):
             environment(f"http://127.0.0.1:{port}/v1")
             prompt, error = said(capsys)
     assert prompt == PROMPT and "status 302 (Found); put the address" in error and not got
+
+
+@pytest.mark.parametrize("name", [rewriting.URL, rewriting.OPENAI_URL])
+def test_a_redirect_names_the_variable_that_was_read(monkeypatch, capsys, name):
+    with server(http(b"", "301 Moved Permanently", "Location: /v1/")) as (port, _):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}/v1")
+        _, error = said(capsys)
+    assert f"leads to into {name}" in error
 
 
 def test_the_whole_call_is_bounded(environment, capsys, monkeypatch):
@@ -173,6 +185,9 @@ def test_a_wait_can_be_ended(environment):
         ("http:///v1", KEY, "must be an address"),
         ("http://127.0.0.1:port/v1", KEY, "must be an address"),
         ("http://[::1/v1", KEY, "must be an address"),
+        ("http://secret\u2028ä/v1", KEY, "must be an address"),
+        (f"http://{'ä' * 70}/v1", KEY, "must be an address"),
+        ("http://127.0.0.1:9/\udce9", KEY, "must be an address"),
         (f"http://me:{KEY}@127.0.0.1/v1", KEY, "give a key in JOYIMAGE_REWRITE_KEY"),
         (f"http://127.0.0.1:9/{KEY}", KEY, "Connection refused"),
         (f"http://127.0.0.1:9/v1?key={KEY}", "", "Connection refused"),
@@ -505,7 +520,16 @@ def test_a_server_can_judge_edits(environment):
     assert user["content"][-1]["text"] == prompts.edit_question("Remove the cup.")
 
 
-@pytest.mark.parametrize("reply", [http(b"{}", "404 Not Found"), http(chat("It is fine.")), b"", echo])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(b"{}", "404 Not Found"),
+        http(chat("It is fine.")),
+        http(chat('{"score": 50, "reason": "half \\ud800"}')),
+        b"",
+        echo,
+    ],
+)
 def test_a_server_that_gives_no_score_changes_nothing(environment, reply):
     with pytest.warns(UserWarning, match="the server did not judge") as told:
         verdict, _ = judged_by(reply, environment)
