@@ -59,6 +59,12 @@ def listed(value: Any, kind: Any, name: str) -> list:
     return list(value)
 
 
+def check_called(name: str, function: Any, takes: str) -> None:
+    """Raise `JoyImageError` unless `function` is None or can be called."""
+    if not (function is None or callable(function)):
+        raise JoyImageError(f"{name} must take {takes}; it is {function!r:.60}")
+
+
 def pair(
     pictures: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
     instruction: str | Sequence[str],

@@ -16,6 +16,7 @@ from . import lora
 from .candidates import Choosing, Judge, best_of
 from .conditioning import Conditioning, Group, encode_pictures, encode_texts, fit, join
 from .encoder import Encoder
+from .errors import JoyImageError
 from .images import check_size, to_tensor
 from .inpainting import Mask, captioned, regions, with_beginnings
 from .inputs import Picture, listed, load_all, pair, spread, text_tokens, vision_pixels
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # Options of `edit` that decide what is encoded, and those by which several are made to choose from.
 ENCODED = {"negative_prompt", "size", "base_size"}
 CHOOSING = {field.name for field in fields(Choosing)}
+RUNNING = {field.name for field in fields(Run)}
+WHOLE = ("mask", "outpaint", "count", "output")  # those that a view, a whole picture and one of its kind, has not
 
 
 class JoyImage(Understanding):
@@ -212,6 +215,9 @@ class JoyImage(Understanding):
     ) -> Iterator[Image.Image]:  # fmt: skip
         return _views(self, picture, [camera.text for camera in cameras], {**editing, "seed": seed, "output": "pil"})
 
+    def _check_views(self, picture: Image.Image, seed: int, editing: dict[str, Any]) -> None:
+        _check_views(self, picture, {**editing, "seed": seed})
+
     def condition(
         self, images: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
         instruction: str | Sequence[str | None] | None = None, *,
@@ -270,16 +276,41 @@ def _make(
     **masks: Any,
 ) -> Pictures:  # fmt: skip
     """`edit` and `generate`, once their settings are made; what else can be wrong is refused before any work."""
-    seeds = run.seeds(len(prompts))
-    choosing = choosing.checked(run.count, settings, model)
-    groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
-    renderer = model.renderer
-    renderer.check_start(groups, settings, run)
+    groups, choosing = _checked(
+        model, edits, prompts, negative_prompt, size, base_size, settings, run, choosing, **masks
+    )
+    seeds, renderer = run.seeds(len(prompts)), model.renderer
     groups = [captioned(group, model.caption) for group in groups]
     if choosing.candidates == 1:
         return renderer.render(_conditioned(model, groups), settings, run)
     attempts = [(group.pictures, positive) for group in groups for positive, _ in group.prompts]
     return best_of(renderer, _conditioned(model, groups), attempts, seeds, settings, run, choosing)
+
+
+def _checked(
+    model: JoyImage, edits, prompts, negative_prompt, size, base_size, settings: Sampling, run: Run, choosing: Choosing,
+    **masks: Any,
+) -> tuple[list[Group], Choosing]:  # fmt: skip
+    """The edits with their pictures fitted, and how is chosen. Raises `JoyImageError` for all that cannot be used."""
+    run.seeds(len(prompts))
+    choosing = choosing.checked(run.count, settings, model)
+    groups = _groups(model, edits, prompts, negative_prompt, size, base_size, **masks)
+    model.renderer.check_start(groups, settings, run)
+    return groups, choosing
+
+
+def _check_views(model: JoyImage, picture: Image.Image, options: dict[str, Any]) -> None:
+    """Raise `JoyImageError` for options that the views of a picture could not be made with."""
+    for name in WHOLE:
+        if name in options:
+            raise JoyImageError(f"each view is one whole picture: leave {name} out")
+
+    def taken(names: Iterable[str]) -> dict[str, Any]:
+        return {name: options.pop(name) for name in names if name in options}
+
+    encoded = {"negative_prompt": None, "size": None, "base_size": AUTO} | taken(ENCODED)
+    choosing, run = Choosing(**taken(CHOOSING)), Run(**taken(RUNNING))
+    _checked(model, picture, [Camera(1).text], **encoded, settings=Sampling.of(options), run=run, choosing=choosing)
 
 
 def _views(model: JoyImage, picture: Image.Image, texts: list[str], options: dict[str, Any]) -> Iterator[Image.Image]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from . import prompts, spatial
 from .errors import JoyImageError
-from .settings import whole
+from .settings import check_text, whole
 
 NONE = re.compile(r"\bnone\b", re.IGNORECASE)
 MOST = 8  # views in all, which with the picture is more than the model was trained on
@@ -140,8 +140,9 @@ def _objects(text: str) -> list[dict]:
 
 
 def check_reasoning(question: str, views: int, turns: int) -> None:
-    """Raise `JoyImageError` for an empty question, and for numbers of views that cannot be used."""
-    if not isinstance(question, str) or not question.strip():
+    """Raise `JoyImageError` for a question that is empty or no text, and for numbers of views that cannot be used."""
+    check_text("the question", question)
+    if not question.strip():
         raise JoyImageError("the question is empty; ask what a view from elsewhere would show")
     for name, value in (("views", views), ("turns", turns)):
         if not whole(value) or value < 1:

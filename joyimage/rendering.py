@@ -22,7 +22,7 @@ from .conditioning import Conditioning, Group
 from .errors import JoyImageError
 from .images import Size, to_pil
 from .inpainting import within
-from .inputs import one_each, spread
+from .inputs import check_called, one_each, spread
 from .memory import Memory
 from .mmdit import MMDiT
 from .settings import NATIVE_SHIFT, NATIVE_STEPS, Sampling, check_batch_size, check_output, check_seed
@@ -56,8 +56,7 @@ class Run:
         check_batch_size(self.batch_size)
         if self.latent is not None and not (isinstance(self.latent, Tensor) and self.latent.ndim == 5):
             raise JoyImageError(f"the latent must be a tensor (pictures, 16, 1, h, w), not {self.latent!r:.80}")
-        if self.callback is not None and not callable(self.callback):
-            raise JoyImageError(f"the callback must take step, sigma and denoised; it is {self.callback!r:.60}")
+        check_called("the callback", self.callback, "step, sigma and denoised")
 
     def seeds(self, edits: int) -> list[int]:
         """The seed of each picture: those of picture k are their edit's seed + k.

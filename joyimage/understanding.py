@@ -15,7 +15,7 @@ from .boxes import PixelBox, locate_question
 from .candidates import Judge
 from .encoder import Encoder
 from .images import load
-from .inputs import Picture, load_all, text_tokens, vision_pixels
+from .inputs import Picture, check_called, load_all, text_tokens, vision_pixels
 from .judging import Mind
 from .locating import LOCATE_TOKENS
 from .memory import Memory
@@ -29,6 +29,7 @@ from .spatial import Camera
 
 PLAIN = Answering(max_new_tokens=512, temperature=0.0)  # of judges and planners: the likeliest words
 CAPTION_TOKENS = 512  # of an answer that describes a picture for a prompt
+TEXT = "the words of an answer, as they come"  # what on_text takes
 REWRITE_TOKENS = 4096  # of an answer that rewrites a prompt, and of the request around the prompt
 
 
@@ -61,6 +62,7 @@ class Understanding:
         """As `ask`, with the number of tokens, and whether the answer came to an end, as before a word of `stop`."""
         check_text("the question", question or "")
         check_text("the system text", system)
+        check_called("on_text", on_text, TEXT)
         pictures = load_all(images)
         history = [Message(each.role, each.text, load_all(each.images)) for each in history]
         seen = [picture for each in history for picture in each.images] + pictures
@@ -89,6 +91,7 @@ class Understanding:
         Raises `JoyImageError` for an empty object, and with the answer for one that names no box.
         """
         check_text("the object to locate", object)
+        check_called("on_text", on_text, TEXT)
         question = locate_question(object)
         picture = load(image)
         with _answering(self, [picture], question, LOCATE_TOKENS):
@@ -106,6 +109,7 @@ class Understanding:
         """
         check_text("the object to move", object)
         check_text("the place", place)
+        check_called("on_text", on_text, TEXT)
         question, where = locate_question(object), read_place(place)
         picture = load(image)
         with _answering(self, [picture], max(question, locate_question(place), key=len), LOCATE_TOKENS):
@@ -141,10 +145,15 @@ class Understanding:
         `editing` does, and answers from all pictures together; see `joyimage.reasoning`. `on_view` gets each view as
         it is made, `on_text` the words of plans and answer, as in `ask`. `seed` is that of the views and of the answer,
         whose other options are those of `ask`.
+        Raises `JoyImageError` for what cannot be used, before any work: also for options of `edit` that a view, which
+        is one whole picture, does not have: `mask`, `outpaint`, `count`, `output`.
         """
         check_reasoning(question, views, turns)
+        check_called("on_view", on_view, "a View")
+        check_called("on_text", on_text, TEXT)
         answering = Answering(max_new_tokens, temperature, top_p, top_k, seed)
         picture = load(image)
+        self._check_views(picture, seed, editing)
 
         def render(cameras: Sequence[Camera]) -> Iterator[Image.Image]:
             return self._views(picture, cameras, seed, editing)
@@ -156,6 +165,10 @@ class Understanding:
         self, picture: Image.Image, cameras: Sequence[Camera], seed: int, editing: dict[str, Any]
     ) -> Iterator[Image.Image]:  # fmt: skip
         """The picture after each motion of the camera, by the half of the model that makes pictures."""
+        raise NotImplementedError
+
+    def _check_views(self, picture: Image.Image, seed: int, editing: dict[str, Any]) -> None:
+        """Raise `JoyImageError` for options that `_views` could not use, before the model is asked for a plan."""
         raise NotImplementedError
 
     @property

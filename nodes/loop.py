@@ -250,8 +250,8 @@ class Reason(Node):
 
     @classmethod
     def validate_inputs(cls, question=None, views=1, turns=1) -> bool | str:
-        if question is not None and not question.strip():
-            return Refusal("question", str(check(reasoning.check_reasoning, question, 1, 1)))
+        if question is not None and isinstance(problem := check(reasoning.check_reasoning, question, 1, 1), str):
+            return Refusal("question", problem)
         problem = check(reasoning.check_reasoning, "?", views, turns)
         return Refusal("views" if views != 1 else "turns", problem) if isinstance(problem, str) else True
 

@@ -94,7 +94,8 @@ def test_a_plan_that_cannot_be_read_is_noted():
     ("options", "message"),
     [
         ({"question": " "}, "the question is empty"),
-        ({"question": None}, "the question is empty"),
+        ({"question": None}, "the question must be text"),
+        ({"question": "How many \ud800?"}, "the question holds"),
         ({"views": 0}, "views is 0"),
         ({"turns": 1.5}, "turns is 1.5"),
         ({"views": 5, "turns": 2}, "at most 8"),
@@ -105,6 +106,31 @@ def test_what_cannot_be_used_is_refused_before_anything_is_asked(options, messag
     with pytest.raises(JoyImageError, match=message):
         reason(model.answer, model.render, PICTURE, **{"question": "How many?", **options})
     assert not model.asked
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bogus": 1}, "no option 'bogus'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"size": (63, 64)}, "the nearest is 64 x 64"),
+        ({"negative_prompt": 5}, "negative prompt must be text"),
+        ({"callback": 5}, "callback must take step, sigma and denoised; it is 5"),
+        ({"on_view": 5}, "on_view must take a View; it is 5"),
+        ({"on_text": "print"}, "on_text must take the words of an answer"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"draft_steps": 2}, "draft_steps"),
+        ({"output": "latent"}, "leave output out"),
+        ({"count": 2}, "leave count out"),
+        ({"mask": "mask.png"}, "leave mask out"),
+        ({"outpaint": (16, 0, 0, 0)}, "leave outpaint out"),
+    ],
+)
+def test_options_of_views_are_refused_though_none_may_be_asked_for(monkeypatch, options, message):
+    model = JoyImage.load("tiny")
+    monkeypatch.setattr(model.encoder, "answer", lambda *_args, **_options: pytest.fail("the model was asked"))
+    with pytest.raises(JoyImageError, match=message):
+        model.reason(PICTURE, "How many?", **options)
 
 
 def test_views_of_one_turn_are_edits_that_share_their_encodings(monkeypatch):
