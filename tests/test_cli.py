@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from joyimage import JoyImage, spatial
 from joyimage.cli import build_parser, commands, main
+from joyimage.cli.spatial_edits import spatial_options
 from joyimage.images import read_parameters
 
 FAST = ["--size", "64x64", "--steps", "1", "--quiet", "--device", "cpu"]
@@ -158,6 +159,16 @@ def test_each_picture_has_its_own_name_also_with_several_seeds_and_folders(folde
     assert [Path(p["path"]).name for p in report] == [f"hat-edit{n}.png" for n in ("", "-2", "-3", "-4")]
 
 
+def test_numbered_pictures_replace_none_that_is_read_and_one_that_is_named_may(folder, capsys):
+    (folder / "cup.png").rename(folder / "cup-1.png")
+    before = (folder / "cup-1.png").read_bytes()
+    assert main(["edit", "cup-1.png", "Paint it.", "--count", "2", "-o", "cup.png", *FAST]) == 2
+    assert "cup-1.png is read, so it is not replaced" in capsys.readouterr().err
+    assert (folder / "cup-1.png").read_bytes() == before
+    assert main(["edit", "cup-1.png", "Paint it.", "-o", "cup-1.png", *FAST]) == 0
+    assert read_parameters("cup-1.png")["images"] == ["cup-1.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "prompt"),
     [
@@ -169,7 +180,8 @@ def test_each_picture_has_its_own_name_also_with_several_seeds_and_folders(folde
 )
 def test_spatial_options_write_the_instruction(folder, arguments, prompt):
     assert main(["edit", "cup.png", *arguments, "-o", "out.png", *FAST]) == 0
-    assert read_parameters("out.png")["prompt"] == prompt
+    told = read_parameters("out.png")
+    assert told["prompt"] == prompt and told.get("box") == ([8, 8, 40, 40] if "--box" in arguments else None)
 
 
 @pytest.mark.slow
@@ -315,7 +327,7 @@ def test_a_prompt_that_is_nearly_a_spatial_instruction_gets_a_note(folder, capsy
     ],
 )
 def test_an_instruction_as_options_is_that_instruction(folder, instruction, typed):
-    assert commands.spatial_options(instruction) == typed
+    assert spatial_options(instruction) == typed
     words = shlex.split(typed.replace("LEFT,TOP,RIGHT,BOTTOM", "1,1,9,9"))
     options = build_parser().parse_args(["edit", "cup.png", *words])
     assert commands._edit_inputs(options)[1] == [instruction.text]
@@ -355,6 +367,10 @@ BAD = [
     (["edit", "cup.png", "--outpaint", "0,0,0,0"], "outpaint adds nothing"),
     (["edit", "cup.png", "--outpaint=-16,0,0,0"], "from 0 to 16384"),
     (["edit", "nowhere.png", "--outpaint", "16,0,0,0"], "nowhere.png"),
+    (
+        ["edit", "cup.png", "Remove it.", "--mask", "hat.png", "-o", "./hat.png"],
+        "hat.png is read, so it is not replaced",
+    ),
     (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
     (["inspect", "cup.png"], "cup.png"),
     (["rewrite", " "], "empty"),
@@ -387,6 +403,24 @@ def test_options_that_cannot_be_read_show_the_usage(folder, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["edit", "cup.png", "Remove it.", *arguments])
     assert stop.value.code == 2 and "usage: joyimage edit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("judge", "address", "message"),
+    [
+        ("somebody", "", 'must be "own"'),
+        ("server", "", "no server is named"),
+        ("server", "ftp://nowhere", "must be an address"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_refused_before_weights_are_opened(
+    folder, capsys, monkeypatch, judge, address, message
+):
+    monkeypatch.setattr("joyimage.pipeline.JoyImage.load", lambda *_, **__: pytest.fail("weights were opened"))
+    monkeypatch.setenv("JOYIMAGE_JUDGE", judge)
+    monkeypatch.setenv("JOYIMAGE_REWRITE_URL", address)
+    assert main(["edit", "cup.png", "Remove it.", "--candidates", "2", *FAST]) == 2
+    assert message in capsys.readouterr().err and made(folder) == []
 
 
 def test_debug_shows_the_traceback(folder, capsys):

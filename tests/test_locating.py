@@ -121,6 +121,9 @@ def test_to_the_left_is_from_where_the_object_is(model, scene):
         (lambda model, picture: model.place(picture, "cup", " "), "place must be described in words"),
         (lambda model, picture: model.place(picture, "cup", None), "the place must be text"),
         (lambda model, picture: model.locate("nowhere.png", "cup"), "nowhere.png"),
+        (lambda model, picture: model.locate(picture, "cup", on_text=7), "on_text must take"),
+        (lambda model, picture: model.place(picture, "cup", "to the left", on_text=7), "on_text must take"),
+        (lambda model, picture: model.ask(picture, on_text=7), "on_text must take"),
     ],
 )
 def test_bad_requests_are_refused_before_any_work(model, scene, monkeypatch, call, message):
@@ -191,7 +194,8 @@ def test_an_edit_moves_to_a_place_in_words(folder, capsys, scene, model):
     assert f"joyimage: note: {where} is --box {box}" in capsys.readouterr().err.splitlines()
     assert main(["edit", "photo.png", "--move", words["object"], "--box", box, "-o", "box.png", *fast]) == 0
     assert Image.open("words.png").tobytes() == Image.open("box.png").tobytes()
-    assert read_parameters("words.png")["prompt"] == spatial.move_object(words["object"])
+    told = read_parameters("words.png")
+    assert told["prompt"] == spatial.move_object(words["object"]) and told["box"] == [*map(int, box.split(","))]
 
 
 BAD = [
@@ -200,11 +204,17 @@ BAD = [
     (["locate", "photo.png", "cup \udce9"], "holds '\\udce9'"),
     (["locate", "photo.png", "cup", "--mask", "mask.jpg"], "mask.png"),
     (["locate", "photo.png", "cup", "--mask", "a.png", "--draw", "a.png"], "--mask and --draw both name a.png"),
+    (["locate", "photo.png", "cup", "--mask", "./photo.png"], "photo.png is read, so it is not replaced"),
+    (["locate", "photo.png", "cup", "--draw", "photo.png"], "photo.png is read, so it is not replaced"),
+    (["reason", "photo.png", "How many?", "-o", "photo.png"], "photo.png is read, so it is not replaced"),
     (["edit", "photo.png", "--move", "cup"], "--box LEFT,TOP,RIGHT,BOTTOM in its pixels or --to"),
     (["edit", "photo.png", "--move", "cup", "--to", "on the table", "--box", "1,2,3,4"], "--to"),
     (["edit", "photo.png", "--move", "cup", "--to", " "], "place must be described in words"),
     (["edit", "photo.png", "--move", "cup", "--to", "on \udce9"], "holds '\\udce9'"),
     (["edit", "photo.png", "Remove it.", "--to", "on the table"], "--to goes with --move"),
+    (["edit", "photo.png", "Remove it.", "--box", "1,2,3,4"], "--box goes with --move"),
+    (["edit", "photo.png", "--rotate", "cup", "--view", "left", "--box", "1,2,3,4"], "--box goes with --move"),
+    (["edit", "photo.png", "--camera", "10", "--view", "left"], "--view goes with --rotate"),
 ]
 
 

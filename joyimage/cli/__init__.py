@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..errors import JoyImageError, shortened
 from ..wishes import NearMiss
-from .commands import spatial_options
 from .options import build_parser
+from .spatial_edits import spatial_options
 
 PACKAGE = Path(__file__).parents[1]
 OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143

@@ -5,8 +5,6 @@ from __future__ import annotations
 import glob
 import json
 import os
-import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 from .. import download, prompts, spatial
 from ..candidates import check_candidates
 from ..errors import JoyImageError, MissingFileError, one_line
-from ..places import read_place
 from ..scale.loading import Loading
 from ..settings import (
     AUTO,
@@ -30,6 +27,7 @@ from ..settings import (
 )
 from ..training.settings import PEFT_WEIGHTS
 from .outputs import Names, is_file, save
+from .spatial_edits import found_box, spatial_inputs
 
 # Options of `edit` and `generate` that go into the picture's metadata and to the library under the same name.
 SAMPLING = (
@@ -46,10 +44,14 @@ def run_edit(options) -> None:
     part, told = _part(options, pictures)
     edits = range(max(len(instructions), len(names)))
     stems = [f"{Path(names[edit % len(names)][0]).stem}-edit" for edit in edits for _ in range(options.count)]
-    outputs = Names.of(options.output, stems)
+    # a picture may be edited in its place, if -o names it; by -o with a number, or its mask, none is meant
+    read = [options.mask, *filter(is_file, options.inputs if len(stems) > 1 else ())]
+    outputs = Names.of(options.output, stems, [file for file in read if file])
     model = load_model(options)
     if options.to is not None:
-        pictures = [_boxed(options, model, pictures[0])]
+        options.box = found_box(options, model, pictures[0])
+        pictures = [spatial.draw_box(pictures[0], options.box)]
+    told |= {} if options.box is None else {"box": options.box}
     parameters = _with_own_schedule(parameters, model)
     started = time.perf_counter()
     instructions = _with_captions(model, options, pictures, instructions)
@@ -161,8 +163,9 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
     wanted = [name for name in ("move", "rotate", "camera") if getattr(options, name) is not None]
     if len(wanted) > 1:
         raise JoyImageError(f"--{' and --'.join(wanted)} cannot go together; run one edit after the other")
-    if options.to is not None and options.move is None:
-        raise JoyImageError("--to goes with --move: it says where an object is to go")
+    for part, whole in (("box", "move"), ("to", "move"), ("view", "rotate")):
+        if getattr(options, part) is not None and getattr(options, whole) is None:
+            raise JoyImageError(f"--{part} goes with --{whole}: leave it out, or name the object")
     if wanted and options.instruction:
         raise JoyImageError(f"--{wanted[0]} writes the instruction itself; leave out --instruction")
     partly = [name for name in ("mask", "outpaint") if getattr(options, name) is not None]
@@ -179,7 +182,7 @@ def _edit_inputs(options) -> tuple[list, list[str], list[list[str]]]:
         raise JoyImageError('give a picture and an instruction, such as: joyimage edit photo.jpg "Remove the cup."')
     pictures: list = list(files)
     if wanted:
-        instructions, pictures = _spatial(options, wanted[0], pictures)
+        instructions, pictures = spatial_inputs(options, wanted[0], pictures)
     names = [Path(file).name for file in files]
     if options.each:
         return [[picture] for picture in pictures], instructions, [[name] for name in names]
@@ -215,57 +218,6 @@ def _with_captions(model, options, pictures: list, instructions: list[str]) -> l
     return texts
 
 
-def _spatial(options, kind: str, pictures: list) -> tuple[list[str], list]:
-    if kind == "move":
-        if (options.box is None) == (options.to is None) or len(pictures) != 1:
-            raise JoyImageError(
-                "--move takes one picture, and --box LEFT,TOP,RIGHT,BOTTOM in its pixels or --to with a place in words"
-            )
-        sentence = spatial.move_object(options.move)
-        if options.to is not None:
-            check_text("the place", options.to)
-            read_place(options.to)
-            return [sentence], pictures
-        return [sentence], [spatial.draw_box(pictures[0], options.box)]
-    if kind == "rotate":
-        return [spatial.rotate_object(options.rotate, options.view or "")], pictures
-    parts = [part.strip() for part in options.camera.split(",")]
-    if len(parts) > 3:
-        raise JoyImageError(f"--camera takes YAW,PITCH,ZOOM, not {options.camera!r}")
-    yaw, pitch, zoom = parts + ["0", "0", "unchanged"][len(parts) :]
-    return [spatial.camera(_number(yaw), _number(pitch), zoom)], pictures
-
-
-def spatial_options(instruction: spatial.Instruction) -> str:
-    """The options of `edit` that write an instruction, as they are typed in a shell."""
-    if isinstance(instruction, spatial.Move):
-        return f"--move {_typed(instruction.object)} --box LEFT,TOP,RIGHT,BOTTOM"
-    if isinstance(instruction, spatial.Rotate):
-        return f"--rotate {_typed(instruction.object)} --view {_typed(instruction.view)}"
-    # the sign of equality, as a value that begins with a minus would be taken for an option
-    return f"--camera={instruction.yaw:.10g},{instruction.pitch:.10g},{instruction.zoom}"
-
-
-def _typed(text: str) -> str:
-    """A word in double quotes, which shells on Windows take as well, where nothing in it has a meaning to a shell."""
-    return shlex.quote(text) if re.search(r'["$`\\!%]', text) else f'"{text}"'
-
-
-def _boxed(options, model, picture):
-    """The picture with the box for --move at the place that --to names in words. Says where it is, to be corrected."""
-    box = model.place(picture, options.move, options.to)
-    words = one_line(options.to.strip())
-    print(f"joyimage: note: {words} is --box {','.join(map(str, box))}", file=sys.stderr)
-    return spatial.draw_box(picture, box)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise JoyImageError(f"{text!r} is not a number of degrees") from None
-
-
 def check_loras(options) -> None:
     """Raise `MissingFileError` for a LoRA that is no file; of a folder it says which file in it to name."""
     for path, _ in options.lora:
@@ -284,6 +236,10 @@ def _checked(options) -> dict:
     parameters = {name: getattr(options, name) for name in SAMPLING} | given_shortcuts(options)
     settings = Sampling.of({name: value for name, value in parameters.items() if name in Sampling.names()})
     check_candidates(options.candidates, options.draft_steps, options.count, settings)
+    if options.candidates > 1:
+        from ..judging import check_environment
+
+        check_environment()
     check_text("the negative prompt", options.negative_prompt or "")
     check_seed(options.seed)
     check_output("pil", options.count)

@@ -37,22 +37,28 @@ class Names:
 
     A file that was named on the command line is replaced. One that we name never is, even if another process makes it
     while the model runs: such a picture takes the next name.
-    Raises `JoyImageError` for a name that no picture can have, and for a folder that cannot be written.
+    Raises `JoyImageError` for a name that no picture can have or that a file which is read has, and for a folder that
+    cannot be written.
     """
 
     given: tuple[Path, ...]
     ours: tuple[Iterator[Path], ...]  # for each picture the names that are left for it
 
     @classmethod
-    def of(cls, output: Path | None, stems: Sequence[str]) -> Names:
-        """For one picture of each stem; where a folder or nothing was named, they have these names and numbers."""
+    def of(cls, output: Path | None, stems: Sequence[str], read: Sequence[str | Path] = ()) -> Names:
+        """For one picture of each stem; where a folder or nothing was named, they have these names and numbers.
+
+        `read` are the files that these pictures must not replace.
+        """
         check_name(output or Path())
         if output is not None and output.suffix and output.suffix.lower() != ".png" and not output.is_dir():
             raise JoyImageError(f"pictures are saved as PNG; name {output.with_suffix('.png')} or a folder")
         if output is not None and output.suffix and not output.is_dir():
             make_folder(output.parent)
             several = (output.with_stem(f"{output.stem}-{i + 1}") for i in range(len(stems)))
-            return cls((output,) if len(stems) == 1 else tuple(several), ())
+            given = (output,) if len(stems) == 1 else tuple(several)
+            _check_unread(given, read)
+            return cls(given, ())
         folder = output or Path()
         make_folder(folder)
         numbered = {stem: _numbered(folder, stem) for stem in stems}
@@ -65,6 +71,14 @@ class Names:
         if self.given:
             return save_png(picture, self.given[i], details)
         return save_png(picture, next(self.ours[i]), details, otherwise=self.ours[i])
+
+
+def _check_unread(given: Sequence[Path], read: Sequence[str | Path]) -> None:
+    """Raise `JoyImageError` for a name that one of the files `read` has, whatever it is called there."""
+    for path in given:
+        for file in read:
+            if path.exists() and path.samefile(file):
+                raise JoyImageError(f"{path} is read, so it is not replaced: name another file or a folder")
 
 
 def _numbered(folder: Path, stem: str) -> Iterator[Path]:
@@ -121,7 +135,8 @@ def box_names(options) -> dict[str, Names]:
     if options.mask is not None and options.mask == options.draw and not options.mask.is_dir():
         raise JoyImageError(f"--mask and --draw both name {options.mask}; give each a file of its own")
     stem = Path(options.image).stem
-    return {kind: Names.of(path, [f"{stem}-{kind}"]) for kind, path in wanted.items() if path is not None}
+    read = [options.image]
+    return {kind: Names.of(path, [f"{stem}-{kind}"], read) for kind, path in wanted.items() if path is not None}
 
 
 def save_boxes(options, model: str, picture: Image, boxes: list[PixelBox], names: dict[str, Names]) -> None:

@@ -71,7 +71,7 @@ def run_reason(options) -> None:
     Sampling.of(editing)
     (picture,) = loaded_pictures([options.image])
     stems = [f"{Path(options.image).stem}-view"] * options.views * options.turns
-    names = Names.of(options.output, stems) if options.output else None
+    names = Names.of(options.output, stems, [options.image]) if options.output else None
     paths: list[str] = []
 
     def on_view(view) -> None:

@@ -220,7 +220,8 @@ class Maker:
         settings = asdict(Sampling.of(options))
         own = {"steps": self.model.steps, "shift": self.model.shift}
         settings |= {name: value for name, value in own.items() if settings[name] is None}
-        part = {"mask": job.mask and names_of([job.mask])[0], "outpaint": job.outpaint, "box": told.get("box")}
+        box = told.get("box") or job.box
+        part = {"mask": job.mask and names_of([job.mask])[0], "outpaint": job.outpaint, "box": box}
         return made_by(
             picture,
             {"negative_prompt": job.negative_prompt or None, **settings, **{k: v for k, v in part.items() if v}},
