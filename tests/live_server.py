@@ -71,13 +71,17 @@ class Live:
 
     @contextlib.contextmanager
     def set(self, **settings: int) -> Iterator[None]:
-        """Other settings for a while."""
+        """Other settings for a while, at whose start and end no job is at work: nor one that is over for its client."""
+        until(self.idle)
         self.pool.serving = Serving(**settings)
         try:
             yield
         finally:
-            until(lambda: not self.pool.running and not self.pool.waiting)
+            until(self.idle)
             self.pool.serving = self.serving
+
+    def idle(self) -> bool:
+        return not (self.pool.running or self.pool.waiting or self.busy)
 
     @property
     def busy(self) -> bool:

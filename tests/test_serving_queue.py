@@ -9,9 +9,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,6 +28,7 @@ from joyimage.scale.serving.settings import Serving
 
 pytestmark = pytest.mark.slow  # as the server starts
 LONG = {"steps": 400}  # of which one takes some ten seconds
+NUMBERS = count()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,9 @@ class Occupied:
     """A long request at work, whose client goes when the context is left."""
 
     def __init__(self, live: Live, path: str = "/v1/images/generations", **fields):
-        self.live, self.path, self.fields = live, path, {"prompt": "a red cube", **LONG, **fields}
+        self.live, self.path = live, path
+        self.prompt = f"a red cube and {next(NUMBERS)} balls"  # by which it is told from what others ask for
+        self.fields = {"prompt": self.prompt, **LONG, **fields}
 
     def __enter__(self) -> Occupied:
         address = urlsplit(self.live.url)
@@ -63,8 +68,15 @@ class Occupied:
         body = httpx.Request("POST", self.live.url, json=self.fields).read()
         head = f"POST {self.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
         self.socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: self.live.busy and self.live.pool.members[0].steps > 1)  # and not those of the job before
+        until(lambda: self._among(self.live.pool.waiting) or self._at_work())
         return self
+
+    def _at_work(self) -> bool:
+        member = self.live.pool.members[0]
+        return self._among(member.tickets.values()) and member.steps > 1
+
+    def _among(self, tickets: Iterable[Any]) -> bool:
+        return any(ticket.job.arguments.get("prompt") == self.prompt for ticket in list(tickets))
 
     def leave(self) -> None:
         self.socket.close()
@@ -106,10 +118,20 @@ def test_a_full_queue_says_when_to_come_again(live):
 def test_a_refused_client_that_comes_again_is_served(live):
     """As the official client does by itself, by the header."""
     with live.set(queue=0, max_steps=1000), ThreadPoolExecutor(2) as threads:
-        with Occupied(live, steps=60):
+        with Occupied(live):
+            before = refused_edits(live)
             later = threads.submit(edit, live.client(max_retries=5), 4)
-            until(lambda: b'status="429"' in live.pool.meters.text())
-        assert later.result(30).data
+            until(lambda: refused_edits(live) > before)
+        assert later.result(60).data
+
+
+def refused_edits(live: Live) -> float:
+    return (
+        live.pool.meters.registry.get_sample_value(
+            "joyimage_requests_total", {"endpoint": "/v1/images/edits", "status": "429"}
+        )
+        or 0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +178,7 @@ def test_time_that_is_over_is_told_and_the_place_is_free(live):
             live.client().images.generate(prompt="a red cube", extra_body=LONG)
         assert (late.value.status_code, late.value.code) == (504, "timeout")
         assert late.value.response.headers["x-should-retry"] == "false"
-        until(lambda: not live.busy, 2)
+        until(lambda: not live.busy)
 
 
 def test_requests_are_refused_while_the_server_drains_and_accepted_ones_are_finished(live):
@@ -164,13 +186,15 @@ def test_requests_are_refused_while_the_server_drains_and_accepted_ones_are_fini
         running = threads.submit(live.client().images.generate, prompt="a red cube", extra_body={"steps": 60})
         until(lambda: live.pool.running)
         drained = asyncio.run_coroutine_threadsafe(live.pool.drain(30), live.loop)
-        until(lambda: live.pool.draining)
-        with pytest.raises(openai.APIStatusError) as refused:
-            edit(live.client(), 1)
-        health = live.http().get("/health")
-        assert running.result(30).data
-        drained.result(30)
-    live.pool.draining = False
+        try:
+            until(lambda: live.pool.draining)
+            with pytest.raises(openai.APIStatusError) as refused:
+                edit(live.client(), 1)
+            health = live.http().get("/health")
+            assert running.result(30).data
+            drained.result(30)
+        finally:
+            live.pool.draining = False
     assert (refused.value.status_code, refused.value.code) == (503, "draining")
     assert (health.status_code, health.json()["status"]) == (503, "draining")
 
@@ -195,14 +219,36 @@ def halted(live: Live) -> Iterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
+@contextmanager
+def halted_after_a_step(live: Live) -> Iterator[threading.Event]:
+    """The same after the first step of the job that comes next; the event says when."""
+    member, there = live.pool.members[0], threading.Event()
+    process, hear = member.process_id, member.hear
+
+    def heard(*message: Any) -> None:
+        hear(*message)
+        if member.steps and not there.is_set():
+            os.kill(process, signal.SIGSTOP)
+            there.set()
+
+    member.hear = heard
+    try:
+        yield there
+    finally:
+        member.hear = hear
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+
+
 @killed
 def test_a_request_whose_process_ends_is_run_again_and_so_is_what_waited_behind(live):
     with live.set(max_steps=1000), ThreadPoolExecutor(2) as threads:
-        running = threads.submit(edit, live.client(), 1, steps=60)
-        until(lambda: live.busy and live.pool.members[0].steps > 1)
-        behind = threads.submit(edit, live.client(), 2)
-        until(lambda: live.pool.waiting)
-        kill(live)
+        with halted_after_a_step(live) as there:
+            running = threads.submit(edit, live.client(), 1, steps=60)
+            assert there.wait(30)
+            behind = threads.submit(edit, live.client(), 2)
+            until(lambda: live.pool.waiting)
+            kill(live)
         assert [ticket.job.arguments["seed"] for ticket in live.pool.waiting] == [1, 2]
         assert live.http().get("/health").status_code == 503
         with pytest.raises(openai.InternalServerError, match="no process has the model") as refused:
@@ -218,14 +264,21 @@ def test_a_request_whose_process_ends_is_run_again_and_so_is_what_waited_behind(
 @killed
 def test_those_over_whom_a_process_ended_are_run_by_themselves(live, monkeypatch):
     """Or one that ends processes would take its neighbours with it."""
-    member, calls = live.pool.members[0], []
-    monkeypatch.setattr(
-        member, "start", lambda tickets, start=member.start: (calls.append(len(tickets)), start(tickets))
-    )
+    member, calls, start = live.pool.members[0], [], live.pool.members[0].start
+
+    def noted(tickets: list[Any]) -> None:
+        calls.append(len(tickets))
+        if calls == [1, 2]:  # so that they are not done before the process is killed
+            os.kill(member.process_id, signal.SIGSTOP)
+        start(tickets)
+
+    monkeypatch.setattr(member, "start", noted)
     with live.set(queue=40, batch=4, max_steps=1000), ThreadPoolExecutor(3) as threads:
-        first = threads.submit(edit, live.client(), 0, steps=40)
-        until(lambda: live.busy)
-        others = [threads.submit(edit, live.client(), number, steps=60) for number in (1, 2)]
+        with halted(live):
+            first = threads.submit(edit, live.client(), 0, steps=2)
+            until(lambda: live.pool.running)
+            others = [threads.submit(edit, live.client(), number, steps=2) for number in (1, 2)]
+            until(lambda: len(live.pool.waiting) == 2)
         assert first.result(60).data
         until(lambda: calls == [1, 2])
         kill(live)
@@ -284,9 +337,9 @@ def test_who_waits_too_long_as_a_process_ended_may_come_again(live, monkeypatch)
 
 
 @killed
-def test_who_waits_too_long_behind_others_may_come_again(live, monkeypatch):
+def test_who_waits_too_long_behind_others_may_come_again(live):
     with live.set(max_steps=1000), Occupied(live), halted(live):
-        monkeypatch.setattr(live.pool, "serving", Serving(seconds=1))
+        live.pool.serving = Serving(seconds=1)  # from here on, as what is at work has its own time
         with pytest.raises(openai.InternalServerError, match="not begun within 1 seconds") as late:
             live.client().images.generate(prompt="a red cube", extra_body={"steps": 1})
     assert (late.value.status_code, late.value.code) == (503, "busy")

@@ -66,8 +66,8 @@ class Member:
         self.ready, self.load_seconds = True, self.seconds
 
     def start(self, tickets: list[Ticket]) -> None:
-        self.busy, self.tickets = True, {ticket.number: ticket for ticket in tickets}
         self.began, self.steps, self.units = time.monotonic(), 0, sum(ticket.job.units for ticket in tickets)
+        self.busy, self.tickets = True, {ticket.number: ticket for ticket in tickets}
         self._outbox.put(Start({ticket.number: ticket.job for ticket in tickets}))
 
     def cancel(self, number: int) -> None:
