@@ -22,7 +22,7 @@ from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .parallel.devices import Devices
 from .quantisation.layers import use_products
-from .settings import check_products, check_theta
+from .settings import LOAD_SECONDS, check_load_seconds, check_products, check_theta
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Recipe:
     attention: str
     compile: bool | str
     memory: str | int | None
+    load_seconds: int = LOAD_SECONDS  # for a further device's process
 
     def __post_init__(self):
         check_products(self.products)
+        check_load_seconds(self.load_seconds)
         if self.theta is not None:
             check_theta(self.theta)
         named = {**self.parts, "dtype": self.dtype, "theta": self.theta}

@@ -28,6 +28,7 @@ from .sampling import Callback
 from .settings import (
     AUTO,
     EXACT,
+    LOAD_SECONDS,
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     NATIVE_STEPS,
@@ -86,6 +87,7 @@ class JoyImage(Understanding):
         memory: str | int | None = None, theta: float | None = None, products: str = EXACT,
         attention: str = AUTO, compile: bool | str = False,
         guidance_devices: Sequence[str] | None = None, sequence_devices: Sequence[str] | None = None,
+        load_seconds: int = LOAD_SECONDS,
     ) -> JoyImage:  # fmt: skip
         """Load all parts from a folder, from single files, or from a folder with some parts from elsewhere.
 
@@ -103,11 +105,12 @@ class JoyImage(Understanding):
         everything is on the device all the time.
         `guidance_devices` are two for the two passes of guidance, `sequence_devices` two or more for parts of each
         pass's tokens; the first is the `device`. Each has the MMDiT, within the same `memory`; see `joyimage.parallel`.
+        A further device's process that has not loaded it within `load_seconds` is an error of the first run.
         Raises `JoyImageError` for a memory that is too small, naming the least that works; `CheckpointError`, or
         `MissingFileError`, naming the file, what is wrong with it and what to do.
         """
         parts = {"mmdit": mmdit, "vae": vae, "encoder": encoder, "tokenizer": tokenizer}
-        recipe = Recipe(path, parts, dtype, theta, products, attention, compile, memory)
+        recipe = Recipe(path, parts, dtype, theta, products, attention, compile, memory, load_seconds)
         return cls(**recipe.load(device, guidance_devices, sequence_devices))
 
     def set_loras(self, *loras: str | Path | tuple[str | Path, float], merge: bool = False) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +144,75 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_reason(ray):
 def test_workers_that_die_while_they_load_end_the_run(ray):
     with pytest.raises(JoyImageError, match="3 workers were lost without a result"):
         results(ray, Unready(deadly=True), [[0]], workers=1)
+
+
+@dataclass(frozen=True)
+class Halting:
+    """Workers that note who they are, and hang while they are made: all, or the first alone. Then the second begins
+    nothing before there is a third.
+    """
+
+    folder: Path
+    every: bool = False
+
+    def __call__(self):
+        (self.folder / str(os.getpid())).touch()
+        try:
+            (self.folder / "first").touch(exist_ok=self.every)
+        except FileExistsError:
+            return self.work
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    @property
+    def begun(self) -> Path:
+        return self.folder / "begun"
+
+    def work(self, items):
+        self.begun.touch()
+        until(lambda: len(self.workers()) > 2)
+        return [item**2 for item in items]
+
+    def workers(self) -> list[int]:
+        return [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+
+
+def test_a_run_whose_workers_all_hang_as_they_load_ends(ray, tmp_path):
+    work = Halting(tmp_path, every=True)
+    crew = Crew(ray, work, Pool(workers=1, load_seconds=1), lambda item, reason: item)
+    late = r", process (\d+), has not loaded the model within 1 seconds: .*--load-seconds"
+    with pytest.raises(JoyImageError, match=late) as ended:
+        list(crew.results([[1]]))
+    assert str(ended.value).startswith(f"a worker on {socket.gethostname()}, ")
+    process = int(re.search(late, str(ended.value))[1])
+    assert work.workers() in ([process], [])  # it may have come to a halt before it was made
+    until(lambda: not running(process))
+    assert not running(process)
+
+
+def test_a_worker_that_hangs_is_replaced_where_others_are_ready(ray, tmp_path):
+    class Hasty(Crew):
+        """Its time is over as soon as the other worker is at work; the one that comes then has all the time again."""
+
+        def _check_loading(self):
+            self.load_seconds = 1 if work.begun.exists() and not self._losses else 600
+            super()._check_loading()
+
+    work = Halting(tmp_path)
+    crew = Hasty(ray, work, Pool(workers=2), lambda item, reason: item)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert list(crew.results([[1, 2, 3]])) == [1, 4, 9]
+    (line,) = (str(each.message) for each in told if "a worker was lost" in str(each.message))
+    assert "has not loaded the model within 1 seconds" in line
+    assert len(work.workers()) == 3
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ from ..errors import JoyImageError, MissingFileError, one_line
 from ..scale.loading import Loading
 from ..settings import (
     AUTO,
+    LOAD_SECONDS,
     PRESETS,
     SHORTCUTS,
     Sampling,
     check_base_size,
     check_batch_size,
+    check_load_seconds,
     check_output,
     check_preset,
     check_seed,
@@ -335,7 +337,9 @@ def loading(options) -> Loading:
         "compile": getattr(options, "compile", False),
         "guidance_devices": getattr(options, "guidance_devices", None),
         "sequence_devices": getattr(options, "sequence_devices", None),
+        "load_seconds": getattr(options, "load_seconds", LOAD_SECONDS),
     }
+    check_load_seconds(given["load_seconds"])
     return Loading(given, tuple(options.lora), options.threads)
 
 

@@ -13,6 +13,7 @@ from ..settings import (
     AUTO,
     DTYPES,
     EXACT,
+    LOAD_SECONDS,
     PRODUCTS,
     SHORTCUTS,
     VIEWS,
@@ -125,6 +126,10 @@ def _speed_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--sequence-devices", type=devices, metavar="A,B,…", help="each for a part of the picture; N: the first N"
     )
+    group.add_argument(
+        "--load-seconds", type=int, default=LOAD_SECONDS, metavar="N",
+        help=f"in which each process beside the command's own must have loaded the model ({LOAD_SECONDS})",
+    )  # fmt: skip
     return options
 
 

@@ -24,6 +24,8 @@ def pool_of(options: argparse.Namespace, **others: Any) -> Pool:
     if options.guidance_devices or options.sequence_devices:
         raise JoyImageError("workers have a device each: leave out --guidance-devices and --sequence-devices")
     given = {name: getattr(options, name) for name in (*NUMBERS, "address")}
+    if hasattr(options, "load_seconds"):  # of commands whose workers hold a model
+        given["load_seconds"] = options.load_seconds
     if options.device == "cpu" and given["gpus_per_worker"] is None:
         given["gpus_per_worker"] = 0
     return Pool(**given, **others)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..caching import StepCache
-from ..errors import JoyImageError
+from ..errors import JoyImageError, not_loaded
 from ..mmdit import MMDiT
 from .devices import Devices
 from .exchange import Exchange, Left, Place, backend_for
@@ -49,6 +49,7 @@ class Process:
 
     def __init__(self, device: str):
         self.device = device
+        self.began = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the process
         try:
             self._process = subprocess.Popen(
@@ -95,9 +96,18 @@ class Process:
             self._listener.join(LAST_WORDS)
             raise self.error(self.failure or Failure("it takes no orders")) from None
 
-    def answer(self) -> object:
-        """Raises `JoyImageError` where it can not go on, and `Left` where that is because of another one."""
-        message = self._answers.get()
+    def loaded(self, seconds: int) -> None:
+        """Wait until it has the MMDiT. Raises as `answer`, and `JoyImageError` so many seconds after its start."""
+        try:
+            self.answer(max(0.0, self.began + seconds - time.monotonic()))
+        except queue.Empty:
+            raise JoyImageError(not_loaded(f"the process for {self.device} ({self._process.pid})", seconds)) from None
+
+    def answer(self, seconds: float | None = None) -> object:
+        """Raises `JoyImageError` where it can not go on, `Left` where that is because of another one, and `queue.Empty`
+        where there is none within so many seconds.
+        """
+        message = self._answers.get(timeout=seconds)
         if isinstance(message, Failure):
             raise self.error(message) if message.itself else Left(message.message)
         return message
@@ -171,7 +181,7 @@ class Team:
         if not self._groups:
             self._start()
         for process in self._processes:
-            process.answer()
+            process.loaded(self._recipe.load_seconds)
         folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="joyimage-")))
         for number, (names, group) in enumerate(zip(self.devices.groups, self._groups, strict=True)):
             places = [Place(i, len(names), folder / f"group-{number}", backend_for(names)) for i in range(len(names))]

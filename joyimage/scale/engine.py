@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from ..errors import JoyImageError, counted
+from ..errors import JoyImageError, counted, not_loaded
 from ..extras import extra
 from ..settings import AUTO
 from .settings import Pool
@@ -139,6 +139,10 @@ class Actor:
     def __init__(self):
         self.work: Work | None = None
 
+    def arrive(self) -> str:
+        """Where this process is, once it is there at all: from here on it loads."""
+        return f"{socket.gethostname()}, process {os.getpid()}"
+
     def prepare(self, make: Callable[[], Work]) -> str:
         """Make what does the work, and return what is wrong with that, or nothing."""
         try:
@@ -168,8 +172,17 @@ class Task(Generic[Item]):
 @dataclass(eq=False)
 class Worker:
     actor: Any
+    arriving: Any  # until its process is there: on a cluster it may wait for a machine
     preparing: Any  # until the model is loaded
+    place: str = ""
+    began: float = 0.0  # to load
     tasks: deque[Task] = field(default_factory=deque)
+
+    @property
+    def sources(self) -> list[Any]:
+        """What may have something to say."""
+        first = self.arriving if self.arriving is not None else self.preparing
+        return ([] if first is None else [first]) + ([self.tasks[0].stream] if self.tasks else [])
 
 
 class Crew(Generic[Item, Result]):
@@ -180,6 +193,7 @@ class Crew(Generic[Item, Result]):
 
     def __init__(self, ray: ModuleType, make: Callable[[], Work], pool: Pool, lost: Callable[[Item, str], Result]):
         self.ray, self.lost = ray, lost
+        self.load_seconds = pool.load_seconds
         self.need = need_of(pool, ray.cluster_resources().get("GPU", 0.0))
         self.wanted = self._wanted(pool)
         self._make = ray.put(make)
@@ -220,6 +234,7 @@ class Crew(Generic[Item, Result]):
             while not self._ended or self._again or self._suspects or any(worker.tasks for worker in self._workers):
                 for source in self._heard():
                     yield from self._listen(source)
+                self._check_loading()
                 self._hand_out(waiting)
         finally:
             for worker in self._workers:
@@ -230,7 +245,7 @@ class Crew(Generic[Item, Result]):
         """Replace lost workers, and fill up what each has at hand."""
         while len(self._workers) < self.wanted and not (self._ended and not self._again and not self._suspects):
             actor = self._class.remote()
-            self._workers.append(Worker(actor, actor.prepare.remote(self._make)))
+            self._workers.append(Worker(actor, actor.arrive.remote(), actor.prepare.remote(self._make)))
         for _ in range(AT_HAND):  # in turns, so that the last tasks are spread
             for worker in self._workers:
                 if task := self._task_for(worker, waiting):
@@ -254,9 +269,8 @@ class Crew(Generic[Item, Result]):
         return None if items is None else Task(items)
 
     def _heard(self) -> list[Any]:
-        """What has something to say: a worker that is prepared, or the stream of a task."""
-        sources = [worker.preparing for worker in self._workers if worker.preparing is not None]
-        sources += [worker.tasks[0].stream for worker in self._workers if worker.tasks]
+        """What has something to say: a worker that is there or prepared, or the stream of a task."""
+        sources = [source for worker in self._workers for source in worker.sources]
         heard, _ = self.ray.wait(sources, num_returns=1, timeout=POLL, fetch_local=False)
         if any(worker.preparing is None for worker in self._workers) or self.room():
             self._since = time.monotonic()
@@ -267,8 +281,11 @@ class Crew(Generic[Item, Result]):
         return heard
 
     def _listen(self, source: Any) -> Iterator[Result]:
-        worker = next(each for each in self._workers if source in (each.preparing, *(t.stream for t in each.tasks)))
+        worker = next(each for each in self._workers if source in each.sources)
         try:
+            if source is worker.arriving:
+                worker.place, worker.began, worker.arriving = self.ray.get(source), time.monotonic(), None
+                return
             if source is worker.preparing:
                 self._prepared(worker, self.ray.get(source))
                 return
@@ -281,6 +298,13 @@ class Crew(Generic[Item, Result]):
             worker.tasks[0].done += 1
             self._losses = 0
             yield result
+
+    def _check_loading(self) -> None:
+        """Give up the workers that take longer to load than they have."""
+        late = time.monotonic() - self.load_seconds
+        for worker in list(self._workers):
+            if worker.preparing is not None and worker.arriving is None and worker.began < late:
+                self._prepared(worker, not_loaded(f"a worker on {worker.place},", self.load_seconds))
 
     def _prepared(self, worker: Worker, problem: str) -> None:
         if problem and not self._ready:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..settings import LOAD_SECONDS
+
 if TYPE_CHECKING:
     from ..pipeline import JoyImage
 
@@ -28,6 +30,11 @@ class Loading:
     options: Mapping[str, Any] = field(default_factory=lambda: {"path": "tiny"})
     loras: tuple[tuple[str, float], ...] = ()
     threads: int | None = None
+
+    @property
+    def seconds(self) -> int:
+        """In which a process must have loaded it."""
+        return self.options.get("load_seconds", LOAD_SECONDS)
 
     def on(self, device: str | None) -> Loading:
         """The same on another device."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import JoyImageError
-from ..settings import AUTO, Settings, check_batch_size, finite, given, number, whole
+from ..settings import AUTO, LOAD_SECONDS, Settings, check_batch_size, check_load_seconds, finite, given, number, whole
 
 ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")  # a host's name, or an address in brackets
 
@@ -19,6 +19,7 @@ class Pool(Settings):
     gpus_per_worker: float | None = number(None, 0, 16, 0.25, help="0.5 lets two share a GPU (1 where there are GPUs)")
     cpus_per_worker: float | None = number(None, 0.1, 256, 0.1, help="to reserve for each (0.5)")
     batch: int = number(1, 1, 64, help="rows that share a forward, which moves pixels by a level at most")
+    load_seconds: int = given(LOAD_SECONDS, "in which a worker must have loaded the model")
     address: str | None = given(None, "of a Ray cluster, as in HOST:6379, or auto (Ray on this machine alone)")
 
     def __post_init__(self):
@@ -32,6 +33,7 @@ class Pool(Settings):
         if gpus > 1 and gpus % 1:
             raise JoyImageError(f"gpus_per_worker is {self.gpus_per_worker}; above 1 only whole GPUs can be given")
         check_batch_size(self.batch)
+        check_load_seconds(self.load_seconds)
         if self.address is not None:
             check_address(self.address)
 

@@ -177,10 +177,11 @@ async def one_model(request: Request, name: str) -> Response:
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    """200 while requests are taken, and else 503; how many wait and are at work."""
+    """200 while requests are taken, and else 503; how many wait and are at work, and for how long the model loads."""
     pool = service(request).pool
-    state = "draining" if pool.draining else "ok" if pool.ready == len(pool.members) else "degraded"
-    told = {"status": state, "ready": pool.ready, "workers": len(pool.members)}
+    loading = pool.loading
+    told = {"status": pool.state, "ready": pool.ready, "workers": len(pool.members)}
+    told |= {"loading": len(loading), "loading_seconds": round(max(loading, default=0.0))}
     counts = {"waiting": len(pool.waiting), "running": pool.running}
     return JSONResponse(told | counts, 200 if pool.ready and not pool.draining else 503)
 

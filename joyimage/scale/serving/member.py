@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ...errors import not_loaded
 from ..loading import Loading
 from . import worker
-from .jobs import Cancel, Start
+from .jobs import Cancel, Start, Unusable
 
 if TYPE_CHECKING:
     from .pool import Ticket
@@ -30,7 +31,8 @@ class Member:
 
     def __init__(self, name: str, loading: Loading, hear: Callable[[Member, Any], None]):
         self.name, self.loading, self.hear = name, loading, hear
-        self.ready = False
+        self.ready = False  # once the process has the model
+        self.loading_it = False  # until then
         self.tickets: dict[int, Ticket] = {}
         self.busy = False
         self.began, self.steps, self.units = 0.0, 0, 0
@@ -38,6 +40,7 @@ class Member:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Any = None
+        self._clock: asyncio.TimerHandle | None = None  # runs while the process loads
 
     def spawn(self) -> None:
         """Start the process, anew where one has ended. Needs a running event loop."""
@@ -49,6 +52,7 @@ class Member:
         self._process.start()
         theirs.close()  # or its end would not be noticed
         loop, carried = asyncio.get_running_loop(), (self._connection, self._outbox)
+        self.loading_it, self._clock = True, loop.call_later(self.loading.seconds, self._overdue)
         threading.Thread(target=self._receive, args=(*carried, loop), daemon=True).start()
         threading.Thread(target=self._send, args=carried, daemon=True).start()
 
@@ -63,7 +67,25 @@ class Member:
 
     def loaded(self) -> None:
         """The process has the model."""
+        self._loads_no_more()
         self.ready, self.load_seconds = True, self.seconds
+
+    def ended(self) -> list[Ticket]:
+        """The process is gone: the tickets that were at work in it."""
+        self._loads_no_more()
+        held, self.tickets = list(self.tickets.values()), {}
+        self.ready, self.busy, self.steps = False, False, 0
+        return held
+
+    def _loads_no_more(self) -> None:
+        self.loading_it = False
+        if self._clock is not None:
+            self._clock.cancel()
+
+    def _overdue(self) -> None:
+        """Give up a process that does not come to have the model: then it ends as others do."""
+        self.hear(self, Unusable(not_loaded(f"a process with the model ({self.process_id})", self.loading.seconds)))
+        self._process.kill()
 
     def start(self, tickets: list[Ticket]) -> None:
         self.began, self.steps, self.units = time.monotonic(), 0, sum(ticket.job.units for ticket in tickets)
@@ -78,6 +100,9 @@ class Member:
         """End the process, by force where it does not end by itself."""
         if self._process is None:
             return
+        if self.loading_it:  # it hears nothing before it has the model
+            self._process.kill()
+        self._loads_no_more()
         self.ready = False
         self._outbox.put(None)
         await asyncio.to_thread(self._process.join, STOP_SECONDS)

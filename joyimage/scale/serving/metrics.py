@@ -31,6 +31,7 @@ class Meters:
                 "waiting": "Requests in the queue",
                 "running": "Requests at work",
                 "ready": "Processes with the model",
+                "loading": "Processes that load the model",
             }.items()
         }
 
@@ -39,6 +40,7 @@ class Meters:
         self._gauges["waiting"].set_function(lambda: len(pool.waiting))
         self._gauges["running"].set_function(lambda: pool.running)
         self._gauges["ready"].set_function(lambda: pool.ready)
+        self._gauges["loading"].set_function(lambda: len(pool.loading))
 
     def text(self) -> bytes:
         """The text format, version 0.0.4."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +21,9 @@ from .settings import Serving
 
 LATEST = 0.3  # what the latest request counts in the mean of a unit's time
 MOST_LOSSES = 1  # of processes over one request, which may well be what ends them
+FIRST_LOAD = 10  # seconds after which to come again, where no process has ever had the model
 PAUSES = (1, 5, 30, 60)  # seconds before a process that ended is started again, the last for all further times
+log = logging.getLogger(__name__)
 
 
 class Ticket:
@@ -104,16 +107,31 @@ class Pool:
         self.meters.watch(self)
 
     async def start(self) -> None:
-        """Load the model in all processes. Raises `JoyImageError` where one cannot."""
+        """Load the model in all processes. Raises `JoyImageError` where one cannot, or not within its time."""
         loop = asyncio.get_running_loop()
         self._loaded = {member: loop.create_future() for member in self.members}
         for member in self.members:
             member.spawn()
         try:
             await asyncio.gather(*self._loaded.values())
-        except JoyImageError:
+        except (JoyImageError, asyncio.CancelledError):
             await self.stop()
             raise
+
+    @property
+    def state(self) -> str:
+        """In a word: "loading" until all processes have the model for the first time."""
+        if self.draining:
+            return "draining"
+        if self.ready == len(self.members):
+            return "ok"
+        loaded = self.started and all(each.done() for each in self._loaded.values())
+        return "degraded" if loaded else "loading"
+
+    @property
+    def loading(self) -> list[float]:
+        """For each process that loads the model, the seconds since it began."""
+        return [member.seconds for member in self.members if member.loading_it]
 
     @property
     def started(self) -> bool:
@@ -167,7 +185,7 @@ class Pool:
 
     def reload_seconds(self) -> int:
         """Whole seconds that a process took to load the model, which is what the next will take about."""
-        return max(1, math.ceil(max(member.load_seconds for member in self.members)))
+        return math.ceil(max(member.load_seconds for member in self.members)) or FIRST_LOAD
 
     def retry_after(self) -> int:
         """Whole seconds until the first of the jobs at work is expected to end, and with it a place in the queue."""
@@ -263,14 +281,14 @@ class Pool:
     def _unusable(self, member: Member, why: str) -> None:
         if not self._loaded[member].done():
             self._loaded[member].set_exception(JoyImageError(why))
+        else:
+            log.warning("joyimage: %s", why)
 
     def _lost(self, member: Member) -> None:
         """The process has ended: what was at work in it is run again, unless some of it was shown or it is the second
         to end over it. The process is started again, unless all end and nothing waits.
         """
-        member.ready = member.busy = False
-        held, member.tickets = member.tickets.values(), {}
-        for ticket in reversed(held):
+        for ticket in reversed(member.ended()):
             ticket.losses += 1
             if ticket.losses > MOST_LOSSES:
                 ticket.end(ApiError(500, "processes with the model ended over this request", code="worker_lost"))
@@ -290,7 +308,9 @@ class Pool:
         losses = self._losses.get(member, 0)
         self._losses[member] = losses + 1
         self.meters.lost.inc()
-        await asyncio.sleep(PAUSES[min(losses, len(PAUSES) - 1)])
+        pause = PAUSES[min(losses, len(PAUSES) - 1)]
+        log.warning("joyimage: a process with the model ended; another one starts in %s s", pause)
+        await asyncio.sleep(pause)
         member.spawn()
 
     def _keep(self, work: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import JoyImageError
+from ...settings import LOAD_SECONDS, check_load_seconds
 from ..loading import Loading
 from .settings import KEY_VARIABLE, Serving, key_from
 
@@ -38,6 +39,7 @@ class Cluster:
     upscale_delay_s: float = 30.0  # for which there is more to do before a replica is added
     downscale_delay_s: float = 600.0  # and less before one is ended
     without_key: bool = False
+    load_seconds: int = LOAD_SECONDS  # in which a replica must have loaded the model
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> tuple[Cluster, Serving]:
@@ -57,11 +59,13 @@ class Cluster:
         for name in ("gpus", "cpus", "upscale_delay_s", "downscale_delay_s"):
             if not 0 <= getattr(cluster, name) < math.inf:
                 raise JoyImageError(f"{name} is {getattr(cluster, name)}; give 0 or more")
+        check_load_seconds(cluster.load_seconds)
         return cluster, Serving(**given)
 
     @property
     def loading(self) -> Loading:
         options = {"path": self.model, "memory": self.memory or None, "device": self.device or None}
+        options["load_seconds"] = self.load_seconds
         return Loading(options, threads=None if self.gpus else 1)
 
 

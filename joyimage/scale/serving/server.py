@@ -70,12 +70,14 @@ async def _serve(
     told: Callable[[str], None],
 ) -> None:  # fmt: skip
     pool = Pool(loadings, serving)
-    await pool.start()
     app = create_app(pool, name, key=key, local=key is None and is_loopback(host))
-    server = Server(configured(app))
+    server = Server(configured(app, lifespan="off"))
+    # The socket is open while the model loads, so that /health can say so.
+    served, loaded = asyncio.create_task(server.serve([bound])), asyncio.create_task(pool.start())
     ending: list[asyncio.Task[None]] = []
 
     def end() -> None:
+        loaded.cancel()
         for task in ending:
             task.cancel()
         grace = 0 if ending else serving.grace
@@ -86,11 +88,18 @@ async def _serve(
         for number in SIGNALS:
             loop.add_signal_handler(number, end)
     address = f"[{host}]" if ":" in host else host
-    told(f"http://{address}:{bound.getsockname()[1]}")
+    port = bound.getsockname()[1]
     try:
-        await server.serve([bound])
+        await asyncio.wait({loaded})
+        if not loaded.cancelled():
+            loaded.result()
+            told(f"http://{address}:{port}")
+        await served
     finally:
+        server.should_exit = True
+        loaded.cancel()
         await pool.stop()
+        await asyncio.wait({served})
 
 
 async def _end(server: Server, pool: Pool, grace: float) -> None:
