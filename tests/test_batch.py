@@ -260,6 +260,8 @@ def unstarted(monkeypatch):
         ([".", "out", "--instruction", "x"], "out lies in the folder of the pictures"),
         ([".", ".", "--instruction", "x"], "lies in the folder of the pictures"),
         (["jobs.jsonl", "jobs.jsonl"], "is a file; name a folder"),
+        (["jobs.jsonl", "x" * 300], "cannot be made: File name too long"),
+        (["jobs.jsonl", "out", "--instruction", " "], "--instruction is empty"),
         (["jobs.jsonl", "out", "--steps", "0"], "steps is 0"),
         (["jobs.jsonl", "out", "--steps", "101"], "steps: 101 are more than the 100 of --max-steps"),
         (["jobs.jsonl", "out", "--max-steps", "0"], "max_steps is 0"),

@@ -80,6 +80,8 @@ def test_the_command_says_what_rows_do_not(folder):
     assert only({**CELLS}, prompt="A cube.").kind == EDIT
     assert only({"images": "cup.png", "question": "What?"}, steps=3, size=(64, 64), instruction="x").options == {}
     assert only({**CELLS, "exact": True}, base_size=512).base_size is None
+    assert only({"prompt": "x", "exact": False, "strength": 1}, strength=0.5).options == {"strength": 1}
+    assert only({"prompt": "x"}, strength=0.5).options == {}
 
 
 BAD = [
@@ -107,7 +109,7 @@ BAD = [
     ({"images": "cup.png", "move": "cup"}, "a box in its pixels or"),
     ({"images": "cup.png", "move": "cup", "box": [1, 2, 3]}, "box is .* left, top, right, bottom"),
     ({"images": "cup.png", "rotate": "cup", "view": "above"}, "unknown view 'above'"),
-    ({"images": "cup.png", "camera": "a,b"}, "camera is 'a'"),
+    ({"images": "cup.png", "camera": "a,b"}, "camera yaw is 'a'"),
     ({"images": "cup.png", "camera": "1,2,in,out"}, "yaw, pitch, zoom"),
     ({"images": "cup.png", "mask": "cup.png", "outpaint": [1, 1, 1, 1]}, "mask and outpaint cannot go together"),
     ({"images": "cup.png", "mask": "absent.png"}, "there is no picture .*absent.png"),
@@ -137,10 +139,16 @@ BAD = [
     ({**CELLS, "size": [10**400 + 1, 64]}, "multiples of 16"),
     ({**CELLS, "guidance_scale": 10**400}, "guidance_scale is 1000.* must be a number"),
     ({"images": "cup.png", "move": "cup", "box": [0, 0, 10**400, 9]}, "box is 1000.* must be a number"),
-    ({"images": "cup.png", "camera": {"yaw": 10**400}}, "camera is 1000.* must be a number"),
+    ({"images": "cup.png", "camera": {"yaw": 10**400}}, "camera yaw is 1000.* must be a number"),
     ({"images": "cup.png", "camera": {"yaww": 45, "zoom": "in"}}, "camera has no yaww; it has yaw, pitch and zoom"),
     ({**CELLS, "instruction": "\udce9"}, "no character"),
-    ("{", "not JSON"),
+    ({"images": "cup.png", "camera": [1, 2, 3]}, "camera zoom must be text, not int"),
+    ({"prompt": "x", "mask": "cup.png"}, "mask cannot go with a picture from text: that changes none"),
+    ({"prompt": "x", "outpaint": [8, 8, 8, 8]}, "outpaint cannot go with a picture from text"),
+    ({"prompt": "x", "exact": True, "strength": 0.5}, "exact, strength cannot go with a picture from text"),
+    ("{", "cannot be read as JSON"),
+    ('{"images": "cup.png", "instruction": "x", "instruction": "y"}', "'instruction' is there more than once"),
+    ('{"images": "cup.png", "camera": {"yaw": 1, "yaw": 2}}', "'yaw' is there more than once"),
     ("[1]", "no JSON object"),
 ]
 
@@ -206,6 +214,17 @@ def test_a_csv_row_that_is_too_long_or_no_utf_8_is_one_fault(folder):
     (folder / "jobs.csv").write_bytes(b"images,instruction\ncup.png,a,b\ncup.png,caf\xe9\ncup.png,ok\n")
     long, bytes_, good = read_jobs("jobs.csv")
     assert "3 cells under 2 columns" in long.reason and "no character" in bytes_.reason and good.text == "ok"
+
+
+def test_a_quote_that_is_never_closed_says_which_lines_it_takes(folder):
+    (folder / "jobs.csv").write_text('images,instruction\ncup.png,ok\ncup.png,"Never\n' + "cup.png,lost\n" * 5)
+    good, lost = read_jobs("jobs.csv")
+    assert good.text == "ok"
+    assert lost.reason.startswith("lines 3 to 8 are one row, which cannot be read: ")
+    assert lost.reason.endswith("close the quote of line 3")
+    (folder / "jobs.csv").write_text('images,instruction\ncup.png,"a"b"\ncup.png,ok\n')
+    lost, good = read_jobs("jobs.csv")
+    assert lost.reason.startswith("line 2 cannot be read: ") and good.text == "ok"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +306,7 @@ def test_storages_are_reached_by_name_and_no_key_is_told(folder):
     (job,) = read_jobs(table)
     assert job.pictures == [f"file://{folder}/cup.png"]
     assert read_picture(job.pictures[0]).size == (80, 64)
-    with pytest.raises(JoyImageError, match=f"^file://{folder}/absent.png does not exist$"):
+    with pytest.raises(JoyImageError, match=f"^file://{folder}/absent.png does not exist, or its storage"):
         read_picture(f"file://{folder}/absent.png")
     assert shown("s3://key:secret@bucket/a.png?X-Signature=1") == "s3://bucket/a.png"
     with pytest.raises(JoyImageError) as caught:

@@ -13,7 +13,7 @@ from ..scale.settings import Pool
 from ..settings import SHORTCUTS, Sampling, check_base_size, check_seed, check_text
 from .commands import check_loras, loading, note_model, saved_name
 from .flags import add_setting, base_size, flag
-from .outputs import networks_told
+from .outputs import is_file, networks_told
 from .workers import add_pool, pool_of
 
 # Settings that rows without a column for them take from the command.
@@ -29,7 +29,7 @@ def run_batch(options) -> int | None:
     pool = pool_of(options, batch=options.batch)
     check_loras(options)
     check_name(options.output)
-    if options.output.is_file():
+    if is_file(str(options.output)):
         raise JoyImageError(f"{options.output} is a file; name a folder for the results")
     from ..scale.batch import run_batch as run
     from ..scale.results import Making
@@ -65,7 +65,9 @@ def _defaults(options) -> dict:
     defaults = {name: value for name, value in given.items() if value is not None}
     Sampling.of({name: value for name, value in defaults.items() if name in Sampling.names()})
     for name in (*WORDS, "negative_prompt"):
-        check_text(f"--{name.replace('_', '-')}", defaults.get(name, ""))
+        check_text(flag(name), defaults.get(name, ""))
+    if empty := next((name for name in WORDS if name in defaults and not defaults[name].strip()), None):
+        raise JoyImageError(f"{flag(empty)} is empty; say what rows ask for that say nothing of it, or leave it out")
     if sum(name in defaults for name in WORDS) > 1:
         raise JoyImageError(
             f"give one of {', '.join(map(flag, WORDS))}: it is what rows ask for that say nothing of it"

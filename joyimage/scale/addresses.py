@@ -52,7 +52,8 @@ def opened(address: str, mode: str = "rb", **options: Any) -> AbstractContextMan
             return open(address, mode, **options)
         return extra("fsspec", "scale").open(address, mode, **options).open()
     except FileNotFoundError:
-        raise MissingFileError(f"{shown(address)} does not exist") from None
+        away = ", or its storage cannot be reached" if is_remote(address) else ""  # some say the one for the other
+        raise MissingFileError(f"{shown(address)} does not exist{away}") from None
     except JoyImageError:
         raise
     except Exception as error:  # what storages raise has no common kind

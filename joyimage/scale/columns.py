@@ -110,7 +110,7 @@ def camera(name: str, value: Any) -> tuple[float, float, str]:
     if not 1 <= len(parts) <= 3:
         raise JoyImageError(f"{name} is {value!r:.60} and must be yaw, pitch, zoom")
     yaw, pitch, zoom = [*parts, *(0, 0, "unchanged")[len(parts) :]]
-    return decimal(name, yaw), decimal(name, pitch), text(name, zoom).strip()
+    return decimal(f"{name} yaw", yaw), decimal(f"{name} pitch", pitch), text(f"{name} zoom", zoom).strip()
 
 
 def _setting(kind: type[Sampling | Answering], name: str) -> Read:

@@ -36,6 +36,8 @@ EDIT, GENERATE, ASK = "edit", "generate", "ask"
 IN_A_FOLDER = 1000  # results of rows without a name: folders of millions of files are slow everywhere
 ASKING = (*WORDS, "move", "rotate", "camera")  # a row has one of these columns
 PICTURES = {"negative_prompt", "size", "base_size"}  # defaults of pictures alone
+# Of edits alone, with what says nothing.
+EDITING = {"mask": None, "outpaint": None, "exact": False, "strength": Sampling.strength}
 SUFFIX = ".png"
 LONGEST_NAME = 200  # bytes of a part of a name: file systems take 255, and the suffix is to be added
 LONGEST_PATH = 800  # bytes of all parts: a path may have 1,024 on macOS, and 4,096 on Linux, with the folder of results
@@ -223,6 +225,8 @@ def _kind(cells: Mapping[str, Any], images: tuple[str, ...], defaults: Mapping[s
 def _fitting(kind: str, cells: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The command's defaults that a row can take: words only where it asks for nothing itself."""
     unused = (SAMPLING.keys() | PICTURES if kind == ASK else ANSWERING.keys()) - {"seed"}
+    if kind == GENERATE:
+        unused |= EDITING.keys()
     if any(name in cells for name in ASKING):
         unused |= WORDS.keys()
     if "exact" in cells:
@@ -237,6 +241,11 @@ def _question(cells: dict[str, Any], given: dict[str, Any]) -> Job:
 
 
 def _picture(cells: dict[str, Any], given: dict[str, Any]) -> Job:
+    changing = [name for name, nothing in EDITING.items() if cells.get(name, nothing) != nothing]
+    if given["kind"] == GENERATE and changing:
+        raise JoyImageError(
+            f"{', '.join(changing)} cannot go with a picture from text: that changes none; leave it out"
+        )
     options = {name: cells.pop(name) for name in (*SAMPLING, *CHOOSING) if name in cells}
     settings = Sampling.of({name: value for name, value in options.items() if name in SAMPLING})
     check_candidates(options.get("candidates", 1), options.get("draft_steps"), 1, settings)

@@ -42,7 +42,8 @@ def read_table(source: str) -> Iterator[Row]:
         return _folder(Path(source))
     reader = READERS.get(suffix(source))
     if reader is None:
-        raise JoyImageError(f"{shown(source)}: a table of jobs is {', '.join(READERS)} or a folder of pictures")
+        told = shown(source) or "an empty name"
+        raise JoyImageError(f"{told}: a table of jobs is {', '.join(READERS)} or a folder of pictures")
     return reader(source)
 
 
@@ -68,12 +69,21 @@ def _json_lines(source: str) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                cells = json.loads(line)
+                cells = json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
-                yield Row(number, fault=f"the line is not JSON: {error}")
+                yield Row(number, fault=f"the line cannot be read as JSON: {error}")
                 continue
             told = "" if isinstance(cells, dict) else f"the line is {cells!r:.40} and no JSON object"
             yield Row(number, {} if told else cells, told)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises `ValueError` for a name that comes twice, of which JSON itself would take the last."""
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.60} is there more than once")
+    return cells
 
 
 def _csv(source: str) -> Iterator[Row]:
@@ -85,13 +95,14 @@ def _csv(source: str) -> Iterator[Row]:
         header = _header(source, rows)
         number = 0
         while True:
+            line = rows.line_num + 1
             try:
                 values = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
                 number += 1
-                yield Row(number, fault=f"the row cannot be read: {error}")
+                yield Row(number, fault=_unreadable(line, rows.line_num, error))
                 continue
             if not any(map(str.strip, values)):  # an empty line, which spreadsheets write with its commas
                 continue
@@ -101,6 +112,13 @@ def _csv(source: str) -> Iterator[Row]:
                 yield Row(number, fault=f"the row has {cells} under {columns}; quote commas")
                 continue
             yield Row(number, dict(zip(header, values, strict=False)))
+
+
+def _unreadable(first: int, last: int, error: csv.Error) -> str:
+    """Why a row cannot be read; the lines that are lost with it, as a quote that is never closed goes on over them."""
+    if last <= first:
+        return f"line {first} cannot be read: {error}"
+    return f"lines {first} to {last:,} are one row, which cannot be read: {error}; close the quote of line {first}"
 
 
 def _check_encoding(source: str, file: Any) -> None:
