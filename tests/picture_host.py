@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,16 +15,17 @@ class Host:
     """Its port, its answers by path (status, headers, body), and the requests so far."""
 
     port: int
+    scheme: str
     answers: dict[str, tuple[int, dict[str, str], bytes]]
     asked: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @contextlib.contextmanager
-def host(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[Host]:
+def host(answers: dict[str, tuple[int, dict[str, str], bytes]], tls: ssl.SSLContext | None = None) -> Iterator[Host]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             told.asked.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
@@ -43,7 +45,9 @@ def host(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[Host
     ended = threading.Event()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *_: None
-    told = Host(server.server_port, answers)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    told = Host(server.server_port, "http" if tls is None else "https", answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield told

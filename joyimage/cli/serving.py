@@ -27,6 +27,9 @@ def run_serve(options) -> None:
     key = key_from()
     check_binding(options.host, key, options.without_key)
     check_loras(options)
+    from ..scale.serving.tls import tls_context
+
+    tls = tls_context(options.tls_certificate, options.tls_key)
     if missing := [package for package, name in EXTRA.items() if importlib.util.find_spec(name) is None]:
         raise JoyImageError(f'the server needs {" and ".join(missing)}: run `pip install "joyimage[scale]"`')
     loadings = _loadings(options)
@@ -39,7 +42,7 @@ def run_serve(options) -> None:
 
     serve(
         loadings, serving, name, host=options.host, port=options.port, key=key, without_key=options.without_key,
-        told=tell,
+        tls=tls, told=tell,
     )  # fmt: skip
 
 
@@ -71,6 +74,8 @@ def add_serve(commands, parents) -> None:
     serve.add_argument("--host", default=HOST, help=f"address to serve on ({HOST}: this machine alone)")
     serve.add_argument("--port", type=int, default=PORT, help=f"0 takes a free one ({PORT})")
     serve.add_argument("--without-key", action="store_true", help="let everybody in who reaches the address")
+    serve.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM: serve by https, with its --tls-key")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, not encrypted (in the certificate's file)")
     serve.add_argument("--name", help="of the model, for clients (that of its folder)")
     serve.add_argument("--devices", type=words, metavar="DEVICE,…", help="a process with the model for each")
     serve.add_argument("--workers", type=int, metavar="N", help="processes with the model on --device (1)")

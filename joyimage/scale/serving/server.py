@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from ssl import SSLContext
 from typing import Any
 
 import uvicorn
@@ -44,7 +45,7 @@ def configured(
 
 def serve(
     loadings: Sequence[Loading], serving: Serving, name: str, *, host: str, port: int, key: str | None,
-    without_key: bool = False, told: Callable[[str], None] = print,
+    without_key: bool = False, tls: SSLContext | None = None, told: Callable[[str], None] = print,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C; then accepted requests are finished within `serving.grace`, and new ones refused.
 
@@ -53,7 +54,7 @@ def serve(
     """
     check_binding(host, key, without_key)
     with _bound(host, port) as bound:
-        asyncio.run(_serve(bound, loadings, serving, name, host, key, told))
+        asyncio.run(_serve(bound, loadings, serving, name, host, key, tls, told))
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -67,11 +68,13 @@ def _bound(host: str, port: int) -> socket.socket:
 
 async def _serve(
     bound: socket.socket, loadings: Sequence[Loading], serving: Serving, name: str, host: str, key: str | None,
-    told: Callable[[str], None],
+    tls: SSLContext | None, told: Callable[[str], None],
 ) -> None:  # fmt: skip
     pool = Pool(loadings, serving)
     app = create_app(pool, name, key=key, local=key is None and is_loopback(host))
-    server = Server(configured(app, lifespan="off"))
+    config = configured(app, lifespan="off")
+    config.ssl = tls
+    server = Server(config)
     # The socket is open while the model loads, so that /health can say so.
     served, loaded = asyncio.create_task(server.serve([bound])), asyncio.create_task(pool.start())
     ending: list[asyncio.Task[None]] = []
@@ -88,12 +91,12 @@ async def _serve(
         for number in SIGNALS:
             loop.add_signal_handler(number, end)
     address = f"[{host}]" if ":" in host else host
-    port = bound.getsockname()[1]
+    scheme, port = "http" if tls is None else "https", bound.getsockname()[1]
     try:
         await asyncio.wait({loaded})
         if not loaded.cancelled():
             loaded.result()
-            told(f"http://{address}:{port}")
+            told(f"{scheme}://{address}:{port}")
         await served
     finally:
         server.should_exit = True
