@@ -7,6 +7,8 @@ import atexit
 import contextlib
 import functools
 import io
+import os
+import signal
 import socket
 import threading
 import time
@@ -26,7 +28,7 @@ from joyimage.scale.serving.pool import Pool
 from joyimage.scale.serving.server import Server, configured
 from joyimage.scale.serving.settings import Serving
 
-START_SECONDS = 120
+START_SECONDS = 300  # on a machine that is busy with all else
 SECONDS = 30  # in which something that a test waits for comes
 KEY = "test-key"
 
@@ -93,6 +95,18 @@ class Live:
 
     def http(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, **options)
+
+
+@contextlib.contextmanager
+def halted(live: Live) -> Iterator[None]:
+    """The process with the model goes no further, on however fast a machine; it may be killed meanwhile."""
+    process = live.pool.members[0].process_id
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 @functools.cache

@@ -194,8 +194,14 @@ def test_a_worker_that_hangs_is_replaced_where_others_are_ready(ray, tmp_path):
         """Its time is over as soon as the other worker is at work; the one that comes then has all the time again."""
 
         def _check_loading(self):
-            self.load_seconds = 1 if work.begun.exists() and not self._losses else 600
+            if work.begun.exists():
+                self.load_seconds = 1
             super()._check_loading()
+
+        def _lose(self, *lost):
+            super()._lose(*lost)
+            work.begun.unlink()
+            self.load_seconds = 600
 
     work = Halting(tmp_path)
     crew = Hasty(ray, work, Pool(workers=2), lambda item, reason: item)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import openai
 import pytest
-from live_server import Live, live_server, model, png, until
+from live_server import Live, halted, live_server, model, png, until
 from PIL import Image, ImageDraw
 
 from joyimage.demo import asset
@@ -208,18 +208,6 @@ def kill(live: Live) -> None:
 
 
 @contextmanager
-def halted(live: Live) -> Iterator[None]:
-    """The process with the model goes no further, on however fast a machine; it may be killed meanwhile."""
-    process = live.pool.members[0].process_id
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGCONT)
-
-
-@contextmanager
 def halted_after_a_step(live: Live) -> Iterator[threading.Event]:
     """The same after the first step of the job that comes next; the event says when."""
     member, there = live.pool.members[0], threading.Event()
@@ -284,6 +272,22 @@ def test_those_over_whom_a_process_ended_are_run_by_themselves(live, monkeypatch
         kill(live)
         assert all(other.result(60).data for other in others)
     assert calls == [1, 2, 1, 1]
+
+
+@killed
+def test_a_process_that_hangs_at_work_is_replaced(live, monkeypatch, caplog):
+    monkeypatch.setattr(pool, "LEAVE_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "PAUSES", (0.1,))
+    process = live.pool.members[0].process_id
+    with live.set(seconds=1), halted(live):
+        with pytest.raises(openai.APIStatusError) as late:
+            live.client().images.generate(prompt="a red cube", extra_body={"steps": 1})
+        assert (late.value.status_code, late.value.code) == (504, "timeout")
+        until(lambda: not live.pool.ready)
+        until(lambda: live.pool.ready, 100)
+    assert live.pool.members[0].process_id != process
+    told = f"a process with the model ({process}) hangs: it was to stop 1 seconds ago"
+    assert any(told in record.getMessage() for record in caplog.records)
 
 
 @killed

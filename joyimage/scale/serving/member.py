@@ -40,7 +40,7 @@ class Member:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._process: Any = None
         self._connection: Any = None
-        self._clock: asyncio.TimerHandle | None = None  # runs while the process loads
+        self._clock: asyncio.TimerHandle | None = None  # until the process is given up, while there is reason to
 
     def spawn(self) -> None:
         """Start the process, anew where one has ended. Needs a running event loop."""
@@ -52,7 +52,9 @@ class Member:
         self._process.start()
         theirs.close()  # or its end would not be noticed
         loop, carried = asyncio.get_running_loop(), (self._connection, self._outbox)
-        self.loading_it, self._clock = True, loop.call_later(self.loading.seconds, self._overdue)
+        self.loading_it = True
+        late = not_loaded(f"a process with the model ({self.process_id})", self.loading.seconds)
+        self._give_up_after(self.loading.seconds, late)
         threading.Thread(target=self._receive, args=(*carried, loop), daemon=True).start()
         threading.Thread(target=self._send, args=carried, daemon=True).start()
 
@@ -67,34 +69,49 @@ class Member:
 
     def loaded(self) -> None:
         """The process has the model."""
-        self._loads_no_more()
-        self.ready, self.load_seconds = True, self.seconds
+        self._keep()
+        self.ready, self.loading_it, self.load_seconds = True, False, self.seconds
 
     def ended(self) -> list[Ticket]:
         """The process is gone: the tickets that were at work in it."""
-        self._loads_no_more()
+        self._keep()
         held, self.tickets = list(self.tickets.values()), {}
-        self.ready, self.busy, self.steps = False, False, 0
+        self.ready, self.loading_it, self.busy, self.steps = False, False, False, 0
         return held
 
-    def _loads_no_more(self) -> None:
-        self.loading_it = False
+    def _give_up_after(self, seconds: float, why: str) -> None:
+        """End the process then, and say why, unless it is kept before: it ends as others do."""
+
+        def give_up() -> None:
+            self.hear(self, Unusable(why))
+            self._process.kill()
+
+        self._clock = asyncio.get_running_loop().call_later(seconds, give_up)
+
+    def _keep(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
-
-    def _overdue(self) -> None:
-        """Give up a process that does not come to have the model: then it ends as others do."""
-        self.hear(self, Unusable(not_loaded(f"a process with the model ({self.process_id})", self.loading.seconds)))
-        self._process.kill()
+            self._clock = None
 
     def start(self, tickets: list[Ticket]) -> None:
         self.began, self.steps, self.units = time.monotonic(), 0, sum(ticket.job.units for ticket in tickets)
         self.busy, self.tickets = True, {ticket.number: ticket for ticket in tickets}
         self._outbox.put(Start({ticket.number: ticket.job for ticket in tickets}))
 
-    def cancel(self, number: int) -> None:
+    def cancel(self, number: int, patience: float) -> None:
+        """Nobody waits for this job. A process that has no other and does not leave it within so many seconds is ended:
+        it hangs.
+        """
         if self.tickets.pop(number, None):
             self._outbox.put(Cancel(number))
+            if not self.tickets:
+                hung = f"a process with the model ({self.process_id}) hangs: it was to stop {patience:g} seconds ago"
+                self._give_up_after(patience, hung)
+
+    def idle(self) -> None:
+        """The call is over."""
+        self._keep()
+        self.busy, self.tickets = False, {}
 
     async def stop(self) -> None:
         """End the process, by force where it does not end by itself."""
@@ -102,8 +119,8 @@ class Member:
             return
         if self.loading_it:  # it hears nothing before it has the model
             self._process.kill()
-        self._loads_no_more()
-        self.ready = False
+        self._keep()
+        self.ready = self.loading_it = False
         self._outbox.put(None)
         await asyncio.to_thread(self._process.join, STOP_SECONDS)
         if self._process.is_alive():

@@ -22,6 +22,7 @@ from .settings import Serving
 LATEST = 0.3  # what the latest request counts in the mean of a unit's time
 MOST_LOSSES = 1  # of processes over one request, which may well be what ends them
 FIRST_LOAD = 10  # seconds after which to come again, where no process has ever had the model
+LEAVE_SECONDS = 600.0  # the least that a process has to leave a job for which nobody waits: within a step
 PAUSES = (1, 5, 30, 60)  # seconds before a process that ended is started again, the last for all further times
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class Pool:
         if ticket in self.waiting:
             self.waiting.remove(ticket)
         for member in self.members:
-            member.cancel(ticket.number)
+            member.cancel(ticket.number, max(LEAVE_SECONDS, self.serving.seconds))
         self.meters.cancelled.inc()
         ticket.end(why)
 
@@ -275,7 +276,7 @@ class Pool:
             ticket.end(refused(message.why) if message.refused else ApiError(500, message.why, code=message.code))
 
     def _idle(self, member: Member, _message: jobs.Idle) -> None:
-        member.busy, member.tickets = False, {}
+        member.idle()
         self._pump()
 
     def _unusable(self, member: Member, why: str) -> None:
