@@ -91,6 +91,29 @@ def test_a_head_that_never_ends_is_not_waited_for(live, url, start):
     assert not live.pool.waiting and not live.pool.running
 
 
+def test_nor_is_one_that_is_far_too_large(live, url):
+    with connected(url) as raw, contextlib.suppress(ConnectionError):
+        raw.sendall(HEAD + b"X-Large: ")
+        for _ in range(64):
+            raw.sendall(b"a" * 2**20)
+        pytest.fail("64 MiB of a head were taken")
+
+
+def test_a_large_body_is_no_head(live, url):
+    """Of a request that is refused, and of the next one on the connection, whose head comes with its end."""
+    body = json.dumps({"prompt": "x" * 200_000}).encode()
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    received = b""
+    with connected(url) as raw:
+        for part in (request, request + HEALTH):
+            raw.sendall(part)
+        while b"HTTP/1.1 200" not in received:
+            piece = raw.recv(2**16)
+            assert piece, "the connection was closed"
+            received += piece
+    assert received.count(b"HTTP/1.1 400") == 2
+
+
 def test_nor_is_that_of_a_further_request(url):
     with connected(url) as raw:
         raw.sendall(HEALTH)

@@ -101,6 +101,18 @@ def test_what_is_wrong_is_told(http):
         assert message in error["message"]
 
 
+def test_a_refusal_names_the_field_that_it_begins_with(http):
+    """And not one of which it speaks besides."""
+    for name, value in {"shift": 0, "draft_steps": 1, "rescale": 5, "steps": 0}.items():
+        answer = http.post("/v1/images/generations", json={"prompt": "x", name: value})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+def test_another_method_is_told_which_there_are(http):
+    answer = http.delete("/v1/images/generations")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
 @pytest.mark.parametrize("side", [2049, 10_000, 20_000])  # Pillow itself would take the first two
 def test_a_picture_that_unfolds_is_refused_before_it_is_decoded(http, monkeypatch, side):
     bomb, loads, load = io.BytesIO(), [], Image.Image.load

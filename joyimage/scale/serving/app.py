@@ -231,7 +231,9 @@ async def _on_error(_request: Request, error: Any) -> Response:
 
 async def _on_http(_request: Request, error: Any) -> Response:
     message = {404: "there is no such endpoint; /docs lists them", 405: "this endpoint takes another method"}
-    return error_response(ApiError(error.status_code, message.get(error.status_code, str(error.detail))))
+    answer = error_response(ApiError(error.status_code, message.get(error.status_code, str(error.detail))))
+    answer.headers.update(error.headers or {})  # Allow, of 405
+    return answer
 
 
 async def _on_fault(_request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""How long the server waits for a client where uvicorn would without end: for a head, and for taking an answer."""
+"""How long the server waits for a client, and for how much of a head, where uvicorn would without end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 HEAD_SECONDS = 10.0  # from a connection, or the first byte of a further request on it, to the end of its head
+HEAD_BYTES = 2**16  # beyond the first piece of it: a parser may take gigabytes within those seconds
 STALL_SECONDS = 30.0  # in which nothing of an answer is taken
 
 
 def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) -> type[Any]:
-    """One of uvicorn's protocols, which also closes a connection where its client takes longer than that.
+    """One of uvicorn's protocols, which also closes a connection where its client takes longer than that, or sends a
+    head without end.
 
     A request is counted from the end of its head, and its body has a time of its own: so none is cut short, and what
     has not become one never had a place anywhere.
@@ -18,6 +20,8 @@ def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) ->
 
     class Impatient(protocol):
         head: asyncio.TimerHandle | None = None  # runs while there is no request
+        heads = 0  # that have begun
+        head_bytes: int | None = None  # of the one that is on its way
         stall: asyncio.TimerHandle | None = None  # runs while there is more of an answer than the client takes
 
         def connection_made(self, transport: asyncio.Transport) -> None:
@@ -25,8 +29,21 @@ def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) ->
             self.watch()
 
         def data_received(self, data: bytes) -> None:
+            before = self.heads
             super().data_received(data)
             self.watch()
+            if self.head_bytes is not None and self.heads == before:
+                self.head_bytes += len(data)
+                if self.head_bytes > HEAD_BYTES:
+                    self.transport.abort()
+
+        def on_message_begin(self) -> None:  # of httptools; h11 has a bound of its own
+            self.heads, self.head_bytes = self.heads + 1, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self.head_bytes = None
+            super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.head, self.stall = ended(self.head), ended(self.stall)

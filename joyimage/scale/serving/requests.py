@@ -252,6 +252,7 @@ def _box(given: str | Iterable[int] | None) -> list[int]:
 
 
 def as_refusal(error: JoyImageError, names: Iterable[str]) -> Any:
-    """What the library refuses, with the field that its message begins with or names."""
+    """What the library refuses, with the field that its message names first."""
     words = re.findall(r"\w+", str(error)[:200])
-    return refused(str(error), next((name for name in names if name in words), None))
+    known = set(names)
+    return refused(str(error), next((word for word in words if word in known), None))
