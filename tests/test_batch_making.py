@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import joyimage
 from joyimage import JoyImage, JoyImageError, spatial
 from joyimage.demo import ASSETS
 from joyimage.images import read_parameters, save_png
@@ -21,6 +23,7 @@ from joyimage.scale.engine import Stopped
 from joyimage.scale.jobs import read_jobs
 from joyimage.scale.limits import Limits
 from joyimage.scale.making import Maker
+from joyimage.scale.noting import Noting
 from joyimage.scale.results import Making, OtherSettings
 
 PICTURE = str(ASSETS / "rotate.png")
@@ -297,3 +300,14 @@ def test_seconds_are_shares_of_what_rows_took_together(maker):
     records = made(maker, *({"images": PICTURE, "instruction": text, "steps": 1} for text in TEXTS))
     assert len({record.encode_seconds for record in records}) == 1
     assert all(min(r.encode_seconds, r.sample_seconds, r.decode_seconds) > 0 for r in records)
+
+
+def test_what_the_library_warns_of_is_noted_once_and_what_others_do_is_not():
+    ours = str(Path(joyimage.__file__).parent / "any.py")
+    with Noting() as noted:
+        for text, place in [("cut", ours), ("of others", __file__), ("cut", ours), ("small", ours)]:
+            warnings.warn_explicit(text, UserWarning, place, 1)
+    assert noted.text("a red cube") == "cut; small"
+    with Noting(shared=True) as noted:
+        warnings.warn_explicit("cut", UserWarning, ours, 1)
+    assert noted.text("a red cube") == "of this, or of what was made with it: cut"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -82,12 +84,12 @@ def until_answered(http: httpx.Client, path: str) -> httpx.Response:
             time.sleep(0.1)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_that_still_loads_ends_when_it_is_told_to(tmp_path, how):
-    (tmp_path / "sitecustomize.py").write_text(HALT)
+@contextlib.contextmanager
+def halted_server(folder: Path) -> Iterator[tuple[subprocess.Popen, list[int]]]:
+    """A server whose process with the model is halted as it starts, and the processes that it has started."""
+    (folder / "sitecustomize.py").write_text(HALT)
     command = [sys.executable, "-m", "joyimage", "serve", "-m", "tiny", "--port", "0"]
-    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
@@ -95,14 +97,31 @@ def test_a_server_that_still_loads_ends_when_it_is_told_to(tmp_path, how):
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
         until(lambda: any(state(int(child)) == "T" for child in found.read_text().split()), 100)
-        children = found.read_text().split()
-        process.send_signal(how)
-        output, errors = process.communicate(timeout=60)
+        yield process, list(map(int, found.read_text().split()))
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_still_loads_ends_when_it_is_told_to(tmp_path, how):
+    with halted_server(tmp_path) as (process, children):
+        process.send_signal(how)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and output == "" and "Traceback" not in errors
-    until(lambda: not any(running(int(child)) for child in children))
+    until(lambda: not any(map(running, children)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_what_still_loads_ends_without_a_word_where_its_server_was_killed(tmp_path):
+    with halted_server(tmp_path) as (process, children):
+        process.kill()
+        (loading,) = (child for child in children if state(child) == "T")
+        os.kill(loading, signal.SIGCONT)
+        output, errors = process.communicate(timeout=300)  # until all that write there have ended
+    assert output == "" and "Traceback" not in errors
+    until(lambda: not running(loading))
 
 
 def state(pid: int) -> str:

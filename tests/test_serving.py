@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from live_server import Live, live_server, model, png, scene, until
+from live_server import Live, halted, live_server, model, png, scene, until
 from PIL import Image
 
 from joyimage import spatial
@@ -212,6 +213,16 @@ def test_the_description_names_every_field(live):
     assert {"image", "mask", "prompt", "seed", "steps", "move", "box", "camera", "solver"} <= fields.keys()
 
 
+def test_what_the_library_warns_of_comes_with_the_picture(client):
+    def note(prompt: str) -> str | None:
+        return client.images.generate(prompt=prompt, extra_body={"steps": 1}).model_extra.get("note")
+
+    assert note("a red cube") is None
+    assert "tokens were cut" in note("x" * 8000)
+    assert "close to a spatial instruction" in note("Move the camera.\n- Camera rotation: Yaw 45°.")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
 def test_equal_shapes_share_forwards_where_that_is_asked_for(live, client, monkeypatch):
     """Within a level of what each is by itself."""
     member, calls = live.pool.members[0], []
@@ -220,14 +231,17 @@ def test_equal_shapes_share_forwards_where_that_is_asked_for(live, client, monke
     )
 
     def edit(seed: int):
-        fields = {"seed": seed, "steps": 40 if seed == 0 else 3}  # while the first is at work the others come
+        fields = {"seed": seed, "steps": 3}
         return client.images.edit(image=upload(scene()), prompt=f"Edit {seed}.", extra_body=fields)
 
     with live.set(queue=40, batch=4), ThreadPoolExecutor(5) as threads:
-        first = threads.submit(edit, 0)
-        until(lambda: live.busy)
-        answers = list(threads.map(edit, range(1, 5)))
-        first.result()
+        with halted(live):  # until all others wait behind the first
+            first = threads.submit(edit, 0)
+            until(lambda: live.busy)
+            others = [threads.submit(edit, seed) for seed in range(1, 5)]
+            until(lambda: len(live.pool.waiting) == 4)
+        answers = [each.result(60) for each in others]
+        first.result(60)
     assert calls == [1, 4]
     for seed, answer in enumerate(answers, 1):
         (alone,) = model().edit(scene(), f"Edit {seed}.", seed=seed, steps=3)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import errno
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import prompts, spatial
-from ..errors import JoyImageError, one_line
+from ..errors import JoyImageError
 from ..images import save_png
 from ..parameters import made_by
 from ..settings import Sampling
-from ..wishes import NearMiss, near_miss
 from .addresses import raw_picture, read_picture
 from .columns import SAMPLING
 from .engine import Stopped
 from .jobs import ASK, GENERATE, Job
 from .manifest import Record
+from .noting import Noting
 from .results import TAG, Making, names_of
 
 if TYPE_CHECKING:
@@ -135,7 +133,7 @@ class Maker:
 
     def _conditioned(self, jobs: list[Job]) -> Iterator[Encoded]:
         """Rows of the same pictures, which are encoded once."""
-        with Noting() as noted:
+        with Noting(shared=len(jobs) > 1) as noted:
             clock = Clock(self.model.device)
             pictures, told = self._pictures(jobs[0])
             texts = [self._text(job, pictures) for job in jobs]
@@ -245,26 +243,3 @@ class Clock:
             torch.cuda.synchronize(self.device)
         before, self.began = self.began, time.perf_counter()
         return round(self.began - before, 4)
-
-
-class Noting:
-    """What the library warns of while the context lasts, which is to be told beside the rows."""
-
-    def __init__(self):
-        self.caught: list[warnings.WarningMessage] = []
-        self._catching = warnings.catch_warnings(record=True)
-
-    def __enter__(self) -> Noting:
-        self.caught = self._catching.__enter__() or []
-        warnings.simplefilter("always")
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._catching.__exit__(None, None, None)  # which asks for none of them
-
-    def text(self, prompt: str) -> str:
-        """In one line, with what is to be said of one of the prompts."""
-        package = Path(__file__).parents[1]
-        ours = [each.message for each in self.caught if package in Path(each.filename).parents]
-        notes = [near_miss(prompt), *(note for note in ours if not isinstance(note, NearMiss))]
-        return one_line("; ".join(dict.fromkeys(str(note) for note in notes if note)))

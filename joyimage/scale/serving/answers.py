@@ -17,7 +17,7 @@ from .pool import Ticket
 
 
 def images(result: Result, fields: Made) -> dict[str, Any]:
-    """As OpenAI gives pictures, and beside each its seed, or what it was chosen from."""
+    """As OpenAI gives pictures, and beside each its seed, or what it was chosen from; `note` has what was warned of."""
     chosen = result.told.get(CANDIDATES)
     data = []
     for i, picture in enumerate(result.pictures):
@@ -26,8 +26,9 @@ def images(result: Result, fields: Made) -> dict[str, Any]:
         data.append({"b64_json": as_base64(encoded), **told})
     width, height = result.pictures[0].size
     box = {"box": result.told["box"]} if "box" in result.told else {}
+    note = {"note": result.told["note"]} if result.told.get("note") else {}
     answer = {"created": int(time.time()), "output_format": fields.output_format, "size": f"{width}x{height}"}
-    return answer | box | {"data": data}
+    return answer | box | note | {"data": data}
 
 
 def reasoned(result: Result) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,6 +18,7 @@ from ...pipeline import JoyImage
 from ...settings import CANDIDATES
 from ...spatial import draw_box
 from ..loading import Loading
+from ..noting import Noting
 from .jobs import Cancel, Done, Failed, Idle, Job, Ready, Result, Said, Start, Stepped, Unusable
 
 
@@ -30,10 +32,11 @@ def main(connection: Connection, loading: Loading) -> None:
     try:
         model = loading.load()
     except (JoyImageError, OSError) as error:
-        connection.send(Unusable(str(error)))
+        with suppress(OSError):  # the server is gone
+            connection.send(Unusable(str(error)))
         return
-    connection.send(Ready(model.base_size, model.steps))
     try:
+        connection.send(Ready(model.base_size, model.steps))
         while (message := connection.recv()) is not None:
             if isinstance(message, Start):  # what is not is for a job that is done already
                 Call(model, connection, message.jobs).run()
@@ -63,7 +66,7 @@ class Call:
     def _one(self, number: int, job: Job, result: Result | None) -> None:
         began = self.steps
         try:
-            result = result or WAYS[job.kind](self.model, job, self.check, partial(self.say, number))
+            result = result or self._noted(job, partial(self.say, number))
         except JoyImageError as error:  # after the first step it is the model's fault, such as values that overflow
             self.connection.send(Failed(number, str(error), refused=self.steps == began))
         except torch.OutOfMemoryError:
@@ -77,6 +80,12 @@ class Call:
         else:
             self.connection.send(Done(number, result))
 
+    def _noted(self, job: Job, say: Say) -> Result:
+        """The result of one, with what the library warned of."""
+        with Noting() as noted:
+            result = WAYS[job.kind](self.model, job, self.check, say)
+        return with_note(result, job, noted)
+
     def _together(self) -> dict[int, Result] | None:
         """The results of all by one call, or None where one of them is refused: then each is done by itself."""
         jobs = list(self.jobs.values())
@@ -84,14 +93,20 @@ class Call:
         many = {name: [job.arguments[name] for job in jobs] for name in EACH if name in first}
         shared = {name: value for name, value in first.items() if name not in many}
         method = getattr(self.model, jobs[0].kind)
+        noted = Noting(shared=True)
         try:
-            made = method(**shared, **many, batch_size=len(jobs) * first["count"], callback=self.check)
+            with noted:
+                made = method(**shared, **many, batch_size=len(jobs) * first["count"], callback=self.check)
         except (Abandoned, EOFError, OSError):
             raise
         except Exception:  # whichever it is of: by itself each comes to its own end
             return None
         each = first["count"]
-        return {number: Result(made[i * each : (i + 1) * each]) for i, number in enumerate(self.jobs)}
+        results = [Result(made[i * each : (i + 1) * each]) for i in range(len(jobs))]
+        return {
+            number: with_note(result, job, noted)
+            for result, (number, job) in zip(results, self.jobs.items(), strict=True)
+        }
 
     def check(self, *_step: Any) -> None:
         """After each step: raise `Abandoned` once nobody waits, and `EOFError` where the server is gone."""
@@ -113,6 +128,13 @@ class Call:
                 self.cancelled.add(message.number)
         if self.cancelled >= self.jobs.keys():
             raise Abandoned
+
+
+def with_note(result: Result, job: Job, noted: Noting) -> Result:
+    """A picture's result with what was warned of, or what its prompt may have been meant for, as "note"."""
+    if job.kind in ("edit", "generate"):
+        result.told["note"] = noted.text(job.arguments.get("instruction") or job.arguments.get("prompt") or "")
+    return result
 
 
 # Arguments of jobs that share a call which are given for each of them.
