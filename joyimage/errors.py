@@ -22,14 +22,6 @@ def shortened(text: str) -> str:
     return f"{text[:half]} [… {len(text) - 2 * half:,} characters more …] {text[-half:]}"
 
 
-def not_loaded(where: str, seconds: int) -> str:
-    """What is wrong where a process has not loaded the model in its time, and what to do."""
-    return (
-        f"{where} has not loaded the model within {seconds:,} seconds: see whether the disk of the weights and the "
-        "device answer, or give it longer (load_seconds, --load-seconds)"
-    )
-
-
 def counted(count: int, noun: str) -> str:
     """As in "1 row" and "2 rows"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -22,7 +22,8 @@ from .memory import Memory, Needs, parse_size
 from .mmdit import MMDiT
 from .parallel.devices import Devices
 from .quantisation.layers import use_products
-from .settings import LOAD_SECONDS, check_load_seconds, check_products, check_theta
+from .settings import check_products, check_theta
+from .waiting import LOAD_SECONDS, check_load_seconds
 
 
 @dataclass(frozen=True)

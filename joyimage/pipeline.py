@@ -28,7 +28,6 @@ from .sampling import Callback
 from .settings import (
     AUTO,
     EXACT,
-    LOAD_SECONDS,
     NATIVE_BASE_SIZE,
     NATIVE_SHIFT,
     NATIVE_STEPS,
@@ -40,6 +39,7 @@ from .settings import (
 from .spatial import Camera
 from .understanding import Understanding
 from .vae import WanVAE
+from .waiting import LOAD_SECONDS
 
 if TYPE_CHECKING:
     from .parallel.team import Team

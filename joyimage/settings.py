@@ -26,8 +26,6 @@ VIEWS = ("front", "right", "left", "rear", "front right", "front left", "rear ri
 ZOOMS = ("in", "out", "unchanged")
 BASE_SIZES = (64, 256, 512, 768, 1024)  # sides of squares, in pixels
 NATIVE_BASE_SIZE = 1024  # of the published models
-LOAD_SECONDS = 1800  # 50 GB at 30 MB/s: a process that takes longer to load the model hangs
-MOST_LOAD_SECONDS = 86_400
 NATIVE_SHIFT = 1.5  # theirs too, where their files do not say otherwise
 NATIVE_STEPS = 40  # the same
 CANDIDATES = "candidates"  # the key of a chosen picture's `info` that holds what it was chosen from
@@ -386,15 +384,6 @@ def check_batch_size(size: int) -> None:
     """Raise `JoyImageError` for a batch size that is not a whole number of at least 1."""
     if not whole(size) or size < 1:
         raise JoyImageError(f"batch_size is {size!r}; give a whole number of samples that share a forward, at least 1")
-
-
-def check_load_seconds(seconds: int) -> None:
-    """Raise `JoyImageError` for a time to load a model in that is not a whole number of seconds within its range."""
-    if not whole(seconds) or not 1 <= seconds <= MOST_LOAD_SECONDS:
-        raise JoyImageError(
-            f"load_seconds is {seconds!r:.40}; give the seconds in which a process must have loaded the model, "
-            f"a whole number from 1 to {MOST_LOAD_SECONDS:,}"
-        )
 
 
 def check_base_size(base_size: int | str | None) -> None:

@@ -24,7 +24,7 @@ from joyimage.parallel import team
 from joyimage.scale.loading import Loading
 from joyimage.scale.serving import pool
 from joyimage.scale.settings import Pool
-from joyimage.settings import LOAD_SECONDS
+from joyimage.waiting import LOAD_SECONDS
 
 pytestmark = [
     pytest.mark.slow,

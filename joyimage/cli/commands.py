@@ -15,19 +15,18 @@ from ..errors import JoyImageError, MissingFileError, one_line
 from ..scale.loading import Loading
 from ..settings import (
     AUTO,
-    LOAD_SECONDS,
     PRESETS,
     SHORTCUTS,
     Sampling,
     check_base_size,
     check_batch_size,
-    check_load_seconds,
     check_output,
     check_preset,
     check_seed,
     check_text,
 )
 from ..training.settings import PEFT_WEIGHTS
+from ..waiting import LOAD_SECONDS, check_load_seconds
 from .outputs import Names, is_file, save
 from .spatial_edits import found_box, spatial_inputs
 

@@ -13,13 +13,13 @@ from ..settings import (
     AUTO,
     DTYPES,
     EXACT,
-    LOAD_SECONDS,
     PRODUCTS,
     SHORTCUTS,
     VIEWS,
     Answering,
     Sampling,
 )
+from ..waiting import LOAD_SECONDS
 from .batch import add_batch
 from .commands import (
     run_convert,

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ..caching import StepCache
-from ..errors import JoyImageError, not_loaded
+from ..errors import JoyImageError
 from ..mmdit import MMDiT
+from ..waiting import not_loaded
 from .devices import Devices
 from .exchange import Exchange, Left, Place, backend_for
 from .node import Failure, Node

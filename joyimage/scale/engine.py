@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from ..errors import JoyImageError, counted, not_loaded
+from ..errors import JoyImageError, counted
 from ..extras import extra
 from ..settings import AUTO
+from ..waiting import not_loaded
 from .settings import Pool
 
 Item = TypeVar("Item")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..settings import LOAD_SECONDS
+from ..waiting import LOAD_SECONDS
 
 if TYPE_CHECKING:
     from ..pipeline import JoyImage

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from ..errors import JoyImageError
-from ..settings import AUTO, LOAD_SECONDS, Settings, check_batch_size, check_load_seconds, finite, given, number, whole
+from ..settings import AUTO, Settings, check_batch_size, finite, given, number, whole
+from ..waiting import LOAD_SECONDS, check_load_seconds
 
 ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")  # a host's name, or an address in brackets
 

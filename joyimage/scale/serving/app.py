@@ -179,11 +179,19 @@ async def one_model(request: Request, name: str) -> Response:
 async def health(request: Request) -> Response:
     """200 while requests are taken, and else 503; how many wait and are at work, and for how long the model loads."""
     pool = service(request).pool
-    loading = pool.loading
-    told = {"status": pool.state, "ready": pool.ready, "workers": len(pool.members)}
+    loading = [member.seconds for member in pool.members if member.loading_it]
+    told = {"status": _state(pool), "ready": pool.ready, "workers": len(pool.members)}
     told |= {"loading": len(loading), "loading_seconds": round(max(loading, default=0.0))}
     counts = {"waiting": len(pool.waiting), "running": pool.running}
     return JSONResponse(told | counts, 200 if pool.ready and not pool.draining else 503)
+
+
+def _state(pool: Pool) -> str:
+    if pool.draining:
+        return "draining"
+    if pool.ready == len(pool.members):
+        return "ok"
+    return "degraded" if pool.loaded_once else "loading"
 
 
 router.add_route("/health", health, methods=["HEAD"], include_in_schema=False)  # how many balancers ask

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...errors import not_loaded
+from ...waiting import not_loaded
 from ..loading import Loading
 from . import worker
 from .jobs import Cancel, Start, Unusable

@@ -40,7 +40,7 @@ class Meters:
         self._gauges["waiting"].set_function(lambda: len(pool.waiting))
         self._gauges["running"].set_function(lambda: pool.running)
         self._gauges["ready"].set_function(lambda: pool.ready)
-        self._gauges["loading"].set_function(lambda: len(pool.loading))
+        self._gauges["loading"].set_function(lambda: sum(member.loading_it for member in pool.members))
 
     def text(self) -> bytes:
         """The text format, version 0.0.4."""

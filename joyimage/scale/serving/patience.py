@@ -11,17 +11,14 @@ STALL_SECONDS = 30.0  # in which nothing of an answer is taken
 
 
 def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) -> type[Any]:
-    """One of uvicorn's protocols, which also closes a connection where its client takes longer than that, or sends a
-    head without end.
+    """One of uvicorn's protocols, which also closes connections of clients that take longer, or send heads without end.
 
     A request is counted from the end of its head, and its body has a time of its own: so none is cut short, and what
     has not become one never had a place anywhere.
     """
 
-    class Impatient(protocol):
+    class Impatient(bounded(protocol)):
         head: asyncio.TimerHandle | None = None  # runs while there is no request
-        heads = 0  # that have begun
-        head_bytes: int | None = None  # of the one that is on its way
         stall: asyncio.TimerHandle | None = None  # runs while there is more of an answer than the client takes
 
         def connection_made(self, transport: asyncio.Transport) -> None:
@@ -29,21 +26,8 @@ def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) ->
             self.watch()
 
         def data_received(self, data: bytes) -> None:
-            before = self.heads
             super().data_received(data)
             self.watch()
-            if self.head_bytes is not None and self.heads == before:
-                self.head_bytes += len(data)
-                if self.head_bytes > HEAD_BYTES:
-                    self.transport.abort()
-
-        def on_message_begin(self) -> None:  # of httptools; h11 has a bound of its own
-            self.heads, self.head_bytes = self.heads + 1, 0
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self.head_bytes = None
-            super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.head, self.stall = ended(self.head), ended(self.stall)
@@ -71,6 +55,32 @@ def impatient(protocol: type[Any], head_seconds: float, stall_seconds: float) ->
                 self.stall = self.loop.call_later(stall_seconds, self.await_taking, left)
 
     return Impatient
+
+
+def bounded(protocol: type[Any]) -> type[Any]:
+    """The same protocol, which takes no more than so much of a head. h11 has its own bound."""
+
+    class Bounded(protocol):
+        heads = 0  # that have begun
+        head_bytes: int | None = None  # of the one that is on its way
+
+        def data_received(self, data: bytes) -> None:
+            before = self.heads
+            super().data_received(data)
+            if self.head_bytes is not None and self.heads == before:
+                self.head_bytes += len(data)
+                if self.head_bytes > HEAD_BYTES:
+                    self.transport.abort()
+
+        def on_message_begin(self) -> None:
+            self.heads, self.head_bytes = self.heads + 1, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self.head_bytes = None
+            super().on_headers_complete()
+
+    return Bounded
 
 
 def ended(timer: asyncio.TimerHandle | None) -> None:

@@ -120,19 +120,8 @@ class Pool:
             raise
 
     @property
-    def state(self) -> str:
-        """In a word: "loading" until all processes have the model for the first time."""
-        if self.draining:
-            return "draining"
-        if self.ready == len(self.members):
-            return "ok"
-        loaded = self.started and all(each.done() for each in self._loaded.values())
-        return "degraded" if loaded else "loading"
-
-    @property
-    def loading(self) -> list[float]:
-        """For each process that loads the model, the seconds since it began."""
-        return [member.seconds for member in self.members if member.loading_it]
+    def loaded_once(self) -> bool:
+        return self.started and all(each.done() for each in self._loaded.values())
 
     @property
     def started(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import JoyImageError
-from ...settings import LOAD_SECONDS, check_load_seconds
+from ...waiting import LOAD_SECONDS, check_load_seconds
 from ..loading import Loading
 from .settings import KEY_VARIABLE, Serving, key_from
 
