@@ -70,9 +70,7 @@ class JoyImage(Understanding):
         team: Team | None = None,
     ):
         check_schedule(steps, shift)
-        self.mmdit = mmdit
-        self.vae = vae
-        self.encoder = encoder
+        self.mmdit, self.vae, self.encoder = mmdit, vae, encoder
         self.base_size = base_size
         self.shift, self.steps = shift, steps
         self.memory = memory or Memory(Needs(encoder.model, mmdit, vae), mmdit.proj_out.weight.device)
