@@ -15,8 +15,9 @@ from joyimage.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD
 from joyimage.encoder import Encoder
 from joyimage.prompts import CONDITIONING_SYSTEM
 from joyimage.spatialdata import margins
+from joyimage.spatialdata.questions.form import Question
 from joyimage.spatialdata.readers import read_scenes
-from tools.tiny import captures, data, encoder, learn_spatial, questions, scenes, training, vae
+from tools.tiny import captures, data, encoder, learn_spatial, questions, scenes, spatial_questions, training, vae
 from tools.tiny.loop import Papers
 from tools.tiny.render import render
 from tools.tiny.scenes import SIZE
@@ -208,6 +209,24 @@ def test_pieces_of_a_batch_add_up_to_it(tmp_path):
     assert len(shares) == 3 and sum(shares) == pytest.approx(1)
     tolerance = 0.02 if training.FAST_HALF else 1e-5  # bf16 rounds sums of other lengths in other ways
     assert (found - expected).norm() <= tolerance * expected.norm()
+
+
+def test_what_options_tell_is_counted():
+    def question(answer, *options):
+        return Question("t", "s", (0,), "en", "choice", "?", answer, options)
+
+    one_part_off = [
+        "yaw 1, pitch 2, zoom in",
+        "yaw -1, pitch 2, zoom in",
+        "yaw 1, pitch -2, zoom in",
+        "yaw 1, pitch 2, out",
+    ]
+    told = [question("A", *one_part_off)] * 3
+    assert spatial_questions.guessed(told)["most alike"] == pytest.approx(0.75)
+    even = [question(letter, "yaw 1, in", "yaw 2, in", "yaw 1, on", "yaw 2, on") for letter in "ABCD"]
+    assert set(spatial_questions.guessed(even).values()) == {0}
+    assert spatial_questions.guessed([question("B", "left", "right")])["longest"] == 0.5
+    assert spatial_questions.guessed([]) == {}
 
 
 def test_lessons_begin_with_what_is_clearly_nearer(tmp_path):

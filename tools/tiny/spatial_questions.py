@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,42 @@ from . import captures
 
 CROWDED = (0.05, 0.15, 0.3, 0.5)  # of the scenes that are written, the shares with one to four objects
 QUOTA = 12  # questions of a sub-task in a scene
+WORDS = re.compile(r"[A-Za-z0-9.-]+|[^\x00-\x7f]")  # each Chinese character is one
+
+
+def alike(options: Sequence[str]) -> list[int]:
+    """How many words each option has in common with the others."""
+    words = [Counter(WORDS.findall(option)) for option in options]
+    return [sum((one & other).total() for j, other in enumerate(words) if j != i) for i, one in enumerate(words)]
+
+
+def lengths(options: Sequence[str]) -> list[int]:
+    return list(map(len, options))
+
+
+# Ways to guess by the options alone.
+GUESSES = {
+    "most alike": (alike, max), "least alike": (alike, min), "longest": (lengths, max), "shortest": (lengths, min),
+}  # fmt: skip
+
+
+def guessed(questions: Iterable[Question]) -> dict[str, float]:
+    """By how much each way to guess is right more often than chance. Ties count in parts."""
+    choices = [question for question in questions if question.options]
+    gains = Counter()
+    for question in choices:
+        for name, (values_of, extreme) in GUESSES.items():
+            values = values_of(question.options)
+            taken = [i for i, value in enumerate(values) if value == extreme(values)]
+            right = question.options.index(question.said) in taken
+            gains[name] += right / len(taken) - 1 / len(values)
+    return {name: round(gains[name] / len(choices), 3) for name in GUESSES if choices}
 
 
 def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: int = QUOTA, seed: int = 0) -> dict:
-    """Counts, wrong and unclear answers, balance and seconds, by sub-task, until each has `least` questions."""
+    """Counts, wrong and unclear answers, balance, what options tell and seconds, by sub-task, until each has `least`
+    questions.
+    """
     asking = Asking(seed)
     questions: dict[str, list[Question]] = {task: [] for task in tasks}
     verdicts = {task: Counter() for task in tasks}
@@ -65,6 +98,7 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
                 "unclear": verdicts[task]["unclear"],
                 "a second": round(len(made) / max(seconds[task], 1e-9)),
                 **balance(side for question in made for side in sides(question)).get(task, {}),
+                **guessed(made),
             }
             for task, made in questions.items()
         },
