@@ -262,8 +262,8 @@ def test_a_process_that_is_lost_before_it_joins_is_named(split, monkeypatch):
     """Stopped first, so that the leader is certain to wait for it."""
     answer = Process.answer
 
-    def stopped(self):
-        said = answer(self)
+    def stopped(self, seconds=None):
+        said = answer(self, seconds)
         if said == "ready":
             os.kill(self._process.pid, signal.SIGSTOP)
             threading.Timer(1, self._process.kill).start()

@@ -168,7 +168,7 @@ def read_about(out: Path) -> dict[str, Any]:
             Made.of(values["made"])
         if isinstance(values["settings"], dict) and {"version", "source", "prepare"} <= values.keys():
             return values
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise JoyImageError(f"{out} is no data set of `joyimage data make`: it has no {FILE} that can be read")
 
