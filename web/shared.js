@@ -8,6 +8,7 @@ import { app } from "../../scripts/app.js";
 import { t } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+const LAID_OUT = 60; // milliseconds after which the new renderer has given a node the size that it takes
 const MARGINS = 20; // pixels of the graph that the classic renderer leaves free above and below a widget, together
 const FOLLOW = 100; // milliseconds between two looks at what a widget depends on
 
@@ -173,14 +174,22 @@ export function mount(node, name, element, height, stored, width = 0) {
   return widget;
 }
 
+/** By how much the new renderer makes a node taller than it was told to be, once it has laid it out.
+ * @type {WeakMap<HTMLElement, number>} */
+const added = new WeakMap();
+
 /** Give a mounted element another least height. The node grows to it, and shrinks if it was no taller than it had to be.
  * @param {import("./types").GraphNode} node @param {HTMLElement} element @param {number} height in pixels of the graph */
 export function resize(node, element, height) {
   if (parseFloat(element.style.minHeight) === height) return;
-  const snug = node.size[1] <= node.computeSize()[1] + MARGINS;
+  const above = () => node.size[1] - node.computeSize()[1];
+  const snug = above() <= Math.max(MARGINS, added.get(element) ?? 0);
   element.style.minHeight = `${height}px`;
   const least = node.computeSize()[1];
-  if (snug || node.size[1] < least) node.setSize([node.size[0], least]);
+  if (snug || node.size[1] < least) {
+    node.setSize([node.size[0], least]);
+    window.setTimeout(() => added.set(element, above()), LAID_OUT);
+  }
   app.canvas.setDirty(true, true);
 }
 
