@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import running
 from ray_here import ray_folder
 
 from joyimage import JoyImageError
@@ -213,14 +214,6 @@ def test_a_worker_that_hangs_is_replaced_where_others_are_ready(ray, tmp_path):
     (line,) = (str(each.message) for each in told if "a worker was lost" in str(each.message))
     assert "has not loaded the model within 1 seconds" in line
     assert len(work.workers()) == 3
-
-
-def running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from live_server import Live, live_server, until
 from PIL import Image
+from processes import running
 
 from joyimage import JoyImage, JoyImageError
 from joyimage.cli import main
@@ -33,14 +34,6 @@ pytestmark = [
 HALT = "import os, signal, sys\n"
 HALT += "if any('spawn_main' in word for word in sys.orig_argv): os.kill(os.getpid(), signal.SIGSTOP)\n"
 HEALTHY = {"loading": 0, "loading_seconds": 0, "ready": 1, "workers": 1, "status": "ok", "waiting": 0, "running": 0}
-
-
-def running(pid: int) -> bool:
-    """Also where it is halted, but not where it has ended and nobody has asked how."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from processes import running
 from safetensors.torch import save_file
 
 from joyimage import JoyImage, batching, tiny
@@ -150,14 +151,6 @@ def test_what_goes_wrong_in_a_process_is_said(guided, pictures):
     guided._team._processes[0].tell("forget", [99])
     with pytest.raises(JoyImageError, match="the process for cpu failed: KeyError: 99; run again"):
         edited(guided, pictures)
-
-
-def running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def gone(pids: list[int]) -> bool:

@@ -128,6 +128,11 @@ def paper(asked: list[Asked]) -> Paper:
     return Paper(np.stack([pixels for pixels, _ in rows.values()]), [some for _, some in rows.values()])
 
 
+def rows_of(paper: Paper, questions: int) -> int:
+    """How many rows have so many questions, with `ASKED` on each at most."""
+    return math.ceil(questions / np.mean([min(ASKED, len(some)) for some in paper.questions]))
+
+
 def pieces(batch: Exams, rows: int = PIECE) -> Iterator[tuple[Exams, float]]:
     """A batch in pieces of so many rows, those of a length together, each with its share of what is asked."""
     lengths = (batch.segments >= 0).sum(1)
@@ -153,16 +158,15 @@ def teach(
     source = Source(encoder, torch.empty(0), [], {})
     papers = {(kind, lesson): paper(lesson.chosen(some)) for kind, some in asked.items() for lesson in lessons[kind]}
     drawn = Papers(source, papers)
+    rows = {name: rows_of(some, recipe.batch(QUESTIONS[name[0]])) for name, some in papers.items()}
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         total, details = torch.zeros(()), {}
         for kind in asked:
             lesson = [lesson for lesson in lessons[kind] if lesson.start <= step][-1]
-            on_each = np.mean([min(ASKED, len(some)) for some in papers[kind, lesson].questions])
-            rows = math.ceil(recipe.batch(QUESTIONS[kind]) / on_each)
             right = 0.0
             whole = torch.zeros(())
-            for piece, share in pieces(drawn.draw((kind, lesson), generator, rows, ASKED)):
+            for piece, share in pieces(drawn.draw((kind, lesson), generator, rows[kind, lesson], ASKED)):
                 answers, these = answering(encoder, piece, source.barred)
                 (WEIGHTS[kind] * share * answers).backward()
                 whole += share * answers.detach()
