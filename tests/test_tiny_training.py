@@ -136,10 +136,16 @@ def test_no_answer_is_told_from_combinations_that_are_held_out(source):
     assert rules("What color is the cube?", "green") == ["blue red"]
     assert rules("Which is nearer to the camera, the red car or the blue cone?", "the red car") == ["", "green", "cube"]
     assert rules("How many objects are there?", "3") == [""]
+    # Of two objects that a question names, none is left out: that would tell that the other is the answer.
+    assert rules("Which is bigger, the red car or the green cone?", "the red car") == ["", "", "cube"]
+    assert rules("Which is bigger, the red car or the blue cube?", "the red car") == ["", "green", ""]
     for step in range(20):
         batch = source.questions(torch.Generator().manual_seed(step))
         told = batch.labels != encoder.IGNORED
         assert not source.barred[batch.rules[told], batch.labels[told]].any()
+        for row, place in told.nonzero().tolist():
+            question = (batch.segments[row] == batch.segments[row, place]) & ~told[row]
+            assert not source.barred[batch.rules[row, place], batch.ids[row, question]].any()
 
 
 def test_a_taught_encoder_comes_nearer_to_its_teachers_contexts(source, tmp_path):

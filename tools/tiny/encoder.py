@@ -221,6 +221,7 @@ class Source:
         chat = encoder.chat
         self.end, self.padding = chat.controls[END], chat.controls[END_OF_TEXT]
         self.colours, self.kinds, self.barred = barred(encoder.tokenizer)
+        self.left_out = [set(tokens.nonzero().flatten().tolist()) for tokens in self.barred]  # by each rule
         self.opening = chat.ids(opening(CHAT_SYSTEM, 1, ""), [(SEEN // 64, SEEN // 64)])
         self.closing = chat.ids(closing())
         encoded = cache(lambda text: chat.ids([text]))
@@ -247,8 +248,13 @@ class Source:
                 found.append(0 if kind is None else 1 + len(COLOUR_NAMES) + kind)
             else:
                 found.append(0)
-        # a word of another object may be taken for this one's: what is the answer is never left out
-        return [0 if self.barred[rule, token] else rule for rule, token in zip(found, answer, strict=True)]
+        # A word of another object may be taken for this one's: what is the answer is never left out. Nor is what the
+        # question names: of two that it offers, the one that is left out would tell that the other is right.
+        named = set(text)
+        return [
+            0 if token in self.left_out[rule] or named & self.left_out[rule] else rule
+            for rule, token in zip(found, answer, strict=True)
+        ]
 
     def questions(self, generator: torch.Generator, pictures: int = PICTURES) -> Exams:
         picks = torch.randint(len(self.asked), (pictures,), generator=generator).tolist()
