@@ -12,12 +12,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .atomic import Part
 from .errors import JoyImageError, MissingFileError
@@ -32,6 +33,7 @@ MULTIPLE = 16  # the VAE shrinks by 8 and the MMDiT's patches by 2
 BATCH_CHANNELS = (1, 3, 4)  # gray, RGB, RGB and opacity
 PARAMETERS = "joyimage"  # the PNG text chunk that `save_png` writes
 
+LYING = (5, 6, 7, 8)  # orientations of EXIF that swap a picture's sides
 # The value that is white, for modes deeper than 8 bits. 16-bit gray files open as I;16, or as I in older Pillow.
 WHITE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "F": 1.0}
 
@@ -122,6 +124,19 @@ def load(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
         raise JoyImageError(f"a picture is a path, a Pillow image or an array (H, W, 3), not {type(source).__name__}")
     with decoding("the picture"):
         return _upright_rgb(source if isinstance(source, Image.Image) else _from_array(source))
+
+
+def check_picture(source: str | os.PathLike | BytesIO) -> Size:
+    """The (height, width) of an upright picture, as its file or the bytes of one say, without decoding it.
+
+    Raises as `load` does; of damage it finds that of a PNG alone.
+    """
+    held = isinstance(source, BytesIO)
+    with decoding("the picture" if held else source), Image.open(source) if held else _opened(source) as image:
+        lies = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in LYING
+        height, width = image.size if lies else image.size[::-1]
+        image.verify()
+        return height, width
 
 
 def load_mask(source: str | os.PathLike | Image.Image) -> Image.Image:

@@ -103,10 +103,51 @@ def test_a_row_with_more_fields_than_columns_is_named(tmp_path):
         read_questions(tmp_path / "t.tsv")
 
 
-def test_a_picture_that_is_none_is_named_by_its_row(tmp_path):
-    (question,) = read_questions(table(tmp_path / "t.tsv", [row("17", image="A" * 400)]))
-    with pytest.raises(JoyImageError, match="row 17: its picture cannot be read"):
-        question.images()
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['1\tx\t"What is it?\ta\tb\tA', "2\tx\tAnd this?\ta\tb\tA"], "from its start on: unexpected end of data"),
+        (["1\tx\tq\ta\tb\tA", '2\tx\t"What\ta\tb\tA', '3\tx\t"So" it is\ta\tb\tA'], "from row 2, up to line 4 on"),
+        (["1\tx\tWhat is\tit?\ta\tb\tA"], "row 1: it has 7 cells"),
+        (["1\tx\tq\ta\tb\tA", "1\tx\tr\ta\tb\tB"], "row 2: its index '1' is that of row 1, too"),
+    ],
+)
+def test_what_would_take_other_rows_for_these_is_refused(tmp_path, lines, message):
+    text = "\n".join(["index\timage\tquestion\tA\tB\tanswer", *lines]).replace("\tx\t", f"\t{encoded('red')}\t")
+    (tmp_path / "t.tsv").write_text(text + "\n")
+    with pytest.raises(JoyImageError, match=message):
+        read_questions(tmp_path / "t.tsv")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "t.tsv").write_text("index\timage\tquestion\tA\tB\tA \tanswer\n1\tx\tq\ta\tb\tc\tA\n")
+    with pytest.raises(JoyImageError, match="the column 'A' is there more than once"):
+        read_questions(tmp_path / "t.tsv")
+
+
+def test_a_table_of_windows_is_read_as_any_other(tmp_path):
+    rows = [row("1 ", question='Which is "left"?'), row("2", image=" 1"), row("3")]
+    plain = read_questions(table(tmp_path / "t.tsv", rows))
+    text = (tmp_path / "t.tsv").read_text(encoding="utf-8").replace("\n", "\t\r\n") + "\r\n"
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8-sig", newline="")
+    assert read_questions(tmp_path / "t.tsv") == plain and plain[1].pictures == plain[0].pictures
+
+
+@pytest.mark.parametrize(
+    "image", ["A" * 400, "no base64!" * 40, encoded("red")[:100], base64.b64encode(b"x" * 99).decode()]
+)
+def test_a_picture_that_is_none_is_named_by_its_row(tmp_path, image):
+    questions = read_questions(table(tmp_path / "t.tsv", [row("16"), row("17", image=image)]))
+    for look in (lambda: questions[1].images(), lambda: choices.check_pictures(questions)):
+        with pytest.raises(JoyImageError, match="row 17: its picture cannot be read"):
+            look()
+
+
+def test_a_picture_in_lines_is_read(tmp_path):
+    lines = "\n".join(encoded("red")[i : i + 76] for i in range(0, len(encoded("red")), 76))
+    (question,) = questions = read_questions(table(tmp_path / "t.tsv", [row("1", image=lines)]))
+    choices.check_pictures(questions)
+    assert question.images()[0].size == (40, 40)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +237,21 @@ def test_a_question_is_asked_once_of_each(tmp_path):
     for name in ("one", "one", "two"):
         choices.answer_all(questions, choose, name, tmp_path)
     assert asked == ["1", "1"]
+
+
+def test_a_question_is_asked_again_of_another_picture_of_the_same_name(tmp_path):
+    asked = []
+
+    def choose(question):
+        asked.append(question.index)
+        return "A"
+
+    for colour in ("red", "red", "blue"):
+        Image.new("RGB", (9, 7), colour).save(tmp_path / "a.png")
+        questions = read_questions(table(tmp_path / "t.tsv", [row("1", image="", image_path="a.png")]))
+        choices.answer_all(questions, choose, "one", tmp_path)
+    assert asked == ["1", "1"]
+    assert choices.figures([]) == {}
 
 
 @pytest.mark.slow

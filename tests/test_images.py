@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -154,13 +155,15 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
     assert (np.asarray(images.load(tmp_path / "a.png")) == upright).all()
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", exif=exif)
+    assert images.check_picture(tmp_path / "a.png") == images.check_picture(tmp_path / "a.jpg") == (24, 16)
 
 
 @pytest.mark.parametrize("exif", [b"nonsense", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_no_harm(tmp_path, exif):
     Image.new("RGB", (4, 2), "white").save(tmp_path / "a.jpg", exif=exif)
-    assert images.load(tmp_path / "a.jpg").size == (4, 2)
+    assert images.load(tmp_path / "a.jpg").size == (4, 2) and images.check_picture(tmp_path / "a.jpg") == (2, 4)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -252,6 +255,19 @@ def test_files_that_are_no_pictures(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(JoyImageError, match=r"a\.png is not a picture"):
         images.load(tmp_path / "a.png")
+
+
+def test_a_png_is_checked_undecoded(tmp_path):
+    Image.fromarray(noise(64, 64)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert images.check_picture(tmp_path / "a.png") == images.check_picture(io.BytesIO(data)) == (64, 64)
+    for damaged in (data[:-5], data[:5000], data[:5000] + b"?" + data[5001:], b"", b"no picture"):
+        (tmp_path / "b.png").write_bytes(damaged)
+        for source in (tmp_path / "b.png", io.BytesIO(damaged)):
+            with pytest.raises(JoyImageError, match=r"picture|read"):
+                images.check_picture(source)
+    with pytest.raises(MissingFileError):
+        images.check_picture(tmp_path / "c.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tif", "webp"])

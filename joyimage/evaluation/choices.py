@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from ..errors import JoyImageError, MissingFileError
-from ..images import load
-from .kept import Kept, one_by_one
+from ..images import check_picture, load
+from .kept import Kept, digest, one_by_one
 from .report import Report, Row, Shown
 from .tools import Find
 
@@ -68,10 +68,29 @@ def _picture(index: str, picture: str | Path) -> Image.Image:
     try:
         if isinstance(picture, Path):
             return load(picture)
-        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True))) as image:
+        with Image.open(_decoded(picture)) as image:
             return load(image)
     except (binascii.Error, OSError, JoyImageError) as error:
         raise JoyImageError(f"row {index}: its picture cannot be read: {error}") from error
+
+
+def _decoded(picture: str) -> io.BytesIO:
+    """Of base64, in which spaces and ends of lines do not count."""
+    return io.BytesIO(base64.b64decode("".join(picture.split()), validate=True))
+
+
+def check_pictures(questions: Sequence[Question]) -> None:
+    """Raise `JoyImageError`, with the row's index, for a picture that is none. None is decoded."""
+    seen: set[str | Path] = set()
+    for question in questions:
+        for picture in question.pictures:
+            if picture in seen:
+                continue
+            seen.add(picture)
+            try:
+                check_picture(picture if isinstance(picture, Path) else _decoded(picture))
+            except (binascii.Error, OSError, JoyImageError) as error:
+                raise JoyImageError(f"row {question.index}: its picture cannot be read: {error}") from error
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -84,18 +103,38 @@ def read_questions(path: Path) -> list[Question]:
     rows = list(_rows(path))
     if not rows:
         raise JoyImageError(f"{path} holds no rows")
-    pictures = {row["index"]: row["image"] for row in rows if row.get("image") and row.get("index")}
-    return [_question(path, number, row, pictures) for number, row in enumerate(rows, 1)]
+    pictures = {row["index"].strip(): row["image"] for row in rows if row.get("image") and row.get("index")}
+    questions = [_question(path, number, row, pictures) for number, row in enumerate(rows, 1)]
+    places: dict[str, int] = {}
+    for number, question in enumerate(questions, 1):
+        if places.setdefault(question.index, number) != number:
+            same = places[question.index]
+            raise JoyImageError(f"{path}, row {number}: its index {question.index!r:.40} is that of row {same}, too")
+    return questions
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """With fields of any length, as pictures are; the limit of Python's reader is restored."""
+    """With fields of any length, as pictures are; the limit of Python's reader is restored.
+
+    Quotes are read strictly, so that one that is never closed makes no row of all that follow.
+    """
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    cells, number = csv.reader((), delimiter="\t"), 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, delimiter="\t")
+            cells = csv.reader(file, delimiter="\t", strict=True)
+            columns = [name.strip() for name in next(cells, [])]
+            if doubled := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
+                raise JoyImageError(f"{path}: the column {doubled[0]!r:.40} is there more than once")
+            for row in filter(None, cells):
+                number += 1
+                if any(row[len(columns) :]):
+                    told = f"{len(row)} cells, and the columns are {', '.join(columns)}"
+                    raise JoyImageError(f"{path}, row {number}: it has {told:.200}; put tabs between quotes")
+                yield dict(zip(columns, row, strict=False))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise JoyImageError(f"{path} is no table in UTF-8 with tabs: {error}") from None
+        where = f"row {number + 1}, up to line {cells.line_num}" if number else "its start"
+        raise JoyImageError(f"{path} is no table in UTF-8 with tabs, from {where} on: {error}") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -121,7 +160,7 @@ def _question(path: Path, number: int, row: dict[str, str], pictures: Mapping[st
 
 def _given(place: str, row: dict[str, str], pictures: Mapping[str, str], folder: Path) -> tuple[str | Path, ...]:
     """The pictures of a row: its own, those of the row that it names, or files beside the table."""
-    image = row.get("image") or ""
+    image = (row.get("image") or "").strip()
     if 0 < len(image) <= LONGEST_INDEX and not image.startswith("["):
         if image not in pictures or len(pictures[image]) <= LONGEST_INDEX:
             raise JoyImageError(f"{place}: its picture is that of the row {image!r}, which has none")
@@ -210,7 +249,8 @@ def answer_all(
     kept = Kept(folder / ANSWERS)
 
     def answer(question: Question) -> Answered:
-        of = (name, question.index, question.text, *map(str, question.pictures))
+        pictures = (digest(each) if isinstance(each, Path) else each for each in question.pictures)
+        of = (name, question.index, question.text, *pictures)
         return Answered(question, kept.get(of, partial(choose, question)))
 
     return one_by_one(questions, answer, "answer", progress)
@@ -225,6 +265,7 @@ def figures(answered: Sequence[Answered]) -> dict[str, dict[str, float | int]]:
     return {
         name: {"accuracy": sum(each.right for each in own) / len(own), "questions": len(own)}
         for name, own in groups.items()
+        if own
     }
 
 

@@ -49,7 +49,7 @@ class Kept:
 
     def get(self, of: tuple[str, ...], find: Callable[[], Any]) -> Any:
         """What is known, or what `find` gives now. None is not kept: another time it may be known."""
-        key = hashlib.sha256("\0".join(of).encode()).hexdigest()[:32]
+        key = hashlib.sha256("\0".join(of).encode(errors="surrogatepass")).hexdigest()[:32]
         if key not in self._values:
             value = find()
             if value is None:

@@ -94,7 +94,7 @@ def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with Part(path.parent) as part:
-            part.path.write_text(text, encoding="utf-8")
+            part.path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of a name that is no UTF-8
             return part.publish([path], replace=True)
     except OSError as error:
         raise JoyImageError(f"cannot write {path}: {error.strerror or error}") from error
