@@ -68,7 +68,7 @@ def test_prompts_are_read(tmp_path):
         Prompt(3, "A sign.", ("a", "b"), "sign", "short"),
         Prompt(1, "A page.", ("one",)),
     ]
-    (tmp_path / "text_prompts_zh.jsonl").write_text(json.dumps(rows[0]))
+    (tmp_path / "text_prompts_zh.jsonl").write_text(json.dumps(rows[0] | {"text": ["今天"]}))
     assert len(longtext.read_prompts(tmp_path, "zh")) == 1
     assert PROMPTS[0].picture(tmp_path, 2).name == "0007_2.png"
 
@@ -78,7 +78,11 @@ def test_prompts_are_read(tmp_path):
     [
         ("{", "line 1: it is no JSON with prompt"),
         ('{"prompt": "p"}', "line 1: it is no JSON with prompt"),
-        ('{"prompt": " ", "text": ["a"]}', "prompt must be text"),
+        ('{"prompt": " ", "text": ["a"]}', "line 1: its prompt is empty"),
+        ('{"prompt": 3, "text": ["a"]}', "prompt must be text"),
+        ('{"prompt": "p", "text": {"a": 1}}', "text a list of texts"),
+        ('{"prompt": "p", "text": ["a", null]}', "text a list of texts"),
+        ('{"prompt": "p \\ud800", "text": ["a"]}', "line 1: a text holds"),
         ('{"prompt": "p", "text": []}', "text a list of texts"),
         (
             '{"prompt": "p", "text": "a"}\n' * 2 + '{"prompt": "p", "text": "a", "prompt_id": 1}',
@@ -86,7 +90,12 @@ def test_prompts_are_read(tmp_path):
         ),
         ("\n", "holds no prompts"),
         ("[" * 5000, "line 1: it is no JSON with prompt"),
-        ('{"prompt": "p", "text": "a", "prompt_id": 1e999}', "line 1: it is no JSON with prompt"),
+        ('{"prompt": "p", "text": "a", "prompt_id": 1e999}', "line 1: its prompt_id is inf"),
+        ('{"prompt": "p", "text": "a", "prompt_id": 7.9}', "line 1: its prompt_id is 7.9"),
+        ('{"prompt": "p", "text": "a", "prompt_id": true}', "line 1: its prompt_id is True"),
+        ('{"prompt": "p", "text": "a", "prompt_id": -1}', "line 1: its prompt_id is -1"),
+        ('{"prompt": "p", "text": "\u2026 --"}', "nothing that counts"),
+        ('{"prompt": "p", "text": "\u4eca\u5929\u8425\u4e1a, OK"}', "give --language zh"),
     ],
 )
 def test_malformed_prompts_are_named(tmp_path, text, message):
@@ -95,6 +104,25 @@ def test_malformed_prompts_are_named(tmp_path, text, message):
         longtext.read_prompts(tmp_path / "p.jsonl")
     with pytest.raises(JoyImageError, match="there is no"):
         longtext.read_prompts(tmp_path)
+
+
+def test_english_texts_are_not_counted_by_characters(tmp_path):
+    (tmp_path / "p.jsonl").write_text(LINE)
+    with pytest.raises(JoyImageError, match="give --language en"):
+        longtext.read_prompts(tmp_path / "p.jsonl", "zh")
+
+
+def test_only_ends_of_lines_end_a_prompt(tmp_path):
+    text = '{"prompt": "one\u2028two\x85", "text": "a"}\r\n' + LINE
+    (tmp_path / "p.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert [prompt.prompt for prompt in longtext.read_prompts(tmp_path / "p.jsonl")] == ["one\u2028two\x85", "p"]
+
+
+def test_a_category_called_all_is_not_the_whole(tmp_path):
+    prompts = [Prompt(1, "p", ("a",), "all"), Prompt(2, "p", ("b",), "sign")]
+    readings = [longtext.Reading(each, tmp_path, "a", recall(each.texts, "a", "en")) for each in prompts]
+    found = longtext.figures(readings)
+    assert found["all"] == {"recall": 0.5, "pictures": 2} and found["category all"] == {"recall": 1, "pictures": 1}
 
 
 def picture(folder, prompt: Prompt, repeat: int, text: str) -> None:

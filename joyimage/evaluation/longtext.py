@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import JoyImageError, MissingFileError
 from ..images import load
+from ..settings import check_text, whole
 from .kept import Kept, digest, one_by_one
 from .predicting import Wanted
 from .report import Report, Row, Shown
@@ -56,7 +57,7 @@ def read_prompts(path: Path, language: str = "en") -> list[Prompt]:
     if not path.is_file():
         raise MissingFileError(f"there is no {path}: give LongText-Bench's folder, or its file of prompts")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold what else ends lines
     except UnicodeDecodeError as error:
         raise JoyImageError(f"{path} is no text in UTF-8: {error}") from None
     prompts: dict[int, Prompt] = {}
@@ -68,21 +69,39 @@ def read_prompts(path: Path, language: str = "en") -> list[Prompt]:
             prompts[prompt.id] = prompt
     if not prompts:
         raise JoyImageError(f"{path} holds no prompts")
+    _check_language(path, list(prompts.values()), language)
     return list(prompts.values())
+
+
+def _check_language(path: Path, prompts: Sequence[Prompt], language: str) -> None:
+    """Raise `JoyImageError` where nothing of the texts would count, or the units of the other language would."""
+    signs = NOT_COUNTED.sub("", "".join(text for prompt in prompts for text in prompt.texts))
+    chinese = sum("\u4e00" <= sign <= "\u9fa5" for sign in signs)
+    if not signs:
+        raise JoyImageError(f"{path}: its texts hold nothing that counts: Latin letters, digits, Chinese characters")
+    if language == "en" and 2 * chinese > len(signs):
+        raise JoyImageError(f"{path}: its texts are Chinese; give --language zh, which counts characters")
+    if language == "zh" and not chinese:
+        raise JoyImageError(f"{path}: its texts have no Chinese characters; give --language en, which counts words")
 
 
 def _prompt(line: str, position: int, place: str) -> Prompt:
     try:
         fields = json.loads(line)
-        texts = fields["text"]
-        texts = (texts,) if isinstance(texts, str) else tuple(texts)
-        number = int(fields.get("prompt_id", position))
-        prompt = fields["prompt"]
-    except (ValueError, RecursionError, OverflowError, KeyError, TypeError, AttributeError):
+        texts, number, prompt = fields["text"], fields.get("prompt_id", position), fields["prompt"]
+        texts = [texts] if isinstance(texts, str) else texts
+        number = int(number) if isinstance(number, str) else number
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise JoyImageError(f"{place}: it is no JSON with prompt, text and prompt_id") from None
-    if not (isinstance(prompt, str) and prompt.strip() and texts and all(isinstance(text, str) for text in texts)):
+    if not (isinstance(texts, list) and texts and all(isinstance(each, str) for each in (prompt, *texts))):
         raise JoyImageError(f"{place}: prompt must be text, and text a list of texts")
-    return Prompt(number, prompt, texts, str(fields.get("category", "")), str(fields.get("length", "")))
+    if not prompt.strip():
+        raise JoyImageError(f"{place}: its prompt is empty")
+    if not whole(number) or number < 0:
+        raise JoyImageError(f"{place}: its prompt_id is {number!r:.40}; give a whole number")
+    for each in (prompt, *texts):
+        check_text(f"{place}: a text", each)
+    return Prompt(number, prompt, tuple(texts), str(fields.get("category") or ""), str(fields.get("length") or ""))
 
 
 def units(text: str, language: str) -> list[str]:
@@ -154,7 +173,7 @@ def read(
 
     def read_one(picture: tuple[Prompt, Path]) -> Reading:
         (prompt, path), text = picture, None
-        if path.is_file():
+        if path.exists():
             text = kept.get((name, digest(path)), partial(answer_of, name, partial(_read, reader, path)))
         return Reading(prompt, path, text, recall(prompt.texts, text or "", language))
 
@@ -172,7 +191,9 @@ def figures(readings: Sequence[Reading]) -> dict[str, dict[str, float | int]]:
     """The score, pooled over all that was to be read, and that of each category."""
     there = [reading for reading in readings if reading.text is not None]
     categories = sorted({reading.prompt.category for reading in there} - {""})
-    groups = {"all": there} | {name: [r for r in there if r.prompt.category == name] for name in categories}
+    groups = {"all": there}
+    for name in categories:
+        groups["category all" if name == "all" else name] = [r for r in there if r.prompt.category == name]
     return {name: {"recall": _pooled(own), "pictures": len(own)} for name, own in groups.items() if own}
 
 
