@@ -13,7 +13,7 @@ import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import JoyImageError
 from .settings import finite
@@ -192,6 +192,17 @@ def _clipped(corners: Sequence[float], width: int, height: int) -> PixelBox:
             f"{width} pixels wide and {height} high: draw one inside it"
         )
     return box
+
+
+def check_corners(box: Any, what: str) -> Box:
+    """A box as floats. Raises `JoyImageError` for what is not four finite numbers in their order, naming `what`."""
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError, OverflowError):
+        left = top = right = bottom = math.nan
+    if not (all(map(math.isfinite, (left, top, right, bottom))) and left <= right and top <= bottom):
+        raise JoyImageError(f"{what} is {box!r:.80}; give four numbers: left, top, right, bottom")
+    return left, top, right, bottom
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> float:

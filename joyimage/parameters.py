@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .settings import CANDIDATES, Shortcuts
+from .settings import AUTO, CANDIDATES, EXACT, Shortcuts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# How networks compute by default, which is not told; with LoRAs, where there are some, it is all that is told of them.
+NETWORKS: dict[str, Any] = {"dtype": None, "theta": None, "products": EXACT, "attention": AUTO}
+LORAS = "loras"
 UNTOLD = {"count", "batch_size", "candidates", "draft_steps", *Shortcuts.names()}
 
 

@@ -14,7 +14,7 @@ from test_evaluation_choices import row, table
 
 from joyimage.cli import main
 from joyimage.evaluation.layout import META
-from joyimage.images import read_parameters
+from joyimage.images import read_parameters, save_png
 
 TOOLS = """
 from tools.tiny.bench import detect, locate
@@ -65,14 +65,41 @@ def test_predictions_are_scored_without_a_model(folder, capsys):
     assert told["figures"]["move"]["consistency"] == 0.25
     report = json.loads((folder / told["report"]).read_text(encoding="utf-8"))
     assert report["tools"]["detect"] == "mine.py:detect" and report["tools"]["judge"] == "mine.py:judge"
-    assert report["settings"] == {"steps": 50, "guidance_scale": 5.0, "seed": 42, "base_size": "auto"}
+    assert report["settings"] == {} and report["pictures_without_settings"] == 6  # they are another program's
+    assert "model" not in report
     assert (folder / told["page"]).stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("no_model")
 def test_missing_predictions_are_said(folder, capsys):
-    assert evaluate("spatialedit", f"bench/{META}", "-o", "out", "--limit", "4", *NO_MODEL) == 0
-    assert "note: 4 of 4 pictures are missing" in capsys.readouterr().err
+    for words in ([], ["--json"]):
+        assert evaluate("spatialedit", f"bench/{META}", "-o", "out", "--limit", "4", *NO_MODEL, *words) == 0
+        assert "note: 4 of 4 pictures are missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_report_says_what_pictures_tell_of_themselves(folder, capsys):
+    told = {"steps": 8, "guidance_scale": 2.0, "seed": 42, "base_size": "auto", "model": "mine", "theta": 256}
+    for item in drawn_bench.perfect(folder / "out"):
+        path = item.prediction(folder / "out")
+        save_png(Image.open(path), path, {"prompt": item.prompt, **told})
+    assert evaluate("spatialedit", "bench", "-o", "out", *NO_MODEL, "--json") == 0
+    report = json.loads((folder / json.loads(capsys.readouterr().out)["report"]).read_text(encoding="utf-8"))
+    names = ("steps", "guidance_scale", "seed", "base_size")
+    assert report["settings"] == {name: told[name] for name in names}
+    assert (report["model"], report["theta"]) == ("mine", 256) and "pictures_without_settings" not in report
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("words", [[], ["--only-score"]])
+def test_a_prediction_that_cannot_be_read_ends_a_run_before_its_work(folder, capsys, words):
+    item = drawn_bench.perfect(folder / "out")[-1]
+    path = item.prediction(folder / "out")
+    path.write_bytes(path.read_bytes()[:-20])
+    command = [word for word in NO_MODEL if word != "--only-score"]
+    assert evaluate("spatialedit", "bench", "-o", "out", *command, *words) == 2
+    assert f"{item.edit_id}.png is to be a picture: cannot read" in capsys.readouterr().err
+    assert not (folder / "out" / "scores.jsonl").exists()
 
 
 @pytest.mark.usefixtures("no_model")
@@ -89,9 +116,11 @@ def test_missing_predictions_are_said(folder, capsys):
         (["longtext", "bench"], "give LongText-Bench's folder"),
         (["longtext", "bench", "--repeats", "0"], "repeats is 0"),
         (["choices", "nowhere.tsv"], "there is no table nowhere.tsv"),
+        (["choices", "broken.tsv"], "row 7: its picture cannot be read"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(folder, capsys, words, message):
+    table(folder / "broken.tsv", [row("6"), row("7", image="A" * 400)])
     assert evaluate(*words, "-o", "out", *FAST) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "out").exists()

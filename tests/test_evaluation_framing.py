@@ -131,9 +131,18 @@ def test_fe_is_the_mean_of_both_clamped_and_the_released_script_counts_pictures_
     assert mean_framing_error([]) is None
 
 
-def test_a_box_of_no_numbers_is_refused():
-    with pytest.raises(JoyImageError, match="'cup' has the box"):
-        Detection("cup", (0, 0, math.nan, 4))
+@pytest.mark.parametrize("box", [(0, 0, math.nan, 4), (0, 0, 4), (4, 0, 0, 4), (0, 4, 4, 0), "abcd", None, 5])
+def test_a_box_that_is_none_is_refused(box):
+    with pytest.raises(JoyImageError, match="the box of the detection of 'cup' is"):
+        Detection("cup", box)
+
+
+def test_a_label_is_text_and_a_picture_has_pixels():
+    with pytest.raises(JoyImageError, match="the label of a detection must be text"):
+        Detection(3, (1, 2, 3, 4))  # type: ignore[arg-type]
+    for size in ((0, 5), (5,), (math.nan, 5)):
+        with pytest.raises(JoyImageError, match="a picture's size is"):
+            Framed((), size)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("before", "after"), [((100, 50), (64, 64)), ((50, 100), (64, 64)), ((64, 64), (64, 64))])

@@ -17,9 +17,10 @@ from joyimage.boxes import draw_box, overlap
 from joyimage.candidates import Verdict
 from joyimage.errors import JoyImageError
 from joyimage.evaluation import scoring, spatialedit
+from joyimage.evaluation.framing import Detection
 from joyimage.evaluation.kept import Kept
 from joyimage.evaluation.layout import KINDS, META, Motion, read_items
-from joyimage.evaluation.predicting import Wanted, check_predictions, make_all
+from joyimage.evaluation.predicting import Wanted, check_predictions, described, make_all
 from joyimage.evaluation.settings import Predicting, some
 from joyimage.evaluation.tools import own_tools
 from joyimage.images import read_parameters
@@ -106,8 +107,17 @@ def test_what_a_camera_edit_leaves_out_is_nothing(listed):
         (0, {"bbox_gt": "[1, 2, 3]"}, "its bbox_gt is"),
         (0, {"bbox_gt": [3, 2, 1, 4]}, "is empty"),
         (0, {"bbox_gt": None}, "its bbox_gt is None"),
+        (0, {"bbox_gt": [1, 2, float("nan"), 4]}, "is empty"),
+        (0, {"bbox_gt": [1, 2, 3, 10**400]}, "its bbox_gt is"),
+        (0, {"bbox_gt": "[" * 5000}, "its bbox_gt is"),
+        (0, {"bbox_gt": [20, 2, 30, 4]}, "is outside of its picture of 20 x 10 pixels"),
+        (0, {"bbox_gt": [1, -9, 3, 0]}, "is outside of its picture"),
+        (0, {"prompt": "Move \ud800."}, "edit 1: its prompt holds"),
+        (1, {"edit_id": "a\0b"}, "cannot be the name of a file"),
         (1, {"prompt": "Rotate the cup."}, "asks for none of the views"),
         (1, {"type": "move", "edit_id": 1, "bbox_gt": "[1, 2, 3, 4]"}, "two edits are called move/a/1"),
+        (1, {"type": "move", "edit_id": "./1", "bbox_gt": "[1, 2, 3, 4]"}, "the files of move/a/1 are those of"),
+        (1, {"type": "move", "edit_id": "1_gt", "bbox_gt": "[1, 2, 3, 4]"}, "are those of move/a/1_gt"),
     ],
 )
 def test_a_malformed_item_is_named(listed, number, changed, message):
@@ -123,6 +133,9 @@ def test_a_malformed_item_is_named(listed, number, changed, message):
         ("a.json", None, "says how the camera moves"),
         ("a.json", '{"metadata": []}', "holds no metadata.edit_ypd"),
         ("a.json", '{"metadata": {"edit_ypd": {"yaw": "far"}}}', "give three numbers"),
+        ("a.json", '{"metadata": {"edit_ypd": {"Yaw": 45}}}', "has none of yaw, pitch, distance"),
+        ("a_gt.png", "version https://git-lfs.github.com/spec/v1", "edit 3: .*a_gt.png is not a picture"),
+        ("a.png", "version https://git-lfs.github.com/spec/v1", "edit 1: .*a.png is not a picture"),
         ("a_gt.png", None, "there is no a_gt.png"),
     ],
 )
@@ -223,7 +236,13 @@ def test_a_judge_that_cannot_tell_gives_no_score(scored):
         ({"estimate": lambda pictures: [bench.pose(np.array([0, 30, 7]))]}, "gives 1 poses for 3 pictures"),
         ({"detect": lambda pictures: [[]]}, "gives 1 lists for 3 pictures"),
         ({"judge": lambda attempt: 7.0}, "the judge's score is 7.0"),
-        ({"locate": lambda *_: [5]}, "the tool .* failed: TypeError"),
+        ({"locate": lambda *_: 5}, "move/000/move-0000: the tool drawn failed: TypeError"),
+        ({"locate": lambda *_: [5]}, "move/000/move-0000: the tool drawn: a box that locates something is 5"),
+        ({"locate": lambda *_: [(1, 2, math.nan, 4)]}, "a box that locates something is"),
+        ({"locate": lambda *_: [(1, 2, 3)]}, "a box that locates something is"),
+        ({"locate": lambda *_: [(30, 2, 3, 4)]}, "a box that locates something is"),
+        ({"see": lambda *_: np.array([1, 2])}, "sees sides says array"),
+        ({"detect": lambda pictures: [[Detection(3, (1, 2, 3, 4))]] * 3}, "camera/.*the label of a detection"),
     ],
 )
 def test_a_tool_that_says_what_it_may_not_is_named(scored, changed, message):
@@ -257,6 +276,27 @@ def test_what_a_tool_said_is_not_asked_again(scored):
     shutil.copyfile(items[0].picture, items[0].prediction(folder))
     scoring.score(items, folder, tools)
     assert len(asked) == 3  # of another picture too
+
+
+def test_what_was_said_beside_another_picture_of_the_benchmark_is_asked_again(scored, tmp_path_factory):
+    _, folder, _ = scored
+    own = tmp_path_factory.mktemp("own")
+    shutil.copytree(drawn_bench.made()[0], own, dirs_exist_ok=True)
+    items = read_items(own)
+    asked = []
+
+    def judge(attempt):
+        asked.append(attempt)
+        return 0.5
+
+    tools = replace(drawn_bench.tools(), judge=judge)
+    for _ in range(2):
+        scoring.score(items, folder, tools)
+    (move,) = of_kind("move", items)
+    assert len(asked) == 4
+    GRAY.save(move.picture)
+    scoring.score(items, folder, tools)
+    assert len(asked) == 5
 
 
 def test_a_missing_prediction_is_counted_and_comes_first(scored):
@@ -306,6 +346,41 @@ def test_pictures_made_otherwise_are_not_mixed_in(tmp_path):
         check_predictions(counted(tmp_path, 1, {"steps": 50})[0])
     Image.new("RGB", (16, 16)).save(tmp_path / "0.png")  # of another program
     check_predictions(counted(tmp_path, 1, {"steps": 50})[0])
+
+
+LORA = {"loras": [["a.safetensors", 1.0]]}
+
+
+@pytest.mark.parametrize(("before", "now"), [({}, LORA), (LORA, {}), ({"products": "8bit"}, {}), ({}, {"theta": 256})])
+def test_pictures_of_other_networks_are_not_mixed_in(tmp_path, before, now):
+    make_all(counted(tmp_path, 1, {"seed": 42, **before})[0], no_model)
+    check_predictions(counted(tmp_path, 1, {"seed": 42, **before})[0])
+    with pytest.raises(JoyImageError, match=r"0\.png was made with (loras|products|theta) .*by default"):
+        check_predictions(counted(tmp_path, 1, {"seed": 42, **now})[0])
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "folder", "text"])
+def test_a_prediction_that_cannot_be_read_is_named_before_any_work(tmp_path, damage):
+    wanted, _ = counted(tmp_path, 2)
+    make_all(wanted, no_model)
+    path = wanted[1].path
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"empty": b"", "cut": data[:-9], "text": b"no picture"}[damage])
+    for check in (check_predictions, described):
+        with pytest.raises(JoyImageError, match=r"1\.png is to be a picture: .*move it away"):
+            check(wanted)
+
+
+def test_pictures_say_how_they_were_made(tmp_path):
+    make_all(counted(tmp_path, 1, {"steps": 4, "seed": 1, "prompt": "a", **LORA})[0], no_model)
+    Image.new("RGB", (16, 16)).save(tmp_path / "1.png")
+    make_all(counted(tmp_path, 3, {"steps": 8, "seed": 1, "prompt": "b", **LORA})[0], no_model)
+    asked, _ = counted(tmp_path, 4, {"steps": 50, "seed": 42, "prompt": "c"})  # of which one is not there
+    assert described(asked) == ({"steps": [4, 8], "seed": 1, **LORA}, 1)
 
 
 def test_kept_answers_outlive_a_kill(tmp_path):

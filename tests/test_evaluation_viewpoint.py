@@ -84,6 +84,10 @@ def test_ve_is_the_mean_of_both_means():
         (np.diag([1, 1, -1]), np.zeros(3), "is no rotation"),
         (2 * np.eye(3), np.zeros(3), "is no rotation"),
         (np.eye(3), np.array([0, np.nan, 0]), "a translation"),
+        (np.full((3, 3), np.nan), np.zeros(3), "is no rotation"),
+        (None, None, "not \\(\\)"),
+        ("rotation", np.zeros(3), "of numbers alone"),
+        ([[1, 2], [3]], np.zeros(3), "of numbers alone"),
     ],
 )
 def test_what_is_no_pose_is_refused(rotation, translation, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from .outputs import make_folder, networks_told
 from .workers import add_pool, pool_of
 
 if TYPE_CHECKING:  # commands check their options without torch
-    from ..evaluation.predicting import Spread
+    from ..evaluation.predicting import Spread, Wanted
     from ..evaluation.report import Report
     from ..evaluation.tools import Tools
     from ..pipeline import JoyImage
@@ -49,8 +49,8 @@ def run_spatialedit(options) -> None:
     if not options.only_score:
         predicting.check_predictions(wanted)
         predicting.make_all(wanted, model, not options.quiet, spread)
+    about = {**_made(options, settings, wanted), "tools": tools.names}
     scores = scoring.score(items, options.output, tools, progress=not options.quiet)
-    about = {**_about(options), "settings": settings.options(), "tools": tools.names}
     _tell(options, spatialedit.report(items, options.output, scores, about))
 
 
@@ -66,14 +66,14 @@ def run_longtext(options) -> None:
     reader = tools.load_tool(options.reader) if options.reader else tools.reader(lambda: model().mind)
     name = options.reader or f"{OWN}: {_who(options)}"
     make_folder(options.output)
+    wanted = longtext.wanted(prompts, options.output, settings, _told(options))
     if not options.only_score:
-        wanted = longtext.wanted(prompts, options.output, settings, _told(options))
         predicting.check_predictions(wanted)
         predicting.make_all(wanted, model, not options.quiet, spread)
+    about = {**_made(options, settings, wanted), "tools": {"read": name}}
     readings = longtext.read(
         prompts, options.output, reader, name, options.language, settings.repeats, progress=not options.quiet
     )
-    about = {**_about(options), "settings": settings.options(), "tools": {"read": name}}
     _tell(options, longtext.report(readings, about | {"language": options.language}))
 
 
@@ -83,6 +83,7 @@ def run_choices(options) -> None:
     from ..evaluation import choices
 
     questions = some(choices.read_questions(options.table), options.limit)
+    choices.check_pictures(questions)
     model = _lent(options)
     choose = (choices.by_answer if options.words else choices.by_likelihood)(lambda: model().mind)
     way = "words" if options.words else "likelihoods"
@@ -147,6 +148,19 @@ def _who(options) -> str:
     return f"{saved_name(options)} {json.dumps(networks)}" if networks else saved_name(options)
 
 
+def _made(options, settings: Predicting, wanted: Sequence[Wanted]) -> dict[str, Any]:
+    """How the pictures were made, for the report: as asked for or, where none was made, as they say themselves."""
+    from ..evaluation.predicting import described
+
+    said, silent = described(wanted)
+    about, own = _about(options), settings.options()
+    if options.only_score:
+        theirs = {name: value for name, value in own.items() if name not in wanted[0].settings}
+        own = theirs | {name: said.pop(name) for name in own if name in said}
+        about = {**said, "version": about["version"]}
+    return {**about, "settings": own, **({"pictures_without_settings": silent} if silent else {})}
+
+
 def _about(options) -> dict[str, Any]:
     from .. import __version__
 
@@ -158,9 +172,9 @@ def _tell(options, report: Report) -> None:
     data, page = report.save(options.output)
     if options.json:
         print(json.dumps({"figures": report.as_dict()["figures"], "report": str(data), "page": str(page)}, indent=2))
-        return
-    print(report)
-    print(data, page, sep="\n")
+    else:
+        print(report)
+        print(data, page, sep="\n")
     missing = report.about.get("missing")
     if missing:
         print(one_line(f"joyimage: note: {missing} of {report.about['items']} pictures are missing"), file=sys.stderr)

@@ -16,8 +16,7 @@ from .. import __version__
 from ..atomic import check_name
 from ..boxes import PixelBox, draw_box
 from ..errors import JoyImageError
-from ..parameters import made_by
-from ..settings import AUTO, EXACT
+from ..parameters import LORAS, NETWORKS, made_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -172,10 +171,9 @@ def _mask(picture: Image, boxes: list[PixelBox]) -> Image:
 
 def networks_told(options) -> dict:
     """How the networks computed, where that changes results and is not the default."""
-    defaults = {"dtype": None, "theta": None, "products": EXACT, "attention": AUTO}
-    given = {name: getattr(options, name, value) for name, value in defaults.items()}
+    given = {name: getattr(options, name, value) for name, value in NETWORKS.items()}
     loras = [[path, strength] for path, strength in options.lora]
     return {
-        **{name: value for name, value in given.items() if value != defaults[name]},
-        **({"loras": loras} if loras else {}),
+        **{name: value for name, value in given.items() if value != NETWORKS[name]},
+        **({LORAS: loras} if loras else {}),
     }

@@ -15,8 +15,9 @@ from itertools import permutations
 
 import numpy as np
 
-from ..boxes import Box
+from ..boxes import Box, check_corners
 from ..errors import JoyImageError
+from ..settings import check_text, finite
 
 FOCAL = 0.9  # of the longer side
 LARGEST = 3  # things of one label that count, by area
@@ -28,14 +29,17 @@ WORST_ANGLE = 20.0  # degrees: of a picture with fewer matches, and the unit of 
 
 @dataclass(frozen=True)
 class Detection:
-    """A thing in a picture: what it is called, and its box in pixels. `JoyImageError` for a box that is not finite."""
+    """A thing in a picture: what it is called, and its box in pixels.
+
+    Raises `JoyImageError` for a label that is no text, and for a box that is not four finite numbers in their order.
+    """
 
     label: str
     box: Box
 
     def __post_init__(self):
-        if len(self.box) != 4 or not all(map(math.isfinite, self.box)):
-            raise JoyImageError(f"the detection of {self.label!r:.60} has the box {self.box!r:.80}; give four numbers")
+        check_text("the label of a detection", self.label)
+        object.__setattr__(self, "box", check_corners(self.box, f"the box of the detection of {self.label!r:.60}"))
 
     @property
     def area(self) -> float:
@@ -52,10 +56,14 @@ class Detection:
 
 @dataclass(frozen=True)
 class Framed:
-    """The things in a picture of `size` (width, height)."""
+    """The things in a picture of `size` (width, height). `JoyImageError` for one without pixels."""
 
     detections: tuple[Detection, ...]
     size: tuple[int, int]
+
+    def __post_init__(self):
+        if len(self.size) != 2 or not all(map(finite, self.size)) or min(self.size) < 1:
+            raise JoyImageError(f"a picture's size is {self.size!r:.60}; give its width and height in pixels")
 
     def by_label(self) -> dict[str, list[Detection]]:
         """The largest of each label, by falling area."""

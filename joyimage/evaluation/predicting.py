@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from ..errors import JoyImageError
-from ..images import read_parameters, save_png
+from ..images import check_picture, read_parameters, save_png
+from ..parameters import LORAS, NETWORKS
 from .kept import one_by_one
 
 if TYPE_CHECKING:
@@ -41,23 +42,57 @@ Spread: TypeAlias = Callable[[Sequence[Wanted]], Iterator[object]]  # writes the
 
 
 def check_predictions(wanted: Sequence[Wanted]) -> None:
-    """Raise `JoyImageError` if a picture that is there was made by other settings than those asked for.
+    """Raise `JoyImageError` if a picture that is there cannot be read, or was made by other settings than those asked
+    for, such as by other LoRAs, or by none.
 
     A picture that does not say how it was made is another program's, and taken as it is.
     """
     for each in wanted:
-        if not each.path.exists():
-            continue
-        try:
-            made = read_parameters(each.path)
-        except JoyImageError:
-            continue
-        for name, value in each.settings.items():
-            if name in made and made[name] != value:
+        made = carried(each.path)
+        for name in (*each.settings, *NETWORKS, LORAS) if made else ():
+            before, now = made.get(name), each.settings.get(name)
+            unsaid = name not in made and name not in (*NETWORKS, LORAS)
+            if before != now and not unsaid:
                 raise JoyImageError(
-                    f"{each.path} was made with {name} {made[name]!r:.80}, not {value!r:.80}: give the settings that "
+                    f"{each.path} was made with {name} {_said(before)}, not {_said(now)}: give the settings that "
                     "it was made with, or another folder"
                 )
+
+
+def _said(value: Any) -> str:
+    return "as it is by default" if value is None else f"{value!r:.80}"
+
+
+def carried(path: Path) -> dict[str, Any]:
+    """What a picture that is there says of how it was made, which may be nothing, as of another program's.
+
+    Raises `JoyImageError` for what cannot be read: it would be neither made nor scored.
+    """
+    if not path.exists():
+        return {}
+    try:
+        check_picture(path)
+    except JoyImageError as error:
+        raise JoyImageError(f"{path} is to be a picture: {error}; move it away, so that it can be made") from None
+    try:
+        return read_parameters(path)
+    except JoyImageError:
+        return {}
+
+
+def described(wanted: Sequence[Wanted]) -> tuple[dict[str, Any], int]:
+    """What the pictures that are there say of how they were made, prompts apart: of each setting its value, or all
+    values that there are; and how many of them say nothing. Errors as `carried`.
+    """
+    said = [(each, carried(each.path)) for each in wanted if each.path.exists()]
+    values: dict[str, list[Any]] = {}
+    for each, made in said:
+        for name in (*each.settings, *NETWORKS, LORAS):
+            known = values.setdefault(name, [])
+            if name != "prompt" and name in made and made[name] not in known:
+                known.append(made[name])
+    found = {name: known[0] if len(known) == 1 else known for name, known in values.items() if known}
+    return found, sum(not made for _, made in said)
 
 
 def make_all(

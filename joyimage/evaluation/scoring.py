@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..boxes import Box, overlap
+from ..boxes import Box, check_corners, overlap
 from ..candidates import Attempt, judged
 from ..errors import JoyImageError
 from ..images import load
@@ -24,6 +24,7 @@ from .tools import Tools, answer_of
 from .viewpoint import Pose, ViewpointErrors, viewpoint_error
 
 FILE = "scores.jsonl"
+COMPARING = ("detect", "estimate", "judge")  # tools that are shown the benchmark's own pictures, too
 STILL = "the true camera hardly moves"
 UNPOSED = "the poses could not be estimated"
 UNJUDGED = "the judge could not tell"
@@ -87,7 +88,10 @@ def score(items: Sequence[Item], folder: Path, tools: Tools, progress: bool = Fa
 
     def score_one(item: Item) -> Score | None:
         path = item.prediction(folder)
-        return Scorer(item, path, tools, kept).score() if path.is_file() else None
+        try:
+            return Scorer(item, path, tools, kept).score() if path.exists() else None
+        except JoyImageError as error:
+            raise JoyImageError(f"{item.name}: {error}") from error
 
     return one_by_one(items, score_one, "score", progress)
 
@@ -109,7 +113,8 @@ class Scorer:
         """What a tool says of this prediction, in values of JSON."""
         name = self.tools.names.get(kind, "")
         of = (kind, name, self.item.name, self.item.prompt, self.item.object)
-        return self.kept.get((*of, digest(self.path)), partial(answer_of, name or kind, find))
+        others = [path for path in (self.item.picture, self.item.truth) if path and kind in COMPARING]
+        return self.kept.get((*of, *map(digest, (self.path, *others))), partial(answer_of, name or kind, find))
 
     def move(self) -> Score:
         prediction, source = load(self.path), load(self.item.picture)
@@ -171,7 +176,7 @@ def _joined(*notes: str) -> str:
 
 
 def _side(seen: str) -> str:
-    if seen not in VIEWS:
+    if not (isinstance(seen, str) and seen in VIEWS):
         raise JoyImageError(f"the tool that sees sides says {seen!r:.60}; it must be one of {', '.join(VIEWS)}")
     return seen
 
@@ -181,13 +186,13 @@ def _number(score: float | None) -> float | None:
 
 
 def _numbers(boxes: Sequence[Box]) -> list[list[float]]:
-    return [list(map(float, box)) for box in boxes]
+    return [list(check_corners(box, "a box that locates something")) for box in boxes]
 
 
 def _things(found: Sequence[Sequence[Detection]], count: int) -> list[list[tuple[str, list[float]]]]:
     if len(found) != count:
         raise JoyImageError(f"the detector gives {len(found)} lists for {count} pictures; it must give one of each")
-    return [[(thing.label, list(map(float, thing.box))) for thing in things] for things in found]
+    return [[(thing.label, list(thing.box)) for thing in things] for things in found]
 
 
 def _poses(poses: Sequence[Pose] | None, count: int) -> list | None:

@@ -54,13 +54,13 @@ def _edited(item: Item, settings: Predicting, model: JoyImage) -> Image.Image:
 def _beside(item: Item, folder: Path, settings: Predicting, model: JoyImage) -> None:
     """What the released scripts look for beside a prediction: the picture as it was fitted, the prompt, the truth."""
     base = model.base_size if settings.base_size == AUTO else settings.base_size
-    path = item.prediction(folder)
+    _, fitted, prompt, truth, motion = item.files(folder)
     (source,), _ = fit([load(item.picture)], None, int(base))
-    save_png(source, path.with_name(f"{path.stem}_src.png"), {})
-    path.with_name(f"{path.stem}_prompt.txt").write_text(item.prompt, encoding="utf-8")
+    save_png(source, fitted, {})
+    prompt.write_text(item.prompt, encoding="utf-8")
     if item.truth:
-        save_png(load(item.truth), path.with_name(f"{path.stem}_gt.png"), {})
-        shutil.copyfile(item.picture.with_suffix(".json"), path.with_suffix(".json"))
+        save_png(load(item.truth), truth, {})
+        shutil.copyfile(item.picture.with_suffix(".json"), motion)
 
 
 def figures(scores: Sequence[Score]) -> dict[str, dict[str, float | int | None]]:

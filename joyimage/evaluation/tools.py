@@ -144,7 +144,9 @@ def answer_of(name: str, find: Callable[[], Any]) -> Any:
     """What a tool called `name` says. Raises `JoyImageError` with its name where it fails."""
     try:
         return find()
-    except (JoyImageError, OSError):
+    except JoyImageError as error:
+        raise JoyImageError(f"the tool {name}: {error}") from error
+    except OSError:
         raise
     except Exception as error:  # whatever runs in a module of a user's
         raise JoyImageError(f"the tool {name} failed: {type(error).__name__}: {error}") from error

@@ -27,7 +27,10 @@ class Pose:
     translation: np.ndarray
 
     def __post_init__(self):
-        rotation, translation = np.asarray(self.rotation, float), np.asarray(self.translation, float)
+        try:
+            rotation, translation = np.asarray(self.rotation, float), np.asarray(self.translation, float)
+        except (TypeError, ValueError):
+            raise JoyImageError("a pose is a rotation (3, 3) and a translation (3,), of numbers alone") from None
         if rotation.shape != (3, 3) or translation.shape != (3,) or not np.isfinite(translation).all():
             raise JoyImageError(
                 f"a pose is a rotation (3, 3) and a translation (3,), not {rotation.shape} and {translation.shape}"
