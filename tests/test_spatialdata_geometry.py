@@ -92,11 +92,18 @@ def test_a_box_in_the_cameras_frame(camera):
 
 @pytest.mark.parametrize(
     ("centre", "size", "turn"),
-    [([0, 0], [1, 1, 1], np.eye(3)), ([0, 0, 0], [-1, 1, 1], np.eye(3)), ([0, 0, 0], [1, 1, 1], np.diag([1, 1, -1]))],
+    [
+        ([0, 0], [1, 1, 1], np.eye(3)),
+        ([0, 0, 0], [-1, 1, 1], np.eye(3)),
+        ([0, 0, 0], [1, 1, 1], np.diag([1, 1, -1])),
+        (None, [1, 1, 1], np.eye(3)),
+        ("middle", [1, 1, 1], np.eye(3)),
+        ([0, 0, 0], [[1], [1, 2]], np.eye(3)),
+    ],
 )
 def test_what_is_no_box_is_refused(centre, size, turn):
     with pytest.raises(JoyImageError, match="a box's"):
-        OrientedBox(np.array(centre), np.array(size), turn)
+        OrientedBox(centre, size, turn)
 
 
 def test_a_point_ahead_is_in_the_middle_and_one_to_the_right_and_up_is_there(camera):
@@ -142,10 +149,26 @@ def test_another_cameras_pixels_are_sampled_where_both_see_the_same(camera):
     assert (moved[:, 10:] == values[:, :-10]).all() and (moved[:, :10] == 0).all()
 
 
-@pytest.mark.parametrize("pose", [np.eye(3), 2 * np.eye(4), np.diag([1, 1, -1, 1.0]), np.full((4, 4), np.nan)])
+@pytest.mark.parametrize(
+    "pose",
+    [np.eye(3), 2 * np.eye(4), np.diag([1, 1, -1, 1.0]), np.full((4, 4), np.nan), None, "pose", [[1], [1, 2]], []],
+)
 def test_what_is_no_pose_is_refused(pose):
     with pytest.raises(JoyImageError, match="pose"):
         Pinhole(INTRINSIC, pose, 100, 80)
+
+
+@pytest.mark.parametrize("intrinsic", [None, "lens", [[1], [1, 2]], np.eye(2), np.full((3, 3), np.nan), 50.0, []])
+def test_what_are_no_intrinsics_is_refused(intrinsic):
+    with pytest.raises(JoyImageError, match="a camera's intrinsics"):
+        Pinhole(intrinsic, np.eye(4), 100, 80)
+
+
+@pytest.mark.parametrize("side", [0, -1, 64.5, math.nan, "64", None])
+def test_a_camera_has_whole_pixels(side):
+    for sides in ((side, 80), (100, side)):
+        with pytest.raises(JoyImageError, match="no whole number of pixels"):
+            Pinhole(INTRINSIC, np.eye(4), *sides)
 
 
 def test_hull_area_and_cut_of_polygons():

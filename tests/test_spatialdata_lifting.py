@@ -92,6 +92,14 @@ def test_what_is_missing_is_named(drawn):
         lift(Scene("a", (replace(view, depth=None),)))
     with pytest.raises(JoyImageError, match="0 poses were made for 1 views"):
         lift(Scene("a", (view,)), poses=lambda views: [])
+    for poses in (None, np.eye(4)[None], [np.eye(4)]):
+        with pytest.raises(JoyImageError, match="poses must give a `Pinhole` for each view"):
+            lift(Scene("a", (view,)), poses=lambda views, poses=poses: poses)
+    for made in ({"depth": lambda view: [[1.0]]}, {"masks": lambda view: [[1]]}):
+        with pytest.raises(JoyImageError, match="must be a file or an array, not list"):
+            lift(Scene("a", (view,)), **made)
+    with pytest.raises(JoyImageError, match="a name of scenes and views is text, not 5"):
+        Scene(5, (view,))  # type: ignore[arg-type]
 
 
 def test_masks_of_one_object_get_one_number_in_all_views(drawn, generator):

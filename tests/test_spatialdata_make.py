@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,6 +152,7 @@ def test_every_way_gives_the_same_bytes(scenes, made, tmp_path):
         inspect(stopped)
     make(scenes, stopped, FEW)
     assert files(stopped) == wanted
+    assert (stopped / "data.json").read_bytes() == (made[1] / "data.json").read_bytes()
     before = (stopped / "data.json").stat().st_mtime_ns
     assert make(scenes, stopped, FEW) == made[0]
     assert (stopped / "data.json").stat().st_mtime_ns == before
@@ -276,6 +278,74 @@ def test_what_failed_is_tried_again_when_the_run_goes_on(copied, made, tmp_path)
     assert files(tmp_path / "set") == files(made[1])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scene: _rewritten(scene / "transforms.json", '"metric": true', '"metric": false'),
+        lambda scene: shutil.copy(scene / "images" / "001.png", scene / "images" / "000.png"),
+        lambda scene: os.utime(scene / "depth" / "000.png", (1, 1)),
+    ],
+)
+def test_a_scene_that_has_changed_is_done_again_when_the_run_goes_on(copied, tmp_path, change):
+    """As is another state of it, which is compared with it."""
+    out, done = tmp_path / "set", []
+    with pytest.raises(KeyboardInterrupt):
+        make(copied, out, FEW, spread=interrupted(5))
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.zip")}
+    change(copied / "scene00001")
+
+    def watched(do, jobs):
+        for path in here(do, jobs):
+            done.append(path.stat().st_mtime_ns != before.get(path.name))
+            yield path
+
+    make(copied, out, FEW, spread=watched)
+    assert done == [False, False, True, True, False, False]
+    again = make(copied, tmp_path / "again", FEW)
+    assert files(out) == files(tmp_path / "again") and again.used == 6
+
+
+def _rewritten(file: Path, before: str, now: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, now), encoding="utf-8")
+
+
+def test_a_complete_set_is_not_taken_for_one_of_more_scenes(copied, tmp_path, capsys):
+    out = tmp_path / "set"
+    make(copied, out, FEW)
+    before = files(out)
+    shutil.copytree(copied / "scene00002", copied / "scene00003")
+    with pytest.raises(JoyImageError, match=r"made of other scenes: there were 6 and are 7; remove .*set, or name"):
+        make(copied, out, FEW)
+    (copied / "scene00001-after").rename(copied / "scene00001-later")
+    shutil.rmtree(copied / "scene00003")
+    assert main(["data", "make", str(copied), str(out), *COMMAND]) == 2
+    assert "they had other names" in capsys.readouterr().err
+    assert files(out) == before
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (lambda out: shutil.rmtree(out / "edits" / "camera"), "edits/camera"),
+        (lambda out: (out / "edits" / "move" / "00000.tar").unlink(), "edits/move"),
+        (lambda out: (out / "questions.jsonl").unlink(), "questions.jsonl"),
+        (lambda out: os.truncate(out / "questions.jsonl", 1000), r"questions.jsonl \(1,000 of [\d,]+ bytes\)"),
+        (lambda out: next((out / "images").rglob("*.jpg")).unlink(), r"images \(\d+ of \d+ files\)"),
+    ],
+)
+def test_a_set_that_has_lost_files_says_so(scenes, made, tmp_path, loss, told):
+    out = Path(shutil.copytree(made[1], tmp_path / "set"))
+    assert inspect(out).lost == () and make(scenes, out, FEW) == made[0]
+    loss(out)
+    with pytest.raises(JoyImageError, match=f"has lost {told}; remove"):
+        make(scenes, out, FEW)
+    if (out / "questions.jsonl").exists() and "bytes" not in told:
+        contents = inspect(out)
+        assert re.fullmatch(told, *contents.lost) and f"lost: {contents.lost[0]}" in str(contents)
+
+
 def test_other_settings_and_other_scenes_are_refused(scenes, made, copied, tmp_path):
     _, out = made
     before = files(out)
@@ -315,6 +385,10 @@ def test_folders_of_others_and_scenes_that_are_not_there_are_refused(scenes, tmp
         ({"format": "csv"}, "format is 'csv'"),
         ({"format": "tsv", "dialogues": True}, "dialogues"),
         ({"pictures": "webp"}, "pictures is 'webp'"),
+        ({"tasks": None}, "tasks is None; give names of"),
+        ({"edits": 5}, "edits is 5; give names of"),
+        ({"dialogues": "no"}, "dialogues is 'no'"),
+        ({"lift": 1}, "lift is 1"),
         ({"quota": 0}, "quota is 0"),
         ({"limit": 0}, "limit is 0"),
         ({"scenes": 1.5}, "scenes is 1.5"),
@@ -420,6 +494,19 @@ def test_scenes_can_be_given(scenes, made, tmp_path):
     assert files(tmp_path / "set") == files(made[1])
 
 
+def test_given_scenes_that_are_none_or_others_are_refused(scenes, tmp_path):
+    given = read_scenes(scenes)
+    first = [next(given), next(given)]
+    for none in ([], (each for each in ())):
+        with pytest.raises(JoyImageError, match="there are no scenes, so nothing is written"):
+            make(none, tmp_path / "set", FEW)
+        assert not (tmp_path / "set").exists()
+    assert make(first, tmp_path / "set", FEW).scenes == 2
+    assert make(tuple(first), tmp_path / "set", FEW).scenes == 2
+    with pytest.raises(JoyImageError, match="there were 2 and are 3"):
+        make([*first, next(given)], tmp_path / "set", FEW)
+
+
 def test_what_is_in_a_data_set(made, tmp_path, capsys):
     report, out = made
     contents = inspect(out)
@@ -441,6 +528,8 @@ def test_the_sheet_shows_pictures_and_the_boxes_of_grounding(made, tmp_path):
     with pytest.raises(JoyImageError, match="count is 0"):
         sheet(made[1], tmp_path / "c.png", 0)
     assert main(["data", "inspect", str(made[1]), "--sheet", str(tmp_path / "sheet.jpg")]) == 2
+    assert main(["data", "inspect", str(made[1]), "--sheet", str(tmp_path / "new" / "c.png"), "--count", "0"]) == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_are_kept_with_the_data(made):

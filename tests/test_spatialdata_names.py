@@ -16,6 +16,7 @@ from joyimage.errors import JoyImageError
 from joyimage.spatialdata import Making, inspect, make
 from joyimage.spatialdata.inspecting import sheet
 from joyimage.spatialdata.inspecting.contents import read_samples
+from joyimage.spatialdata.making import Made
 from tools.tiny import captures
 
 pytestmark = pytest.mark.slow
@@ -71,5 +72,24 @@ def test_a_picture_larger_than_any_costs_its_scene_alone(tmp_path):
 def test_a_set_that_says_of_itself_what_none_does_is_refused(tmp_path, made):
     about = {"version": "1", "source": "x", "prepare": "none", "settings": {}, "made": made}
     (tmp_path / "data.json").write_text(json.dumps(about))
+    with pytest.raises(JoyImageError, match="is no data set of"):
+        inspect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "told", [{"scenes": 5}, {"scenes": {"count": 1}}, {"files": {"a": 5}}, {"files": {"a": ["b", 1]}}, {"files": 3}]
+)
+def test_a_set_that_tells_other_files_and_scenes_than_any_does_is_refused(tmp_path, told):
+    made = Made(0, 0, (), {}, {}, {}).as_dict()
+    about = {
+        "version": "1",
+        "source": "x",
+        "prepare": "none",
+        "settings": {"tasks": [], "format": "jsonl"},
+        "made": made,
+    }
+    (tmp_path / "data.json").write_text(json.dumps(about))
+    assert inspect(tmp_path).lost == ()  # as of an older one
+    (tmp_path / "data.json").write_text(json.dumps(about | told))
     with pytest.raises(JoyImageError, match="is no data set of"):
         inspect(tmp_path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import check_name
 from ..errors import JoyImageError, one_line
 from ..scale.settings import Pool
-from ..spatialdata.settings import ALL, NONE, Making, check_workers
+from ..spatialdata.settings import ALL, NONE, Making, check_count, check_workers
 from .flags import add_setting, flag
 from .outputs import make_folder
 
@@ -130,6 +130,7 @@ def _check_sheet(options: argparse.Namespace) -> None:
     if options.sheet is None:
         return
     check_name(options.sheet)
+    check_count(options.count)
     if options.sheet.suffix.lower() != ".png" or options.sheet.is_dir():
         raise JoyImageError(f"a sheet is saved as PNG; name {options.sheet.with_suffix('.png')}")
     make_folder(options.sheet.parent)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import JoyImageError
-from .oriented import nearest_rotation
+from .oriented import as_numbers, nearest_rotation
 
 NEAR = 1e-6  # depth below which a point counts as behind the camera
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between a camera that looks along -z with y up, and ours; its own inverse
@@ -27,11 +28,12 @@ class Pinhole:
     height: int
 
     def __post_init__(self):
-        intrinsic, pose = np.asarray(self.intrinsic, dtype=float)[:3, :3], np.asarray(self.pose, dtype=float)
+        intrinsic, pose = as_numbers(self.intrinsic, "a camera's intrinsics"), as_numbers(self.pose, "a camera's pose")
+        intrinsic = intrinsic[:3, :3] if intrinsic.ndim == 2 else intrinsic
         if intrinsic.shape != (3, 3) or not np.isfinite(intrinsic).all() or (np.diag(intrinsic) <= 0).any():
             raise JoyImageError(f"a camera's intrinsics are a (3, 3) matrix of pixels, not {intrinsic.tolist()}")
-        if self.width < 1 or self.height < 1:
-            raise JoyImageError(f"a camera's picture of {self.width}x{self.height} has no pixels")
+        if not all(isinstance(side, numbers.Integral) and side >= 1 for side in (self.width, self.height)):
+            raise JoyImageError(f"a camera's picture of {self.width}x{self.height} has no whole number of pixels")
         if pose.shape != (4, 4) or not np.isfinite(pose).all() or not np.allclose(pose[3], [0, 0, 0, 1]):
             raise JoyImageError(f"a camera's pose is a finite (4, 4) matrix that ends in 0 0 0 1, not {pose.tolist()}")
         if (turn := nearest_rotation(pose[:3, :3])) is None:

@@ -161,6 +161,8 @@ def _sensed(view: View, masks: MaskMaker | None, depth: DepthMaker | None) -> Se
 
 def _posed(scene: Scene, poses: PoseMaker) -> Scene:
     cameras = poses(scene.views)
+    if not isinstance(cameras, Sequence) or not all(isinstance(camera, Pinhole) for camera in cameras):
+        raise JoyImageError(f"scene {scene.name}: poses must give a `Pinhole` for each view, in a list of them")
     if len(cameras) != len(scene.views):
         raise JoyImageError(f"scene {scene.name}: {len(cameras)} poses were made for {len(scene.views)} views")
     views = (replace(view, camera=camera) for view, camera in zip(scene.views, cameras, strict=True))

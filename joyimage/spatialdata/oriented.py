@@ -20,6 +20,14 @@ EXACT = 1e-12  # up to which they do for want of decimals alone
 UPRIGHT = 1e-6  # how far the third axis of an upright box may lean
 
 
+def as_numbers(values: ArrayLike, what: str) -> np.ndarray:
+    """An array of floats. Raises `JoyImageError` for what is none, such as words and rows of several lengths."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        raise JoyImageError(f"{what} must be numbers, not {values!r:.80}") from None
+
+
 @dataclass(frozen=True, eq=False)
 class OrientedBox:
     """`centre` (3,), `size` (3,) full extents, `rotation` (3, 3) whose columns are the box's axes in the world.
@@ -34,7 +42,7 @@ class OrientedBox:
 
     def __post_init__(self):
         for name, shape in (("centre", (3,)), ("size", (3,)), ("rotation", (3, 3))):
-            value = np.asarray(getattr(self, name), dtype=float)
+            value = as_numbers(getattr(self, name), f"a box's {name}")
             if value.shape != shape or not np.isfinite(value).all():
                 raise JoyImageError(f"a box's {name} has {shape} finite numbers, not {value.tolist()}")
             object.__setattr__(self, name, value)
@@ -52,7 +60,7 @@ class OrientedBox:
     @classmethod
     def from_numbers(cls, numbers: ArrayLike, order: str = "ZXY") -> OrientedBox:
         """From nine numbers. `order` as in `rotation`. Raises `JoyImageError` for another count of numbers."""
-        values = np.asarray(numbers, dtype=float)
+        values = as_numbers(numbers, "a box")
         if values.shape != (9,):
             raise JoyImageError(f"a box has nine numbers: centre, extents, angles; not {values.shape}")
         return cls(values[:3], values[3:6], rotation(values[6:], order))

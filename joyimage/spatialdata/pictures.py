@@ -136,6 +136,8 @@ def _numbers(source: Path | np.ndarray, name: str, what: str) -> tuple[np.ndarra
     """The numbers of a picture or of a `.npy` as they are stored, and what an error calls them."""
     if isinstance(source, np.ndarray):
         return source, f"view {name}: {what}"
+    if not isinstance(source, str | os.PathLike):
+        raise JoyImageError(f"view {name}: {what} must be a file or an array, not {type(source).__name__}")
     shown = f"view {name}: {source}, {what},"
     if Path(source).suffix == ".npy":
         return _stored(source, shown), shown

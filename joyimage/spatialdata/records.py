@@ -146,7 +146,7 @@ class Batch:
     """What one scene gives. `failed`: names of scenes and why they could not be used.
 
     unnamed: categories in it without a word in a language that was asked for. silent: why nothing came of it, where it
-    could be used.
+    could be used. mark: what tells the scene from what it is after a change.
     """
 
     scene: str
@@ -155,6 +155,7 @@ class Batch:
     failed: tuple[tuple[str, str], ...] = ()
     unnamed: tuple[str, ...] = ()
     silent: str = ""
+    mark: str = ""
 
     def pictures(self) -> Iterator[Picture]:
         """Each picture once."""
@@ -185,6 +186,7 @@ def batch_of(values: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Batc
         failed=tuple((name, reason) for name, reason in values["failed"]),
         unnamed=tuple(values["unnamed"]),
         silent=values["silent"],
+        mark=values["mark"],
     )
 
 

@@ -22,7 +22,12 @@ Instances = Path | np.ndarray | Mapping[int, Path]  # a picture of numbers, or a
 
 
 def spelt(name: str) -> str:
-    """A name with halves of characters, as in that of a file that is no UTF-8, written out: no format has them."""
+    """A name with halves of characters, as in that of a file that is no UTF-8, written out: no format has them.
+
+    Raises `JoyImageError` for what is no text.
+    """
+    if not isinstance(name, str):
+        raise JoyImageError(f"a name of scenes and views is text, not {name!r:.60}")
     return name.encode(errors="backslashreplace").decode()
 
 

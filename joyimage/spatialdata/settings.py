@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,9 @@ class Making(Settings):
                 f"a tsv takes multiple choice alone, and {', '.join(self.tasks)} has none; choose jsonl or parquet, or "
                 f"one of {', '.join(CHOICES)}"
             )
+        for name in ("dialogues", "lift"):
+            if not isinstance(getattr(self, name), bool):
+                raise JoyImageError(f"{name} is {getattr(self, name)!r:.40}; give True or False")
         for name in ("quota", "views", "megabytes"):
             if not whole(getattr(self, name)) or getattr(self, name) < 1:
                 raise JoyImageError(f"{name} is {getattr(self, name)!r:.40}; give a whole number, at least 1")
@@ -97,9 +100,17 @@ def check_workers(workers: int) -> None:
         raise JoyImageError(f"workers is {workers!r:.40}; give a whole number of processes, at least 1")
 
 
+def check_count(count: int) -> None:
+    """Raise `JoyImageError` for a number of samples that is not whole or below 1."""
+    if not whole(count) or count < 1:
+        raise JoyImageError(f"count is {count!r:.40}; give a whole number of samples, at least 1")
+
+
 def _name(settings: Making, field: str, known: Sequence[str]) -> None:
     """Make the names of a field those that are meant, in the order of what is known."""
     value = getattr(settings, field)
+    if not isinstance(value, str | Sequence | Set):
+        raise JoyImageError(f"{field} is {value!r:.40}; give names of {', '.join(known)}, or {ALL} or {NONE}")
     names = (value,) if isinstance(value, str) else tuple(value)
     meant = known if names == (ALL,) else () if names == (NONE,) else names
     if unknown := [name for name in meant if name not in known]:

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import JoyImageError
 from ..making.merging import Made, reasons
 from ..making.running import read_about
+from ..making.standing import lost
 from ..questions.evening import Side, balance
 from ..records import Pair, Sample
 from ..writers import FORMATS, tars
@@ -21,7 +22,7 @@ class Contents:
     """What is in a data set.
 
     questions: by sub-task, then by form, and by language. balance: as `evening.balance`. samples: dialogues count once.
-    pairs: by kind. scenes, used, failed, unnamed, silent: as in `Made`.
+    pairs: by kind. scenes, used, failed, unnamed, silent: as in `Made`. lost: files that were in it.
     """
 
     format: str
@@ -35,6 +36,7 @@ class Contents:
     failed: tuple[tuple[str, str], ...]
     unnamed: tuple[str, ...] = ()
     silent: tuple[tuple[str, str], ...] = ()
+    lost: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "failed": reasons(self.failed), "silent": reasons(self.silent)}
@@ -54,6 +56,8 @@ class Contents:
         lines += [f"  {name}: nothing came of it: {reason}" for name, reason in self.silent]
         if self.unnamed:
             lines.append(f"{len(self.unnamed)} names have no translation: {', '.join(self.unnamed)}")
+        if self.lost:
+            lines.append(f"what was in it, and is lost: {', '.join(self.lost)}")
         return "\n".join(lines)
 
 
@@ -104,4 +108,5 @@ def inspect(out: str | Path) -> Contents:
         failed=made.failed,
         unnamed=made.unnamed,
         silent=made.silent,
+        lost=tuple(lost(out, about.get("files", {}))),
     )

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...atomic import Part
 from ...errors import JoyImageError, one_line
-from ...settings import whole
 from ..cameras import Pinhole
 from ..oriented import OrientedBox
 from ..records import Pair, Sample, Shown
+from ..settings import check_count
 from ..visibility import visible_edges
 from .contents import read_pairs, read_samples
 
@@ -37,8 +37,7 @@ def sheet(out: str | Path, path: str | Path, count: int = COUNT) -> Path:
     Raises `JoyImageError` for a data set without records, or as `inspect` does.
     """
     out, path = Path(out), Path(path)
-    if not whole(count) or count < 1:
-        raise JoyImageError(f"count is {count!r:.40}; give a whole number of samples, at least 1")
+    check_count(count)
     kinds: dict[str, list[Image.Image]] = {}
     for title, record in _chosen(out, count):
         shown = _of_pair(record) if isinstance(record, Pair) else _of_sample(record)

@@ -60,6 +60,7 @@ class Merge:
 
     def __init__(self, out: Path, settings: Making):
         self.out, self._settings = out, settings
+        self.names: list[str] = []  # of what was published
         self._folder = out / FOLDER
         shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was stopped: it is made of shards again
         self._folder.mkdir()
@@ -121,7 +122,8 @@ class Merge:
     def publish(self) -> Made:
         """Give all files their names, in the place of what a stopped run may have left there."""
         self._close()
-        for path in sorted(self._folder.iterdir()):
+        self.names = sorted(path.name for path in self._folder.iterdir())
+        for path in map(self._folder.joinpath, self.names):
             name = self.out / path.name
             if name.is_dir():
                 shutil.rmtree(name)

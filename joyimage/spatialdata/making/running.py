@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ... import __version__
 from ...atomic import Part, check_name, held
 from ...errors import JoyImageError
+from ...settings import whole
 from ..extras import check_extras
 from ..readers import find_scenes, scene_places
 from ..readers.common import Found
@@ -25,11 +26,13 @@ from ..records import Batch
 from ..scenes import Scene, spelt
 from ..settings import Making, check_workers
 from ..writers import FORMATS
+from .fingerprints import fingerprint
 from .merging import FOLDER as MAKING
 from .merging import Made, Merge
 from .shards import FOLDER as SHARDS
 from .shards import read_shard, shard_path
 from .spreading import Paths, Spread, here, processes
+from .standing import listing, lost, measured, named, other_scenes
 from .work import Job, Prepare, why, work
 
 FILE = "data.json"  # of a data set: what it was made with, and, once it is complete, what is in it
@@ -39,9 +42,12 @@ Source = str | Path | Iterable[Scene]
 
 
 class NothingUsableError(JoyImageError):
-    """All scenes of a data set failed: which, and why."""
+    """All scenes of a data set failed, and why each did, or there are none."""
 
     def __init__(self, failed: Sequence[tuple[str, str]]):
+        if not failed:
+            super().__init__("there are no scenes, so nothing is written; what gives them may have given them before")
+            return
         told = "; ".join(f"{name}: {reason}" for name, reason in failed[:TOLD])
         more = f"; and {len(failed) - TOLD} more" if len(failed) > TOLD else ""
         super().__init__(f"no scene can be used, so nothing is written. {told}{more}")
@@ -72,12 +78,12 @@ def make(
     check_name(out)
     needs = FORMATS[settings.format].needs if settings.tasks else ()
     check_extras("scipy", *needs)
-    found, total, name = _listed(scenes, settings)
+    found, total, name, listed = _listed(scenes, settings)
     new = _prepare(out)
     with held(out, "joyimage data make"):
         prepared = getattr(prepare, "__name__", "given") if prepare else "none"
         begun = {"version": __version__, "source": name, "prepare": prepared, "settings": asdict(settings)}
-        if (made := _begin(out, begun)) is not None:
+        if (made := _begin(out, begun, listed)) is not None:
             return made
         give = spread or (here if workers == 1 else processes(workers))
         with tqdm(total=total, unit="scene", disable=not progress) as bar:
@@ -88,22 +94,24 @@ def make(
             except NothingUsableError:
                 _discard(out, new)
                 raise
-        _write(out, {**begun, "made": made.as_dict()})
+        _write(out, {**begun, "scenes": listed, "files": measured(out, merge.names), "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
 
 
-def _listed(scenes: Source, settings: Making) -> tuple[Iterator[Found], int | None, str]:
-    """The scenes, how many there are where that is known, and what tells them from others."""
+def _listed(scenes: Source, settings: Making) -> tuple[Iterator[Found], int | None, str, dict[str, Any] | None]:
+    """The scenes, how many there are where that is known, what tells their place from others, and their listing."""
     if not isinstance(scenes, str | Path):
         found = (Found(scene.name, partial(_same, scene)) for scene in scenes)
-        return islice(found, settings.scenes), settings.scenes, "given"
+        listed = listing([scene.name for scene in scenes[: settings.scenes]]) if isinstance(scenes, Sequence) else None
+        return islice(found, settings.scenes), settings.scenes, "given", listed
     places, path = scene_places(scenes), Path(scenes).resolve()
     digest = hashlib.sha256(str(path).encode(errors="surrogatepass")).hexdigest()[:12]
     total = None if any(reader.find for _, reader in places) else len(places)
     if settings.scenes is not None:
         total = min(settings.scenes, total or settings.scenes)
-    return islice(find_scenes(places), settings.scenes), total, f"{path.name} {digest}"
+    listed = listing([named(place) for place, _ in places[: settings.scenes]])
+    return islice(find_scenes(places), settings.scenes), total, f"{path.name} {digest}", listed
 
 
 def _same(scene: Scene) -> Scene:
@@ -132,8 +140,11 @@ def _discard(out: Path, new: bool) -> None:
         out.rmdir()
 
 
-def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
-    """What is in a complete data set; else None, with the folder marked. Raises `JoyImageError` for other settings."""
+def _begin(out: Path, begun: dict[str, Any], listed: dict[str, Any] | None) -> Made | None:
+    """What is in a complete data set; else None, with the folder marked.
+
+    Raises `JoyImageError` for other settings, and for a complete one of other scenes, or that has lost files.
+    """
     if not (out / FILE).exists():
         _write(out, begun)
         return None
@@ -142,7 +153,14 @@ def _begin(out: Path, begun: dict[str, Any]) -> Made | None:
         raise JoyImageError(
             f"{out} was begun with other settings: {'; '.join(differ)}. Give the same ones, or name another folder"
         )
-    return Made.of(known["made"]) if "made" in known else None
+    if "made" not in known:
+        return None
+    what = f"remove {out}, or name another folder, to make it anew"
+    if listed and known.get("scenes") and (differ := other_scenes(known["scenes"], listed)):
+        raise JoyImageError(f"{out} is complete, and was made of other scenes: {differ}; {what}")
+    if gone := lost(out, known.get("files", {})):
+        raise JoyImageError(f"{out} was complete, and has lost {', '.join(gone)}; {what}")
+    return Made.of(known["made"])
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
@@ -166,11 +184,22 @@ def read_about(out: Path) -> dict[str, Any]:
         values = json.loads((out / FILE).read_text(encoding="utf-8"))
         if "made" in values:
             Made.of(values["made"])
+            _check_told(values)
         if isinstance(values["settings"], dict) and {"version", "source", "prepare"} <= values.keys():
             return values
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise JoyImageError(f"{out} is no data set of `joyimage data make`: it has no {FILE} that can be read")
+
+
+def _check_told(values: dict[str, Any]) -> None:
+    """Raise `ValueError` or `TypeError` unless scenes and files are, as far as told, as `standing` tells them."""
+    listed = values.get("scenes")
+    if listed is not None and set(listed) != {"count", "names"}:
+        raise ValueError
+    for count, size in values.get("files", {}).values():
+        if not whole(count) or not whole(size):
+            raise ValueError
 
 
 def _write(out: Path, values: dict[str, Any]) -> None:
@@ -196,19 +225,19 @@ def _made(paths: Paths, merge: Merge, update: Callable[[int], object]) -> Made:
         except KeyboardInterrupt as stop:
             kept = f"{done} scenes are kept in {merge.out}; the same command goes on from there"
             raise type(stop)(kept) from None
-        if merge.broken:
+        if merge.broken or not done:
             raise NothingUsableError(merge.broken)
         return merge.publish()
 
 
 def _do(job: Job, settings: Making, out: Path, prepare: Prepare | None) -> Path:
-    """The shard of a scene, unless it is there already. What failed is tried again."""
+    """The shard of a scene, unless it is there already. What failed is tried again, and what has changed since."""
     path = shard_path(out, job.place)
-    known = read_shard(path)
+    known, mark = read_shard(path), fingerprint(job, settings.views)
     if known is None or known.failed:
-        return work(job, settings, path, prepare)
+        return work(job, settings, path, prepare, mark)
     _check_same(job, known, out)
-    return path
+    return path if known.mark == mark else work(job, settings, path, prepare, mark)
 
 
 def _check_same(job: Job, known: Batch, out: Path) -> None:

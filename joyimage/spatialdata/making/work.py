@@ -49,11 +49,11 @@ class Job:
     failed: tuple[tuple[str, str], ...] = ()
 
 
-def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None) -> Path:
+def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None, mark: str = "") -> Path:
     """Write the shard of a scene and return its path. The same job and settings give the same bytes.
 
-    prepare: what is done to a scene first. What cannot be used is told in the shard. Raises `OSError` where it cannot
-    be written.
+    prepare: what is done to a scene first. mark: as in `Batch`. What cannot be used is told in the shard. Raises
+    `OSError` where it cannot be written.
     """
     failed = list(job.failed)
     samples: tuple[Sample, ...] = ()
@@ -75,7 +75,7 @@ def work(job: Job, settings: Making, path: Path, prepare: Prepare | None = None)
                     states = called(before, words, ENGLISH), called(index, words, ENGLISH)
                     pairs += tuple(_object_pairs(*states, album, job.place, settings))
             silent = "" if samples or pairs or failed else silence(index, settings)
-    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed, silent))
+    return write_shard(path, Batch(job.name, samples, pairs, tuple(failed), unnamed, silent, mark))
 
 
 @contextmanager
