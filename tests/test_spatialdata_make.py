@@ -20,7 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from joyimage import spatial
+from joyimage import atomic, spatial
 from joyimage.boxes import overlap, red_box
 from joyimage.cli import build_parser, main
 from joyimage.errors import JoyImageError
@@ -275,6 +275,23 @@ def test_what_failed_is_tried_again_when_the_run_goes_on(copied, made, tmp_path)
         make(copied, tmp_path / "set", FEW, spread=interrupted(3))
     depth.write_bytes(whole)
     assert make(copied, tmp_path / "set", FEW) == made[0]
+    assert files(tmp_path / "set") == files(made[1])
+
+
+def test_a_full_disk_is_said_with_the_folder_and_what_is_done_is_kept(scenes, made, tmp_path, monkeypatch):
+    publish = atomic.Part.publish
+
+    def full(self, names, replace):
+        if "0000002.zip" in str(names):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return publish(self, names, replace)
+
+    monkeypatch.setattr(atomic.Part, "publish", full)
+    with pytest.raises(JoyImageError, match=r"set: No space left on device; the scenes that are done are kept"):
+        make(scenes, tmp_path / "set", FEW)
+    assert len(list((tmp_path / "set" / "shards").rglob("*.zip"))) == 2
+    monkeypatch.setattr(atomic.Part, "publish", publish)
+    make(scenes, tmp_path / "set", FEW)
     assert files(tmp_path / "set") == files(made[1])
 
 

@@ -37,6 +37,7 @@ from .work import Job, Prepare, why, work
 
 FILE = "data.json"  # of a data set: what it was made with, and, once it is complete, what is in it
 USUAL = Making()
+GOES_ON = "the scenes that are done are kept, and the same command goes on from there"
 TOLD = 3  # scenes of which an error says why they cannot be used
 Source = str | Path | Iterable[Scene]
 
@@ -94,6 +95,11 @@ def make(
             except NothingUsableError:
                 _discard(out, new)
                 raise
+            except JoyImageError:  # which a missing file is, too
+                raise
+            except OSError as error:  # such as a full disk, of which the system says no more than that
+                where = f"{out}: {error.filename}: " if error.filename else f"{out}: "
+                raise JoyImageError(f"{where}{error.strerror or error}; {GOES_ON}") from error
         _write(out, {**begun, "scenes": listed, "files": measured(out, merge.names), "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
