@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,19 @@ Row = Mapping[str, Any]
 def read_csv(path: Path, folder: Path, default_caption: str) -> list[Example]:
     """`folder` is where relative paths begin. Raises `JoyImageError`, naming the row, for what is no such table."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.DictReader(file, strict=True)  # so that a quote that is never closed takes no rows into its cell
         try:
-            return _examples(path, enumerate(csv.DictReader(file), 2), folder, default_caption)
+            if doubled := [name for name, count in Counter(rows.fieldnames or ()).items() if name and count > 1]:
+                raise JoyImageError(f"{path}: the column {doubled[0]!r:.40} is there more than once")
+            return _examples(path, enumerate(rows, 2), folder, default_caption)
         except csv.Error as error:
-            raise JoyImageError(f"{path}: is no table of comma-separated values: {error}") from None
+            read = rows.reader.line_num
+            raise JoyImageError(f"{path}: is no table of comma-separated values up to line {read}: {error}") from None
 
 
 def read_jsonl(path: Path, folder: Path, default_caption: str) -> list[Example]:
     """One object in each line. Raises as `read_csv` does."""
-    lines = enumerate(_text(path).splitlines(), 1)
+    lines = enumerate(_text(path).split("\n"), 1)  # a caption may hold what else ends lines
     rows = ((i, _json(line, f"{path}, line {i}")) for i, line in lines if line.strip())
     return _examples(path, rows, folder, default_caption)
 
