@@ -94,6 +94,7 @@ def test_prompts_are_read(tmp_path):
         ('{"prompt": "p", "text": "a", "prompt_id": 7.9}', "line 1: its prompt_id is 7.9"),
         ('{"prompt": "p", "text": "a", "prompt_id": true}', "line 1: its prompt_id is True"),
         ('{"prompt": "p", "text": "a", "prompt_id": -1}', "line 1: its prompt_id is -1"),
+        ('{"prompt": "p", "text": "a", "prompt_id": 1' + "0" * 300 + "}", "line 1: its prompt_id is 1000"),
         ('{"prompt": "p", "text": "\u2026 --"}', "nothing that counts"),
         ('{"prompt": "p", "text": "\u4eca\u5929\u8425\u4e1a, OK"}', "give --language zh"),
     ],

@@ -114,6 +114,8 @@ def test_what_a_camera_edit_leaves_out_is_nothing(listed):
         (0, {"bbox_gt": [1, -9, 3, 0]}, "is outside of its picture"),
         (0, {"prompt": "Move \ud800."}, "edit 1: its prompt holds"),
         (1, {"edit_id": "a\0b"}, "cannot be the name of a file"),
+        (1, {"edit_id": "a" * 241}, "cannot be the name of a file"),
+        (1, {"image_path": 10**300}, "cannot be the name of a file"),
         (1, {"prompt": "Rotate the cup."}, "asks for none of the views"),
         (1, {"type": "move", "edit_id": 1, "bbox_gt": "[1, 2, 3, 4]"}, "two edits are called move/a/1"),
         (1, {"type": "move", "edit_id": "./1", "bbox_gt": "[1, 2, 3, 4]"}, "the files of move/a/1 are those of"),

@@ -18,6 +18,7 @@ from ..settings import VIEWS, check_text, finite
 META = "SpatialEdit_Bench_Meta_File.json"
 KINDS = ("move", "rotate", "camera")
 MOTION = ("yaw", "pitch", "distance")
+LONGEST_NAME = 240  # bytes; file systems take 255, of which endings such as _prompt.txt need some
 TRUTH = "_gt"  # after the name of a camera edit's picture
 # How the benchmark's prompts end; it says "the front view" and "the rear view", the model's own sentences "side view".
 ENDINGS = {ending: view for view in VIEWS for ending in (f"the {view} side view", f"the {view} view")}
@@ -155,7 +156,7 @@ class _Entry:
         path = PurePosixPath(text)
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive:
             raise self.wrong(f"its {name} {text!r:.60} leads out of the benchmark's folder")
-        if "\0" in text:
+        if "\0" in text or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
             raise self.wrong(f"its {name} {text!r:.60} cannot be the name of a file")
         return text
 

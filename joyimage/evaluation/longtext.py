@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NAME = "LongText-Bench"
 FILES = {"en": "text_prompts.jsonl", "zh": "text_prompts_zh.jsonl"}
 READINGS = "readings.jsonl"
+LARGEST_ID = 10**18  # of a prompt, which names its pictures
 # What counts of a text: letters (those of French too), digits and Chinese characters, as in the published metric.
 COUNTED = r"\u4e00-\u9fa5a-zA-Z0-9àâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ"
 NOT_COUNTED, NOT_WORDS = re.compile(f"[^{COUNTED}]"), re.compile(rf"[^{COUNTED}\s]")
@@ -97,8 +98,8 @@ def _prompt(line: str, position: int, place: str) -> Prompt:
         raise JoyImageError(f"{place}: prompt must be text, and text a list of texts")
     if not prompt.strip():
         raise JoyImageError(f"{place}: its prompt is empty")
-    if not whole(number) or number < 0:
-        raise JoyImageError(f"{place}: its prompt_id is {number!r:.40}; give a whole number")
+    if not whole(number) or not 0 <= number <= LARGEST_ID:
+        raise JoyImageError(f"{place}: its prompt_id is {number!r:.40}; give a whole number from 0 to {LARGEST_ID}")
     for each in (prompt, *texts):
         check_text(f"{place}: a text", each)
     return Prompt(number, prompt, tuple(texts), str(fields.get("category") or ""), str(fields.get("length") or ""))
