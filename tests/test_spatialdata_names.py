@@ -68,28 +68,36 @@ def test_a_picture_larger_than_any_costs_its_scene_alone(tmp_path):
     assert (name, made.used) == ("scene00000", 1) and "3600000000 pixels" in reason
 
 
-@pytest.mark.parametrize("made", [5, {}, {"failed": [3]}])
-def test_a_set_that_says_of_itself_what_none_does_is_refused(tmp_path, made):
-    about = {"version": "1", "source": "x", "prepare": "none", "settings": {}, "made": made}
-    (tmp_path / "data.json").write_text(json.dumps(about))
+EMPTY = Made(0, 0, (), {}, {}, {}).as_dict()
+TOLD = {"version": "7", "source": "x", "prepare": "none", "settings": {"tasks": [], "format": "jsonl"}, "made": EMPTY}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"made": 5},
+        {"made": {}},
+        {"made": {"failed": [3]}},
+        {"made": EMPTY | {"questions": 3}},
+        {"made": EMPTY | {"pairs": None}},
+        {"made": EMPTY | {"unnamed": [1]}},
+        {"scenes": 5},
+        {"scenes": {"count": 1}},
+        {"files": 3},
+        {"files": {"a": 5}},
+        {"files": {"a": ["b", 1]}},
+    ],
+)
+def test_a_set_that_says_of_itself_what_none_does_is_refused(tmp_path, told):
+    (tmp_path / "data.json").write_text(json.dumps(TOLD))
+    assert inspect(tmp_path).lost == ()  # as of one that says nothing of its files
+    (tmp_path / "data.json").write_text(json.dumps(TOLD | told))
     with pytest.raises(JoyImageError, match="is no data set of"):
         inspect(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "told", [{"scenes": 5}, {"scenes": {"count": 1}}, {"files": {"a": 5}}, {"files": {"a": ["b", 1]}}, {"files": 3}]
-)
-def test_a_set_that_tells_other_files_and_scenes_than_any_does_is_refused(tmp_path, told):
-    made = Made(0, 0, (), {}, {}, {}).as_dict()
-    about = {
-        "version": "1",
-        "source": "x",
-        "prepare": "none",
-        "settings": {"tasks": [], "format": "jsonl"},
-        "made": made,
-    }
-    (tmp_path / "data.json").write_text(json.dumps(about))
-    assert inspect(tmp_path).lost == ()  # as of an older one
-    (tmp_path / "data.json").write_text(json.dumps(about | told))
-    with pytest.raises(JoyImageError, match="is no data set of"):
+@pytest.mark.parametrize("settings", [{}, {"tasks": []}, {"format": "jsonl"}, {"tasks": [], "format": ["arrow"]}])
+def test_a_set_of_a_format_that_is_not_known_is_refused_with_its_version(tmp_path, settings):
+    (tmp_path / "data.json").write_text(json.dumps(TOLD | {"settings": settings}))
+    with pytest.raises(JoyImageError, match="was made by version 7, and its questions are in no format of this one"):
         inspect(tmp_path)

@@ -78,6 +78,11 @@ def complete(out: Path) -> dict[str, Any]:
     about = read_about(out)
     if "made" not in about:
         raise JoyImageError(f"{out} is not complete: run the `joyimage data make` that began it again")
+    if about["settings"].get("format") not in tuple(FORMATS) or "tasks" not in about["settings"]:
+        raise JoyImageError(
+            f"{out} was made by version {about['version']!s:.40}, and its questions are in no format of this one: "
+            f"{', '.join(FORMATS)}"
+        )
     return about
 
 

@@ -43,7 +43,12 @@ class Made:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Made:
-        """From what `as_dict` gives, also after JSON."""
+        """From what `as_dict` gives, also after JSON. Raises `TypeError` or `KeyError` for other values."""
+        counts = (values[name] for name in ("questions", "left_out", "pairs"))
+        if not all(isinstance(each, dict) for each in counts) or not all(
+            isinstance(name, str) for name in values.get("unnamed", ())
+        ):
+            raise TypeError("counts are by name, and names are text")
         failed, silent = (
             tuple((each["scene"], each["reason"]) for each in values.get(name, ())) for name in ("failed", "silent")
         )
