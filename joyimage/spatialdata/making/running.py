@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -89,17 +89,9 @@ def make(
         give = spread or (here if workers == 1 else processes(workers))
         with tqdm(total=total, unit="scene", disable=not progress) as bar:
             do = partial(_do, settings=settings, out=out, prepare=prepare)
-            merge = Merge(out, settings)
-            try:
+            with _writing(out, new):
+                merge = Merge(out, settings)
                 made = _made(give(do, _jobs(found)), merge, bar.update)
-            except NothingUsableError:
-                _discard(out, new)
-                raise
-            except JoyImageError:  # which a missing file is, too
-                raise
-            except OSError as error:  # such as a full disk, of which the system says no more than that
-                where = f"{out}: {error.filename}: " if error.filename else f"{out}: "
-                raise JoyImageError(f"{where}{error.strerror or error}; {GOES_ON}") from error
         _write(out, {**begun, "scenes": listed, "files": measured(out, merge.names), "made": made.as_dict()})
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return made
@@ -135,6 +127,21 @@ def _prepare(out: Path) -> bool:
     if names and FILE not in names:
         raise JoyImageError(f"{out} holds other files, such as {min(names)}; name a new folder")
     return new
+
+
+@contextmanager
+def _writing(out: Path, new: bool) -> Iterator[None]:
+    """Where a data set is made: says what the system refuses, such as room on a disk, with the folder."""
+    try:
+        yield
+    except NothingUsableError:
+        _discard(out, new)
+        raise
+    except JoyImageError:  # which a missing file is, too
+        raise
+    except OSError as error:
+        where = f"{out}: {error.filename}" if error.filename else str(out)
+        raise JoyImageError(f"{where}: {error.strerror or error}; {GOES_ON}") from error
 
 
 def _discard(out: Path, new: bool) -> None:
