@@ -113,12 +113,17 @@ class SceneIndex:
     def names(self) -> tuple[str, ...]:
         """Words that mean one object of the scene alone; empty for objects that have none."""
         described = Counter(thing.description.casefold() for thing in self.scene.objects)
-        tags = Counter(thing.category.casefold() for thing in self.scene.objects)
         found = []
-        for thing in self.things:
+        for thing, single in zip(self.things, self.single, strict=True):
             alone = thing.description and described[thing.description.casefold()] == 1
-            found.append(thing.description if alone else thing.category if tags[thing.category.casefold()] == 1 else "")
+            found.append(thing.description if alone else thing.category if single else "")
         return tuple(found)
+
+    @cached_property
+    def single(self) -> tuple[bool, ...]:
+        """Of each object, whether no other of the scene is of its category."""
+        tags = Counter(thing.category.casefold() for thing in self.scene.objects)
+        return tuple(tags[thing.category.casefold()] == 1 for thing in self.things)
 
     @cached_property
     def size(self) -> np.ndarray:

@@ -19,6 +19,7 @@ VIEWS_APART = 15.0  # degrees of rotation between two views of a question
 TURN = 10.0  # degrees by which one camera motion of a choice differs from another at least
 SAME_POINT = 0.003  # metres between what two pixels of one point show
 OTHER_POINT = 20.0  # pixels of the picture between candidates
+OTHER_SHARE = 1 / 7  # of its shorter side, which they are apart, too: no one's letter lies on another's
 SIDE = 0.04  # of a picture's width, between the middles of what is left and right of each other
 SPARE = 1.03  # factor beyond the margin, for what is measured on clouds
 TOLERANCE = 0.1  # of a length, by which an answer may be off

@@ -38,8 +38,8 @@ def _shows(truth: Truth, view: int, named: list[int], objects: list[int]) -> Ver
 
 
 def _nearest(truth: Truth, view: int, named: list[int], objects: list[int]) -> Verdict:
-    depths = {n: np.sort(truth.in_camera(view, truth.cloud(view, n))[:, 2]) for n in objects}
-    near = {n: float(values[len(values) // 10]) for n, values in depths.items()}
+    clouds = {n: truth.in_camera(view, truth.cloud(view, n)) for n in objects}
+    near = {n: float(np.quantile(np.linalg.norm(cloud, axis=1), 0.2)) for n, cloud in clouds.items()}
     first, second, *_ = sorted(near, key=lambda n: near[n])
     return Verdict(named == [first], factor(near[first], near[second]) >= margins.DEPTH)
 
@@ -91,7 +91,8 @@ def grounding_3d(truth: Truth, question: Question) -> Verdict:
         alike = [n for n in wanted if called[n] == entry["label"]]
         off = [np.abs(truth.in_camera(view, truth.corners(n)) - corners).max() for n in alike]
         right = right and bool(off) and min(off) <= OFF
-    return Verdict(bool(right))
+    ahead = [entry["bbox_3d"][2] for entry in found]
+    return Verdict(bool(right) and ahead == sorted(ahead))
 
 
 def _corners(values: np.ndarray) -> np.ndarray:

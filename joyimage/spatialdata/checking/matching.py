@@ -25,7 +25,8 @@ def point_correspondence(truth: Truth, question: Question) -> Verdict:
     camera = truth.scene.views[second].camera
     pixels = np.array(question.about["points"]) * [camera.width, camera.height]
     apart = np.linalg.norm(pixels[:, None] - pixels, axis=-1)[np.triu_indices(4, 1)].min()
-    return Verdict(right, bool(apart >= margins.OTHER_POINT - 1e-6) and surfaces[answer] not in others)
+    least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(camera.width, camera.height))
+    return Verdict(right, bool(apart >= least - 1e-6) and surfaces[answer] not in others)
 
 
 def object_correspondence(truth: Truth, question: Question) -> Verdict:

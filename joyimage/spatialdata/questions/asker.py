@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .draw import Draw
-from .form import LETTERS, MARKS, Mark, Question
+from .form import LETTERS, MARKS, OUTLINED, Mark, Question
 from .words import ANYTHING, CHOOSE, COLOURS, MARKED, UNIQUE, WITHIN, YES, joined
 
 Phrases = Mapping[str, Mapping[str, Sequence[str]]]  # what is asked -> language -> wordings with {fields}
@@ -42,7 +42,9 @@ class Asker:
         index = self.draw.index
         tag, unique = index.things[thing].category, index.names[thing]
         if not unique or self.random.random() < self.draw.asking.marked:
-            words = self._marked(thing, picture, self._tag(tag), MARKS)
+            # Tinted, it could be taken for another of its kind that has the colour, or not be found in another view.
+            kinds = MARKS if index.single[thing] else OUTLINED
+            words = self._marked(thing, picture, self._tag(tag), kinds)
         else:
             words = UNIQUE[self.language].format(name=self._tag(unique))
         return self._named(thing, picture, words)

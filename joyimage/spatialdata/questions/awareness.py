@@ -25,7 +25,7 @@ PHRASES = {
     "counting": {
         "en": (
             "How many objects of the kind “{tag}” does the picture show?",
-            "Count the objects in the picture that are a {tag}. How many are there?",
+            "Count every {tag} in the picture. How many are there?",
             "What is the number of things called “{tag}” in this picture?",
         ),
         "zh": ("图中有几个{tag}？", "请数一数图里{tag}的数量。", "这张图里一共有多少个{tag}？"),
@@ -58,11 +58,12 @@ PHRASES = {
 }
 BOXES = {
     "en": (
-        "Answer with a JSON list, the nearest first, of objects with “label” and “bbox_3d”: centre x, y, z and extents "
-        "in metres (x right, y down, z forward), and three angles in radians about z, the turned x, the turned y."
+        "Answer with a JSON list, the smallest z first, of objects with “label” and “bbox_3d”: centre x, y, z and "
+        "extents in metres (x right, y down, z forward), and three angles in radians about z, the turned x, the turned "
+        "y."
     ),
     "zh": (
-        "请用JSON列表回答，由近到远，每项含“label”和“bbox_3d”：中心x、y、z与三个边长，单位为米（x向右，y向下，z向前），"
+        "请用JSON列表回答，按z由小到大，每项含“label”和“bbox_3d”：中心x、y、z与三个边长，单位为米（x向右，y向下，z向前），"
         "以及依次绕z、转动后的x、转动后的y的三个角，单位为弧度。"
     ),
 }
@@ -98,8 +99,9 @@ def scene_caption(draw: Draw) -> list[Question]:
 
 def _arrangement(draw: Draw, view: int, words: dict[int, str], asker: Asker) -> list[str]:
     index, language, said = draw.index, asker.language, []
-    first, second = sorted(words, key=lambda n: index.near[view, n])[:2]
-    if beyond(index.near[view, first], index.near[view, second], margins.DEPTH * margins.SPARE):
+    # By distance, as the words say: away from the middle of a wide picture, depth has another order.
+    first, second = sorted(words, key=lambda n: index.close[view, n])[:2]
+    if beyond(index.close[view, first], index.close[view, second], margins.DEPTH * margins.SPARE):
         said.append(NEAREST[language].format(a=words[first]))
     middle = {n: sum(index.sights[view, n].box[::2]) / 2 for n in words}
     across = sorted(words, key=lambda n: middle[n])
@@ -146,17 +148,16 @@ def grounding_3d(draw: Draw) -> list[Question]:
     if not tags:
         return []
     tags = draw.random.sample(tags, draw.random.randint(1, min(3, len(tags))))
-    things = sorted((n for n in clear if index.things[n].category in tags), key=lambda n: index.near[view, n])
-    near = [float(index.near[view, n]) for n in things]
-    if not all(beyond(a, b, margins.DEPTH**0.5) for a, b in itertools.pairwise(near)):
-        return []
-    asker = Asker(draw, (view,))
     camera = index.frames[view].camera
     inwards = _inverse(camera.pose)
+    boxes = {n: box.moved(inwards) for n in clear if index.things[n].category in tags and (box := index.things[n].box)}
+    things = sorted(boxes, key=lambda n: boxes[n].centre[2])
+    ahead = [float(boxes[n].centre[2]) for n in things]
+    if not all(b >= a * margins.DEPTH**0.5 for a, b in itertools.pairwise(ahead)):
+        return []
+    asker = Asker(draw, (view,))
     answer = [
-        {"label": thing.category, "bbox_3d": [round(value, 3) for value in thing.box.moved(inwards).numbers]}
-        for thing in (index.things[n] for n in things)
-        if thing.box
+        {"label": index.things[n].category, "bbox_3d": [round(value, 3) for value in boxes[n].numbers]} for n in things
     ]
     horizontal, vertical = field_of_view(camera.intrinsic, camera.width, camera.height)
     words = {"horizontal": horizontal, "vertical": vertical, "format": BOXES[asker.language]}

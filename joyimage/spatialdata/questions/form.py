@@ -11,6 +11,7 @@ from ..settings import LANGUAGES as LANGUAGES
 from ..translations import Table, Translations
 
 MARKS = ("tint", "box", "point")
+OUTLINED = ("box", "point")  # those that leave an object's colours
 LETTERS = "ABCDEFGH"
 
 

@@ -8,12 +8,12 @@ from .. import margins
 from ..index import Frame
 from .asker import Asker
 from .draw import Draw
-from .form import LETTERS, Question
+from .form import LETTERS, OUTLINED, Question
 
 PHRASES = {
     "point_correspondence": {
         "en": (
-            "A {one} point marks a place in picture 1. Which of the {many} points A to D in picture 2 marks the same "
+            "The {one} point in picture 1 marks a place. Which of the {many} points A to D in picture 2 marks the same "
             "place of the scene?",
             "Which {many} letter in picture 2 stands at the spot of the {one} point in picture 1?",
             "Find the place of picture 1's {one} point in picture 2: A, B, C or D ({many})?",
@@ -45,7 +45,6 @@ PHRASES = {
         "zh": ("在图2中也能看到{a}吗？", "图2里有{a}吗？", "图2是否拍到了{a}？"),
     },
 }
-OUTLINED = ("box", "point")  # marks that leave an object's colours
 ABSENT = 0.3  # of the questions about objects, the share that asks whether one is in the other view
 CLOSER = 0.8  # of the margin for a point: interpolation of depth differs a little
 
@@ -62,9 +61,10 @@ def point_correspondence(draw: Draw) -> list[Question]:
     column, row = inner[draw.random.randrange(len(inner))].tolist()
     if (right := _seen_again(first, column, row, second)) is None:
         return []
-    size = np.array([second.camera.width, second.camera.height])
-    scale = np.array([draw.index.scene.views[views[1]].camera.width, size[1]]) / size
-    if (wrong := _others(draw, second, right, draw.index.things[thing].number, float(scale[0]))) is None:
+    picture = draw.index.scene.views[views[1]].camera
+    least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(picture.width, picture.height))
+    apart = least * second.camera.width / picture.width
+    if (wrong := _others(draw, second, right, draw.index.things[thing].number, apart)) is None:
         return []
     asker = Asker(draw, views, ("choice",), 4)
     places = [*wrong[: asker.letter], right, *wrong[asker.letter :]]
@@ -96,16 +96,16 @@ def _seen_again(first: Frame, column: int, row: int, second: Frame) -> tuple[flo
     return (float(x), float(y)) if np.linalg.norm(there - point) <= CLOSER * margins.SAME_POINT else None
 
 
-def _others(draw: Draw, frame: Frame, right: tuple[float, float], number: int, scale: float) -> list | None:
-    """Three places on other surfaces, far enough from the right one and from each other."""
+def _others(draw: Draw, frame: Frame, right: tuple[float, float], number: int, least: float) -> list | None:
+    """Three places on other surfaces, `least` pixels of the frame or more from the right one and from each other."""
     height, width = frame.depth.shape
     found = [right]
     for _ in range(24):
         column, row = draw.random.randrange(1, width - 1), draw.random.randrange(1, height - 1)
         here = frame.numbers[row - 1 : row + 2, column - 1 : column + 2]
-        apart = min(np.hypot(column + 0.5 - x, row + 0.5 - y) for x, y in found) * scale
+        apart = min(np.hypot(column + 0.5 - x, row + 0.5 - y) for x, y in found)
         alone = here[1, 1] != number and (here == here[1, 1]).all() and frame.depth[row, column] > 0
-        if alone and apart >= margins.OTHER_POINT:
+        if alone and apart >= least:
             found.append((column + 0.5, row + 0.5))
         if len(found) == 4:
             return found[1:]

@@ -54,7 +54,7 @@ PHRASES = {
         "zh": (
             "请按深度由近到远排列：{list}。",
             "从离相机最近的开始，按深度排序：{list}。",
-            "以下各项由近到远的次序是什么：{list}？",
+            "以下各项按深度由近到远的次序是什么：{list}？",
         ),
     },
     "depth_nearest": {
@@ -62,21 +62,21 @@ PHRASES = {
             "Which of these is nearest in depth: {list}?",
             "Of {list}, what has the smallest depth?",
         ),
-        "zh": ("以下哪个深度最小：{list}？", "{list}当中，哪个离相机最近？"),
+        "zh": ("以下哪个深度最小：{list}？", "{list}当中，按深度看哪个最近？"),
     },
     "depth_farthest": {
         "en": (
             "Which of these is farthest in depth: {list}?",
             "Of {list}, what has the largest depth?",
         ),
-        "zh": ("以下哪个深度最大：{list}？", "{list}当中，哪个离相机最远？"),
+        "zh": ("以下哪个深度最大：{list}？", "{list}当中，按深度看哪个最远？"),
     },
     "depth_nth": {
         "en": (
-            "Sorted from near to far, which of these is number {n}: {list}?",
+            "Sorted from near to far by depth, which of these is number {n}: {list}?",
             "By depth, which of {list} is in place {n}, where place 1 is the nearest?",
         ),
-        "zh": ("按由近到远排序，以下哪个排在第{n}位：{list}？", "{list}当中，深度第{n}小的是哪个？"),
+        "zh": ("按深度由近到远排序，以下哪个排在第{n}位：{list}？", "{list}当中，深度第{n}小的是哪个？"),
     },
 }
 PLACE = {"en": "the point ({0}, {1})", "zh": "点({0}, {1})"}

@@ -1,0 +1,132 @@
+"""What a question's words and marks mean to whoever has nothing but these and the pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import ImageChops
+
+from joyimage.spatialdata import TASKS
+from joyimage.spatialdata.checking.truth import Truth, mentioned
+from joyimage.spatialdata.index import index_scene
+from joyimage.spatialdata.questions import awareness, camera, marks, matching, measurement, relationship, several
+from joyimage.spatialdata.questions.form import Asking
+from joyimage.spatialdata.readers import read_scenes
+from joyimage.spatialdata.tasks import check, make_questions
+from tools.tiny import captures, render
+from tools.tiny import scenes as world
+
+PHRASES = {
+    key: wordings
+    for module in (awareness, camera, matching, measurement, relationship, several)
+    for key, wordings in module.PHRASES.items()
+}
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Indices of scenes of four objects, of which some are of one kind."""
+    folder = tmp_path_factory.mktemp("crowded")
+    captures.make(folder, 6, seed=3, shares=(0, 0, 0, 1))
+    return [index_scene(scene) for scene in read_scenes(folder)]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Indices and truth of scenes seen from close by with a wide lens: depth and distance have different orders."""
+    folder = tmp_path_factory.mktemp("wide")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (captures, render):
+            patch.setattr(module, "FIELD_OF_VIEW", 80.0)
+        for i in range(6):
+            generator = np.random.default_rng([77, i])
+            views = captures.shoot(world.draw(1, generator, numbers=np.eye(4)[3]), generator, 6)
+            views = replace(views, camera=views.camera * [1, 1, 0.6])
+            captures.write(folder / f"scene{i:05d}", views)
+    return [(index_scene(scene), Truth(scene)) for scene in read_scenes(folder)]
+
+
+def test_every_wording_about_depth_says_so():
+    for key in ("depth_order", "depth_nearest", "depth_farthest", "depth_nth"):
+        for text in PHRASES[key]["en"]:
+            assert re.search("depth|camera's plane", text), text
+        for text in PHRASES[key]["zh"]:
+            assert "深度" in text, text
+
+
+def test_no_article_stands_before_a_word_that_may_begin_with_a_vowel():
+    assert len(PHRASES) > 20
+    for wordings in PHRASES.values():
+        for text in wordings["en"]:
+            assert not re.search(r"\ban? \{", text, re.IGNORECASE), text
+
+
+@pytest.mark.slow
+def test_only_what_is_alone_of_its_kind_is_tinted(crowded):
+    kinds = Counter()
+    for place, index in enumerate(crowded):
+        tags = Counter(thing.category for thing in index.scene.objects)
+        called = {thing.number: thing.category for thing in index.things}
+        for question in make_questions(index, dict.fromkeys(TASKS, 6), Asking(marked=1), place):
+            for mark in question.marks:
+                if mark.number is not None:
+                    alone = tags[called[mark.number]] == 1
+                    kinds[mark.kind, alone] += 1
+                    assert alone or mark.kind != "tint", question.text
+    assert min(kinds["tint", True], kinds["box", False], kinds["point", False]) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [128, 512])
+def test_no_letter_lies_on_another_point(tmp_path, size):
+    captures.make(tmp_path, 1, seed=5, size=size, shares=(0, 0, 0, 1))
+    (index,) = map(index_scene, read_scenes(tmp_path))
+    questions = list(make_questions(index, {"point_correspondence": 80}))
+    assert len(questions) > 40
+    for question in questions:
+        view = question.views[1]
+        picture = index.scene.views[view].picture()
+        drawn = [
+            ImageChops.difference(picture, marks.draw(picture, index, view, [mark]))
+            for mark in question.marks
+            if mark.label
+        ]
+        covered = sum((np.asarray(one).max(axis=-1) > 0).astype(int) for one in drawn)
+        assert len(drawn) == 4 and covered.max() == 1, question.text
+
+
+@pytest.mark.slow
+def test_what_a_caption_calls_nearest_is_nearest_by_distance(wide):
+    told = other = 0
+    for place, (index, truth) in enumerate(wide):
+        for question in make_questions(index, {"scene_caption": 12}, Asking(languages=("en",)), place):
+            assert check(truth, question), question.answer
+            if found := re.search(r"[^.]+ is nearest to the camera", question.answer):
+                (view,) = question.views
+                clouds = {n: truth.in_camera(view, truth.cloud(view, n)) for n in question.about["objects"]}
+                distance = {n: np.quantile(np.linalg.norm(cloud, axis=1), 0.2) for n, cloud in clouds.items()}
+                depth = {n: np.quantile(cloud[:, 2], 0.1) for n, cloud in clouds.items()}
+                (first,) = mentioned(found[0], question.names)
+                assert first == min(distance, key=lambda n: distance[n])
+                told, other = told + 1, other + (first != min(depth, key=lambda n: depth[n]))
+    assert told > 10 and other, "no scene in which depth tells another than distance"
+
+
+@pytest.mark.slow
+def test_boxes_are_in_the_order_that_the_question_asks_for(wide):
+    several_boxes = 0
+    for place, (index, truth) in enumerate(wide):
+        for question in make_questions(index, {"grounding_3d": 6}, Asking(), place):
+            assert "smallest z first" in question.text or "按z由小到大" in question.text
+            boxes = json.loads(question.answer)
+            ahead = [box["bbox_3d"][2] for box in boxes]
+            assert ahead == sorted(ahead) and check(truth, question)
+            if len(boxes) > 1:
+                several_boxes += 1
+                assert not check(truth, replace(question, answer=json.dumps(boxes[::-1])))
+    assert several_boxes > 5
