@@ -15,7 +15,7 @@ from joyimage.spatialdata import TASKS
 from joyimage.spatialdata.checking.truth import Truth, mentioned
 from joyimage.spatialdata.index import index_scene
 from joyimage.spatialdata.questions import awareness, camera, marks, matching, measurement, relationship, several
-from joyimage.spatialdata.questions.form import Asking
+from joyimage.spatialdata.questions.form import LETTERS, Asking
 from joyimage.spatialdata.readers import read_scenes
 from joyimage.spatialdata.tasks import check, make_questions
 from tools.tiny import captures, render
@@ -98,6 +98,28 @@ def test_no_letter_lies_on_another_point(tmp_path, size):
         ]
         covered = sum((np.asarray(one).max(axis=-1) > 0).astype(int) for one in drawn)
         assert len(drawn) == 4 and covered.max() == 1, question.text
+
+
+@pytest.mark.slow
+def test_a_point_is_not_told_by_what_it_lies_on_or_where_in_its_pixel(crowded):
+    gain, centred, asked = 0.0, Counter(), 0
+    for place, index in enumerate(crowded):
+        truth = Truth(index.scene)
+        for question in make_questions(index, {"point_correspondence": 40}, Asking(), place):
+            view = question.views[1]
+            if len(index.clear[view]) < 3:
+                continue
+            assert check(truth, question)
+            numbers, camera = truth.numbers(view), index.frames[view].camera
+            pixels = np.array(question.about["points"]) * [camera.width, camera.height]
+            answer = LETTERS.index(question.answer)
+            on_objects = [numbers[int(y), int(x)] > 0 for x, y in pixels]
+            assert sum(on_objects) >= 2
+            gain, asked = gain + on_objects[answer] / sum(on_objects) - 1 / 4, asked + 1
+            for i, (x, y) in enumerate(pixels):
+                centred[i == answer] += abs(x % 1 - 0.5) < 1e-6 and abs(y % 1 - 0.5) < 1e-6
+    assert asked > 100 and not centred.total()
+    assert abs(gain / asked) < 0.05  # of a guess among those on objects
 
 
 @pytest.mark.slow

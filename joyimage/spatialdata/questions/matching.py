@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from .. import margins
@@ -46,6 +48,8 @@ PHRASES = {
     },
 }
 ABSENT = 0.3  # of the questions about objects, the share that asks whether one is in the other view
+REST = None  # in the place of an object: what is of none. Points lie on it as often as on any, so that tells nothing
+TRIES = 12  # for a pixel on a surface, and for a surface
 CLOSER = 0.8  # of the margin for a point: interpolation of depth differs a little
 
 
@@ -54,26 +58,50 @@ def point_correspondence(draw: Draw) -> list[Question]:
     if (views := draw.chain(2, 2)) is None:
         return []
     first, second = (draw.index.frames[view] for view in views)
-    thing = draw.random.choice([n for n in draw.index.clear[views[0]] if n in draw.index.clear[views[1]]])
-    inner = draw.index.sights[views[0], thing].inner
-    if not len(inner):
+    both = [n for n in draw.index.clear[views[0]] if n in draw.index.clear[views[1]]]
+    surface = draw.random.choice([REST, *both])
+    if (found := _same_place(draw, views, surface)) is None:
         return []
-    column, row = inner[draw.random.randrange(len(inner))].tolist()
-    if (right := _seen_again(first, column, row, second)) is None:
-        return []
+    start, right = found
     picture = draw.index.scene.views[views[1]].camera
     least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(picture.width, picture.height))
     apart = least * second.camera.width / picture.width
-    if (wrong := _others(draw, second, right, draw.index.things[thing].number, apart)) is None:
+    if (wrong := _others(draw, views[1], surface, right, apart)) is None:
         return []
     asker = Asker(draw, views, ("choice",), 4)
     places = [*wrong[: asker.letter], right, *wrong[asker.letter :]]
-    start = tuple(first.fraction((column + 0.5, row + 0.5)).tolist())
+    begin = tuple(first.fraction(start).tolist())
     shown = [tuple(place) for place in second.fraction(np.array(places)).tolist()]
-    words = {"one": asker.points([start], 0), "many": asker.points(shown, 1, LETTERS[:4])}
-    about = {"point": start, "points": tuple(shown)}
+    words = {"one": asker.points([begin], 0), "many": asker.points(shown, 1, LETTERS[:4])}
+    about = {"point": begin, "points": tuple(shown)}
     question = asker.open(PHRASES, "point_correspondence", LETTERS[asker.letter], about, **words)
     return [question.lettered(tuple(LETTERS[:4]))]
+
+
+def _pixel(draw: Draw, view: int, surface: int | None) -> tuple[int, int] | None:
+    """Column and row of a pixel of a view with depth, on a surface and away from its edge; None where none was met."""
+    index, frame = draw.index, draw.index.frames[view]
+    if surface is not None:
+        inner = index.sights[view, surface].inner
+        if not len(inner):
+            return None
+        column, row = inner[draw.random.randrange(len(inner))].tolist()
+        return (column, row) if frame.depth[row, column] > 0 else None
+    height, width = frame.depth.shape
+    column, row = draw.random.randrange(1, width - 1), draw.random.randrange(1, height - 1)
+    here = frame.numbers[row - 1 : row + 2, column - 1 : column + 2]
+    alone = (here == here[1, 1]).all() and all(thing.number != here[1, 1] for thing in index.things)
+    return (column, row) if alone and frame.depth[row, column] > 0 else None
+
+
+def _same_place(draw: Draw, views: tuple[int, ...], surface: int | None) -> tuple | None:
+    """A place of a surface in the frames of two views, in pixels."""
+    first, second = (draw.index.frames[view] for view in views)
+    for _ in range(TRIES):
+        pixel = _pixel(draw, views[0], surface)
+        if pixel is not None and (right := _seen_again(first, *pixel, second)) is not None:
+            return (pixel[0] + 0.5, pixel[1] + 0.5), right
+    return None
 
 
 def _seen_again(first: Frame, column: int, row: int, second: Frame) -> tuple[float, float] | None:
@@ -96,17 +124,20 @@ def _seen_again(first: Frame, column: int, row: int, second: Frame) -> tuple[flo
     return (float(x), float(y)) if np.linalg.norm(there - point) <= CLOSER * margins.SAME_POINT else None
 
 
-def _others(draw: Draw, frame: Frame, right: tuple[float, float], number: int, least: float) -> list | None:
-    """Three places on other surfaces, `least` pixels of the frame or more from the right one and from each other."""
-    height, width = frame.depth.shape
+def _others(draw: Draw, view: int, surface: int | None, right: tuple[float, float], least: float) -> list | None:
+    """Three places on other surfaces, as different as there are, `least` pixels or more from the right one and from
+    each other, and anywhere within a pixel, as the right one is: what lies in the middle would be known as wrong.
+    """
+    surfaces = [other for other in (REST, *draw.index.clear[view]) if other != surface]
     found = [right]
-    for _ in range(24):
-        column, row = draw.random.randrange(1, width - 1), draw.random.randrange(1, height - 1)
-        here = frame.numbers[row - 1 : row + 2, column - 1 : column + 2]
-        apart = min(np.hypot(column + 0.5 - x, row + 0.5 - y) for x, y in found)
-        alone = here[1, 1] != number and (here == here[1, 1]).all() and frame.depth[row, column] > 0
-        if alone and apart >= least:
-            found.append((column + 0.5, row + 0.5))
+    for other in itertools.islice(itertools.cycle(draw.random.sample(surfaces, len(surfaces))), TRIES):
+        for _ in range(TRIES):
+            if (pixel := _pixel(draw, view, other)) is None:
+                continue
+            x, y = (value + draw.random.random() for value in pixel)
+            if min(np.hypot(x - a, y - b) for a, b in found) >= least:
+                found.append((x, y))
+                break
         if len(found) == 4:
             return found[1:]
     return None
