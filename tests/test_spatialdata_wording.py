@@ -86,10 +86,11 @@ def test_only_what_is_alone_of_its_kind_is_tinted(crowded):
 def test_no_letter_lies_on_another_point(tmp_path, size):
     captures.make(tmp_path, 1, seed=5, size=size, shares=(0, 0, 0, 1))
     (index,) = map(index_scene, read_scenes(tmp_path))
-    questions = list(make_questions(index, {"point_correspondence": 80}))
-    assert len(questions) > 40
+    made = make_questions(index, {"point_correspondence": 80, "depth_order": 40})
+    questions = [question for question in made if "points" in question.about]
+    assert min(Counter(question.task for question in questions).values()) > 20
     for question in questions:
-        view = question.views[1]
+        view = question.views[-1]
         picture = index.scene.views[view].picture()
         drawn = [
             ImageChops.difference(picture, marks.draw(picture, index, view, [mark]))
@@ -97,7 +98,7 @@ def test_no_letter_lies_on_another_point(tmp_path, size):
             if mark.label
         ]
         covered = sum((np.asarray(one).max(axis=-1) > 0).astype(int) for one in drawn)
-        assert len(drawn) == 4 and covered.max() == 1, question.text
+        assert len(drawn) == len(question.about["points"]) and covered.max() == 1, question.text
 
 
 @pytest.mark.slow
@@ -120,6 +121,34 @@ def test_a_point_is_not_told_by_what_it_lies_on_or_where_in_its_pixel(crowded):
                 centred[i == answer] += abs(x % 1 - 0.5) < 1e-6 and abs(y % 1 - 0.5) < 1e-6
     assert asked > 100 and not centred.total()
     assert abs(gain / asked) < 0.05  # of a guess among those on objects
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["depth_order", "depth_choice"])
+def test_where_points_are_is_shown_and_not_told(crowded, task):
+    """By coordinates in the text, who calls the lower point nearer would be right four times of five."""
+    nearest, lowest = Counter(), 0
+    for place, index in enumerate(crowded):
+        truth = Truth(index.scene)
+        for question in make_questions(index, {task: 30}, Asking(), place):
+            if "points" not in question.about:
+                continue
+            assert not re.search(r"\d{2}|\d, \d", question.text), question.text
+            (view,) = question.views
+            depth, names = truth.depth(view), [mark.label for mark in question.marks]
+            assert [mark.at for mark in question.marks] == list(question.about["points"])
+            assert set(names) == set(re.findall("(?:point |点)([P-Z])", question.stem)) and check(truth, question)
+            places = {mark.label: mark.at for mark in question.marks}
+            rows, columns = depth.shape
+            first = min(places, key=lambda name: depth[int(places[name][1] * rows), int(places[name][0] * columns)])
+            nearest[names.index(first) / (len(names) - 1)] += 1
+            lowest += first == max(names, key=lambda name: places[name][1])
+            turned = (*question.marks[1:], question.marks[0])
+            moved = tuple(replace(mark, at=other.at) for mark, other in zip(question.marks, turned, strict=True))
+            assert not check(truth, replace(question, marks=moved))
+    asked = nearest.total()
+    assert asked > 60 and lowest > asked / 2  # as seen in the picture
+    assert abs(sum(part * count for part, count in nearest.items()) / asked - 0.5) < 0.12  # letters are in any order
 
 
 @pytest.mark.slow

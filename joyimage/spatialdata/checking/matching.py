@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .. import margins
@@ -22,11 +24,16 @@ def point_correspondence(truth: Truth, question: Question) -> Verdict:
     surfaces = [_number(truth, second, place) for place in question.about["points"]]
     others = [n for i, n in enumerate(surfaces) if i != answer]
     right = right and surfaces[answer] == _number(truth, first, question.about["point"])
-    camera = truth.scene.views[second].camera
-    pixels = np.array(question.about["points"]) * [camera.width, camera.height]
-    apart = np.linalg.norm(pixels[:, None] - pixels, axis=-1)[np.triu_indices(4, 1)].min()
-    least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(camera.width, camera.height))
-    return Verdict(right, bool(apart >= least - 1e-6) and surfaces[answer] not in others)
+    clear = letters_apart(truth, second, question.about["points"])
+    return Verdict(right, clear and surfaces[answer] not in others)
+
+
+def letters_apart(truth: Truth, view: int, places: Sequence[Sequence[float]]) -> bool:
+    """Whether points with letters are so far apart that none lies on another's."""
+    camera = truth.scene.views[view].camera
+    pixels = np.array(places) * [camera.width, camera.height]
+    apart = np.linalg.norm(pixels[:, None] - pixels, axis=-1)[np.triu_indices(len(places), 1)].min()
+    return bool(apart >= max(margins.OTHER_POINT, margins.OTHER_SHARE * min(camera.width, camera.height)) - 1e-6)
 
 
 def object_correspondence(truth: Truth, question: Question) -> Verdict:

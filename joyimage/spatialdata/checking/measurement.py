@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
 from .. import margins
 from ..questions.form import Question
 from ..questions.words import read_lengths
+from .matching import letters_apart
 from .truth import Truth, Verdict, factor, mentioned, same
 
 ROUNDED = 0.0051  # metres
@@ -39,7 +39,7 @@ def depth_order(truth: Truth, question: Question) -> Verdict:
     """The order of what the answer lists."""
     listed, depths = _listed(truth, question, question.said), _depths(truth, question)
     right = sorted(listed) == sorted(depths) and listed == sorted(depths, key=lambda thing: depths[thing])
-    return Verdict(right, _apart(list(depths.values())))
+    return Verdict(right, _clear(truth, question, depths))
 
 
 def depth_choice(truth: Truth, question: Question) -> Verdict:
@@ -47,12 +47,12 @@ def depth_choice(truth: Truth, question: Question) -> Verdict:
     depths = _depths(truth, question)
     ordered = sorted(depths, key=lambda thing: depths[thing])
     named = _listed(truth, question, question.said)
-    return Verdict(named == [ordered[question.about["place"]]], _apart(list(depths.values())))
+    return Verdict(named == [ordered[question.about["place"]]], _clear(truth, question, depths))
 
 
 def _listed(truth: Truth, question: Question, text: str) -> list:
     if "points" in question.about:
-        return [(int(x), int(y)) for x, y in re.findall(r"\((\d+), (\d+)\)", text)]
+        return re.findall(r"(?:point |点)([P-V])", text)
     return mentioned(text, question.names)
 
 
@@ -62,10 +62,8 @@ def _depths(truth: Truth, question: Question) -> dict:
         return {n: _near(truth, view, n) for n in question.about["objects"]}
     depth = truth.depth(view)
     rows, columns = depth.shape
-    return {
-        (x, y): float(depth[int(y / 1000 * rows), int(x / 1000 * columns)])
-        for x, y in map(tuple, question.about["points"])
-    }
+    shown = {mark.label: mark.at for mark in question.marks if mark.at is not None}
+    return {name: float(depth[int(y * rows), int(x * columns)]) for name, (x, y) in shown.items()}
 
 
 def _near(truth: Truth, view: int, number: int) -> float:
@@ -74,6 +72,9 @@ def _near(truth: Truth, view: int, number: int) -> float:
     return float(depths[len(depths) // 10])
 
 
-def _apart(values: Sequence[float]) -> bool:
-    ordered = sorted(values)
-    return all(factor(a, b) >= margins.DEPTH for a, b in itertools.pairwise(ordered))
+def _clear(truth: Truth, question: Question, depths: dict) -> bool:
+    """Depths differ by their margin, and points are told apart by their letters."""
+    ordered = sorted(depths.values())
+    clear = all(factor(a, b) >= margins.DEPTH for a, b in itertools.pairwise(ordered))
+    points = question.about.get("points")
+    return clear and (points is None or letters_apart(truth, question.views[0], points))

@@ -77,6 +77,12 @@ class Draw:
     def differ(self, first: int, second: int) -> bool:
         return first != second and bool(self.index.turned[first, second] >= margins.VIEWS_APART - 1e-6)
 
+    def letters_apart(self, view: int) -> float:
+        """Pixels of a view's frame between two points with letters, so that none lies on another's."""
+        picture = self.index.scene.views[view].camera
+        least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(picture.width, picture.height))
+        return least * self.index.frames[view].camera.width / picture.width
+
     def chain(self, least: int, most: int) -> tuple[int, ...] | None:
         """Different views, each of which shares a visible object with the one before it and is turned against it."""
         length, count = self.random.randint(least, most), len(self.index.frames)

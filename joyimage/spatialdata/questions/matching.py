@@ -63,10 +63,7 @@ def point_correspondence(draw: Draw) -> list[Question]:
     if (found := _same_place(draw, views, surface)) is None:
         return []
     start, right = found
-    picture = draw.index.scene.views[views[1]].camera
-    least = max(margins.OTHER_POINT, margins.OTHER_SHARE * min(picture.width, picture.height))
-    apart = least * second.camera.width / picture.width
-    if (wrong := _others(draw, views[1], surface, right, apart)) is None:
+    if (wrong := _others(draw, views[1], surface, right, draw.letters_apart(views[1]))) is None:
         return []
     asker = Asker(draw, views, ("choice",), 4)
     places = [*wrong[: asker.letter], right, *wrong[asker.letter :]]

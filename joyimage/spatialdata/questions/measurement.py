@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from .. import margins
 from .asker import Asker
 from .draw import Draw, beyond
 from .form import Question
-from .words import length
+from .words import COLOURS, length
 
 PHRASES = {
     "absolute_distance": {
@@ -79,13 +82,15 @@ PHRASES = {
         "zh": ("按深度由近到远排序，以下哪个排在第{n}位：{list}？", "{list}当中，深度第{n}小的是哪个？"),
     },
 }
-PLACE = {"en": "the point ({0}, {1})", "zh": "点({0}, {1})"}
-THOUSANDTHS = {
-    "en": " Points are given as (x, y) in thousandths of the picture's width and height.",
-    "zh": "点的坐标(x, y)以图像宽和高的千分之一为单位。",
+POINT = {"en": "the point {name}", "zh": "点{name}"}
+POINTED = {
+    "en": " The points are in {colour}, each with its letter beside it.",
+    "zh": "点为图中带字母的{colour}色点。",
 }
+NAMES = "PQRSTUV"  # of points, four or more; none is an option's letter
 UNKNOWN = 1e9  # metres: the distance to what no cloud is of is infinite
 POINTS = 0.4  # of the questions about depth, the share that is about points
+TRIES = 40  # for the points of a view
 
 
 def absolute_distance(draw: Draw) -> list[Question]:
@@ -146,7 +151,7 @@ def depth_order(draw: Draw) -> list[Question]:
             orders.append(order)
     texts = [asker.list(order) for order in orders]
     listed = asker.list(asker.random.sample(words, len(words)))
-    return [_with_places(asker.either(PHRASES, "depth_order", texts[0], texts[1:], about, list=listed))]
+    return [_with_points(asker.either(PHRASES, "depth_order", texts[0], texts[1:], about, list=listed))]
 
 
 def depth_choice(draw: Draw) -> list[Question]:
@@ -160,7 +165,7 @@ def depth_choice(draw: Draw) -> list[Question]:
     about = {**about, "place": place}
     wrong = asker.random.sample([word for i, word in enumerate(words) if i != place], asker.letters - 1)
     listed = asker.list(asker.random.sample(words, len(words)))
-    return [_with_places(asker.either(PHRASES, kind, words[place], wrong, about, list=listed, n=place + 1))]
+    return [_with_points(asker.either(PHRASES, kind, words[place], wrong, about, list=listed, n=place + 1))]
 
 
 def _by_depth(draw: Draw, choice: bool = False) -> tuple[Asker, list[str], dict] | None:
@@ -169,10 +174,11 @@ def _by_depth(draw: Draw, choice: bool = False) -> tuple[Asker, list[str], dict]
     if draw.random.random() < POINTS:
         if (points := _points(draw)) is None:
             return None
-        view, places = points
-        asker = Asker(draw, (view,), forms)
-        words = [PLACE[asker.language].format(*place) for place in places]
-        return asker, words, {"points": places}
+        view, depths = points
+        asker, places = Asker(draw, (view,), forms), tuple(depths)
+        asker.points(places, 0, NAMES[: len(places)])
+        ordered = sorted(zip(depths.values(), NAMES, strict=False))
+        return asker, [POINT[asker.language].format(name=name) for _, name in ordered], {"points": places}
     count = draw.random.randint(3, 5)
     if (found := draw.view(min(count, max(map(len, draw.index.clear))))) is None or len(found[1]) < 3:
         return None
@@ -191,30 +197,36 @@ def _clear_order(values: Sequence[float]) -> bool:
     return all(beyond(a, b, factor) for a, b in itertools.pairwise(values))
 
 
-def _points(draw: Draw) -> tuple[int, tuple[tuple[int, int], ...]] | None:
-    """A view and four to seven places in thousandths, the nearest first, of clearly different depth."""
+def _points(draw: Draw) -> tuple[int, dict[tuple[float, float], float]] | None:
+    """A view and four to seven places in it, in random order and fractions of the picture, each with its depth.
+
+    They are shown, not told: of two places that are given by numbers the lower one is nearer in most pictures.
+    """
     view = draw.random.randrange(len(draw.index.frames))
-    frame = draw.index.frames[view]
+    frame, apart = draw.index.frames[view], draw.letters_apart(view)
     height, width = frame.depth.shape
+    count = draw.random.randint(4, len(NAMES))
     found: dict[tuple[int, int], float] = {}
-    for _ in range(24):
-        place = draw.random.randint(20, 980), draw.random.randint(20, 980)
-        column, row = int(place[0] * width / 1000), int(place[1] * height / 1000)
-        around = frame.depth[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+    for _ in range(TRIES):
+        column, row = draw.random.randrange(1, width - 1), draw.random.randrange(1, height - 1)
         depth = float(frame.depth[row, column])
+        if depth <= 0 or any(math.hypot(column - x, row - y) < apart for x, y in found):
+            continue
+        around = frame.depth[row - 1 : row + 2, column - 1 : column + 2]
         flat = around.min() > 0 and around.max() < 1.03 * around.min()
         if flat and all(beyond(depth, other, margins.DEPTH * margins.SPARE) for other in found.values()):
-            found[place] = depth
-    count = draw.random.randint(4, 7)
-    if len(found) < count:
-        return None
-    chosen = draw.random.sample(list(found), count)
-    return view, tuple(sorted(chosen, key=lambda place: found[place]))
+            found[column, row] = depth
+        if len(found) == count:
+            chosen = draw.random.sample(list(found), count)
+            shown = frame.fraction(np.array(chosen) + 0.5).tolist()
+            return view, {(x, y): found[place] for (x, y), place in zip(shown, chosen, strict=True)}
+    return None
 
 
-def _with_places(question: Question) -> Question:
-    """With a word on what the numbers of points are."""
+def _with_points(question: Question) -> Question:
+    """With a word on which points are meant."""
     if "points" not in question.about:
         return question
     said, line, rest = question.text.partition("\n")
-    return question.with_text(f"{said}{THOUSANDTHS[question.language]}{line}{rest}")
+    colour = COLOURS[question.marks[0].colour][question.language]
+    return question.with_text(f"{said}{POINTED[question.language].format(colour=colour)}{line}{rest}")
