@@ -285,7 +285,7 @@ SILENT = [
         lambda values: values.update(frames=values["frames"][:1]), {"tasks": ("camera_motion", "camera_pose")},
         "camera_motion needs 2 views; camera_pose needs 3 views",
     ),
-    (lambda values: None, {"tasks": "counting"}, "counting: of 3 visible objects in 3 views nothing"),
+    (lambda values: None, {"tasks": "proximity"}, "proximity: of 3 visible objects in 3 views nothing"),
     (lambda values: None, {"tasks": "none", "edits": "move"}, "move pairs: they need another state of a scene"),
 ]  # fmt: skip
 

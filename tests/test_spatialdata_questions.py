@@ -15,7 +15,7 @@ from joyimage.spatialdata.checking.truth import Truth, least_distance, mentioned
 from joyimage.spatialdata.index import index_scene
 from joyimage.spatialdata.questions import marks
 from joyimage.spatialdata.questions.draw import Draw
-from joyimage.spatialdata.questions.evening import evened
+from joyimage.spatialdata.questions.evening import balance, evened, sides
 from joyimage.spatialdata.questions.form import LETTERS, USUAL, Asking, Mark, Question
 from joyimage.spatialdata.questions.words import read_lengths
 from joyimage.spatialdata.readers import read_scenes
@@ -196,6 +196,16 @@ def test_sides_and_letters_are_evened():
 
     kept = list(evened([question(0)] * 20 + [question(1, "B")] * 5, ahead=2))
     assert Counter(one.about["side of 2"] for one in kept) == {0: 2, 1: 4}
+
+
+def test_values_without_end_stay_beside_the_next_frequent():
+    def question(count):
+        return Question("t", "s", (0,), "en", "open", "?", str(count), about={"side": count})
+
+    kept = list(evened([question(count) for count in [2] * 20 + [1] * 20 + [2] * 20 + [7]], ahead=3))
+    assert Counter(one.about["side"] for one in kept) == {2: 9, 1: 6, 7: 1}
+    told = balance(side for one in kept for side in sides(one))
+    assert told == {"t": {"side": round(9 / 16 - 1 / 3, 4)}}
 
 
 def test_quotas_and_needs(drawn):

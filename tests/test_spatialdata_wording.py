@@ -15,7 +15,9 @@ from joyimage.spatialdata import TASKS
 from joyimage.spatialdata.checking.truth import Truth, mentioned
 from joyimage.spatialdata.index import index_scene
 from joyimage.spatialdata.questions import awareness, camera, marks, matching, measurement, relationship, several
+from joyimage.spatialdata.questions.evening import Evening
 from joyimage.spatialdata.questions.form import LETTERS, Asking
+from joyimage.spatialdata.questions.words import DIRECTION_WORDS
 from joyimage.spatialdata.readers import read_scenes
 from joyimage.spatialdata.tasks import check, make_questions
 from tools.tiny import captures, render
@@ -149,6 +151,66 @@ def test_where_points_are_is_shown_and_not_told(crowded, task):
     asked = nearest.total()
     assert asked > 60 and lowest > asked / 2  # as seen in the picture
     assert abs(sum(part * count for part, count in nearest.items()) / asked - 0.5) < 0.12  # letters are in any order
+
+
+def taken(indices, task, quota):
+    """The questions of a data set, and the index of each."""
+    evening = Evening()
+    for place, index in enumerate(indices):
+        for question in make_questions(index, {task: quota}, Asking(), place):
+            if evening.takes(question):
+                yield question, index
+
+
+@pytest.mark.slow
+def test_a_direction_is_not_told_by_the_one_that_is_given(crowded):
+    """Most corners of three things are narrow, so that the options beside the given direction would be right."""
+    words = {word: place for language in DIRECTION_WORDS.values() for place, word in enumerate(language.values())}
+    gain = asked = 0
+    for question, _ in taken(crowded * 6, "multiview_direction", 24):
+        if question.options:
+            turns = [(words[option] - question.about["given"]) % 8 for option in question.options]
+            beside = [turn in (1, 7) for turn in turns]
+            gain, asked = gain + beside[LETTERS.index(question.answer)] / max(sum(beside), 1) - 1 / 4, asked + 1
+    assert asked > 60 and abs(gain / asked) < 0.1
+
+
+@pytest.mark.slow
+def test_no_motion_is_told_by_being_level(crowded):
+    """Most are: of 0° and 15° of pitch the first would be right."""
+    pitches = Counter()
+    for question, _ in taken(crowded, "camera_motion", 24):
+        if question.options:
+            found = [float(re.search(r"(?:Pitch|俯仰) (-?\d+)°", option)[1]) for option in question.options]
+            assert len(set(map(abs, found))) == 1, question.options
+            pitches[len(set(found))] += 1
+    assert min(pitches[1], pitches[2]) > 10
+
+
+@pytest.mark.slow
+def test_a_count_is_not_two_most_of_the_time(crowded):
+    counts, rows = Counter(), set()
+    for question, _ in taken(crowded, "counting", 24):
+        counts[question.said] += 1
+        if question.options:
+            rows.add(tuple(sorted(question.options)))
+    assert counts["1"] > 10 and max(counts.values()) <= counts.total() / 2 + 3
+    assert rows == {("1", "2", "3", "4")}
+
+
+@pytest.mark.slow
+def test_whether_another_picture_shows_it_is_even_on_its_own(crowded):
+    """Where it mostly does, those questions would be yes, and as many others no."""
+
+    def hidden(index):
+        """Without its first object, but in one view."""
+        return replace(index, sights={key: sight for key, sight in index.sights.items() if key[1] or key[0] == 1})
+
+    answers = Counter()
+    for question, _ in taken(map(hidden, crowded), "object_correspondence", 80):
+        if len(question.about["objects"]) == 1:
+            answers[question.answer in ("No", "否")] += 1
+    assert min(answers.values()) > 5 and abs(answers[True] - answers[False]) <= 3
 
 
 @pytest.mark.slow

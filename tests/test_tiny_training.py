@@ -235,6 +235,20 @@ def test_what_options_tell_is_counted():
     assert spatial_questions.guessed([]) == {}
 
 
+def test_what_texts_tell_to_who_has_read_others_is_counted():
+    def asked(right, place, options=("1", "2", "3", "4"), **about):
+        letter = "ABCD"[options.index(right)]
+        return Question("t", f"scene{place}", (0,), "en", "choice", "?", letter, options, about=about)
+
+    learned = spatial_questions.learned
+    assert learned([asked("2", place) for place in range(40)]) == {"frequent option": 0.75}
+    assert abs(learned([asked("1234"[place // 8 % 4], place) for place in range(4000)])["frequent option"]) < 0.03
+    told = [asked(str(place % 4 + 1), place, given=place % 4) for place in range(80)]
+    assert learned(told) == {"frequent option": 0.75}
+    opened = [Question("t", f"scene{place}", (0,), "en", "open", "?", "2") for place in range(40)]
+    assert learned(opened) == {"frequent answer": 1.0} and learned(opened[:1]) == learned([]) == {}
+
+
 def test_lessons_begin_with_what_is_clearly_nearer(tmp_path):
     captures.make(tmp_path / "scenes", 8, shares=learn_spatial.CROWDED, views=(2, 2))
     asked = learn_spatial.ask_about(read_scenes(tmp_path / "scenes"))["relative_distance"]

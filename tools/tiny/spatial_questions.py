@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import re
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,8 +60,51 @@ def guessed(questions: Iterable[Question]) -> dict[str, float]:
     return {name: round(gains[name] / len(choices), 3) for name in GUESSES if choices}
 
 
+def learned(questions: Iterable[Question]) -> dict[str, float]:
+    """What the texts of half of the scenes tell about those of the other half, without a picture.
+
+    frequent option: by how much the option whose parts were right most often, beside these others, or the same
+    direction, is right more often than chance. frequent answer: the share of the open questions with the answer that
+    was most frequent.
+    """
+    halves = [list(one) for _, one in itertools.groupby(sorted(questions, key=_half), _half)]
+    if len(halves) < 2:
+        return {}
+    seen, right, answers = Counter(), Counter(), Counter()
+    for question in halves[0]:
+        answers[question.answer] += not question.options
+        for option, parts in zip(question.options, _parts(question), strict=True):
+            seen.update(parts)
+            right.update(parts if option == question.said else ())
+    choices = [question for question in halves[1] if question.options]
+    given = [question.answer for question in halves[1] if not question.options]
+    gain = sum(_gained(question, seen, right) for question in choices)
+    told = {"frequent option": gain / len(choices)} if choices else {}
+    if given and answers.total():
+        told["frequent answer"] = given.count(answers.most_common(1)[0][0]) / len(given)
+    return {name: round(value, 3) for name, value in told.items()}
+
+
+def _half(question: Question) -> int:
+    return zlib.crc32(question.scene.encode()) % 2
+
+
+def _parts(question: Question) -> list[list[tuple]]:
+    """Of each option its parts, each with what stands in that place in all; of directions, with the one given."""
+    rows = [re.split("[,，]", option) for option in question.options]
+    beside = [tuple(sorted(set(column))) for column in itertools.zip_longest(*rows, fillvalue="")]
+    given = question.about.get("given")
+    return [[(part, beside[i] if given is None else given) for i, part in enumerate(row)] for row in rows]
+
+
+def _gained(question: Question, seen: Counter, right: Counter) -> float:
+    scores = [math.prod((right[part] + 0.5) / (seen[part] + 2) for part in parts) for parts in _parts(question)]
+    taken = [i for i, score in enumerate(scores) if math.isclose(score, max(scores))]
+    return (question.options.index(question.said) in taken) / len(taken) - 1 / len(scores)
+
+
 def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: int = QUOTA, seed: int = 0) -> dict:
-    """Counts, wrong and unclear answers, balance, what options tell and seconds, by sub-task, until each has `least`
+    """Counts, wrong and unclear answers, balance, what texts tell and seconds, by sub-task, until each has `least`
     questions.
     """
     asking = Asking(seed)
@@ -99,6 +144,7 @@ def measure(scenes: Iterable[Scene], tasks: Sequence[str], least: int, quota: in
                 "a second": round(len(made) / max(seconds[task], 1e-9)),
                 **balance(side for question in made for side in sides(question)).get(task, {}),
                 **guessed(made),
+                **learned(made),
             }
             for task, made in questions.items()
         },

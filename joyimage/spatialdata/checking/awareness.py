@@ -76,7 +76,7 @@ def counting(truth: Truth, question: Question) -> Verdict:
     """A number against the objects with a pixel in the picture, whether they are asked about or not."""
     seen = truth.seen(question.views[0])
     true = sum(truth.called(number, question.language) == question.about["tag"] for number in seen)
-    return Verdict(int(question.said) == true and len(set(question.options)) == len(question.options), true > 1)
+    return Verdict(int(question.said) == true and len(set(question.options)) == len(question.options), true > 0)
 
 
 def grounding_3d(truth: Truth, question: Question) -> Verdict:

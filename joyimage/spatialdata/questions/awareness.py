@@ -119,19 +119,21 @@ def _article(word: str) -> str:
 
 
 def counting(draw: Draw) -> list[Question]:
-    """How many of a kind a picture shows, of which it shows two or more, each of them visible."""
+    """How many of a kind a picture shows, each of them visible: one and several in turn, as most often it is two."""
     index, view = draw.index, draw.random.randrange(len(draw.index.frames))
     shown = Counter(index.things[n].category for n in index.shown[view])
     clear = Counter(index.things[n].category for n in index.clear[view])
-    tags = [tag for tag, count in clear.items() if count > 1 and count == shown[tag]]
+    alone = draw.turn("alone", 2) == 0
+    tags = [tag for tag, count in clear.items() if count == shown[tag] and (count == 1) == alone]
     if not tags:
         return []
     tag = draw.random.choice(tags)
     count = clear[tag]
     asker = Asker(draw, (view,), ("open", "choice"), 4)
-    lowest = draw.random.randint(max(1, count - 3), count)
+    # Four in a row that are the same for each of them: where a row begins would tell something.
+    lowest = count - (count - 1) % 4
     wrong = [str(n) for n in range(lowest, lowest + 4) if n != count]
-    about = {"objects": draw.numbers(_of(draw, view, tag)), "tag": tag}
+    about = {"objects": draw.numbers(_of(draw, view, tag)), "tag": tag, "side": count}
     return [asker.either(PHRASES, "counting", str(count), wrong, about, tag=asker.tag(tag))]
 
 

@@ -160,11 +160,12 @@ def _other_motions(random: Random, yaw: float, pitch: float, zoom: str) -> list[
     """
     other = {
         "yaw": [a for a in (-yaw, yaw + 45, yaw - 45) if abs(a - yaw) >= margins.TURN and abs(a) <= LARGEST],
-        "pitch": [b for b in (-pitch, pitch + 15, pitch - 15) if abs(b - pitch) >= margins.TURN],
+        "pitch": [-pitch] if 2 * abs(pitch) >= margins.TURN else [],  # most are level: a steeper one would be wrong
         "zoom": [name for name in ZOOM["en"] if name != zoom],
     }
     right = {"yaw": yaw, "pitch": pitch, "zoom": zoom}
-    first, second = ({part: random.choice(other[part])} for part in random.sample(list(other), 2))
+    parts = random.sample([part for part in other if other[part]], 2)
+    first, second = ({part: random.choice(other[part])} for part in parts)
     return [tuple({**right, **change}.values()) for change in (first, second, {**first, **second})]
 
 

@@ -165,10 +165,12 @@ def _in_other_view(draw: Draw, views: tuple[int, ...]) -> list[Question]:
     index = draw.index
     if not any(set(first) - set(second) for first in index.clear for second in index.shown):
         return []  # all answers would be yes
-    a = draw.random.choice(index.clear[views[0]])
-    there = a in index.clear[views[1]]
-    if not there and a in index.shown[views[1]]:
+    there = draw.turn("sight", 2) == 0
+    first, second = index.clear[views[0]], (index.clear if there else index.shown)[views[1]]
+    things = [n for n in first if (n in second) == there]
+    if not things:
         return []
+    a = draw.random.choice(things)
     asker = Asker(draw, views)
-    about = {"objects": draw.numbers((a,)), "side of 2": 0 if there else 1}
+    about = {"objects": draw.numbers((a,)), "side by sight of 2": 0 if there else 1}  # even on its own
     return [asker.open(PHRASES, "in_other_view", asker.yes(there), about, a=asker.name(a, 0))]

@@ -51,6 +51,8 @@ PHRASES = {
         ),
     },
 }
+# Steps clockwise that are options together. Most corners of three things are narrow: another would be known as wrong.
+TURNS = ((1, 2, 6, 7), (0, 3, 4, 5))
 
 
 def relative_distance(draw: Draw) -> list[Question]:
@@ -106,8 +108,10 @@ def direction(draw: Draw) -> list[Question]:
     given = (side - turn) % 8
     asker = Asker(draw, views, ("open", "choice"), 4)
     words = DIRECTION_WORDS[asker.language]
-    wrong = draw.random.sample([words[name] for name in DIRECTIONS if name != DIRECTIONS[side]], 3)
+    options = next(turns for turns in TURNS if turn in turns)
+    wrong = [words[DIRECTIONS[(given + other) % 8]] for other in options if other != turn]
     about = {"objects": draw.numbers((anchor, first, second)), "given": given, "side of 8": side}
+    about["side by angle"] = min(turn, 8 - turn)
     named = {"a": asker.name(first, 0), "c": asker.name(second, 1), "o": asker.name(anchor, draw.random.randrange(2))}
     shown = words[DIRECTIONS[given]]
     return [asker.either(PHRASES, "direction", words[DIRECTIONS[side]], wrong, about, given=shown, **named)]
