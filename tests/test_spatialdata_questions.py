@@ -105,7 +105,9 @@ def spoilt(question: Question) -> Question:
         return replace(question, answer={"front": "rear", "正面": "后面"}.get(question.answer, "front"))
     if named:
         return replace(question, answer=named[0])
-    first, second, *_ = question.names.values()
+    points = [mark.label for mark in question.marks if mark.label in question.answer]
+    points += [mark.label for mark in question.marks if mark.label not in question.answer]
+    first, second, *_ = question.names.values() or points
     return replace(question, answer=question.answer.replace(first, "#").replace(second, first).replace("#", second))
 
 
