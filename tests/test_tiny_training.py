@@ -185,6 +185,10 @@ def test_spatial_questions_can_be_taught(tmp_path):
         shown = [each.pictures for each in asked[kind]]
         assert all(len(some) == pictures and some[0].size == (SIZE, SIZE) for some in shown)
         assert all(each.question.said in each.question.options for each in learn_spatial.choices(asked[kind]))
+    once = [each.question for each in learn_spatial.once(asked["relative_distance"])]
+    facts = {(some.scene, some.views, some.about["from"], some.about["kind"]) for some in once}
+    assert len(facts) == len(once) < len(asked["relative_distance"])
+    assert len(learn_spatial.once(asked["camera_motion"])) == len(asked["camera_motion"])
     distances = learn_spatial.paper(asked["relative_distance"])
     assert len(distances.pictures) < sum(map(len, distances.questions)) == len(asked["relative_distance"])
     model = JoyImage.load("tiny")
