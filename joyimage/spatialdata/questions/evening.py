@@ -70,6 +70,6 @@ def balance(found: Iterable[Side]) -> dict[str, dict[str, float]]:
         counts.setdefault((task, kind), Counter())[value] += 1
     told: dict[str, dict[str, float]] = {}
     for (task, kind), values in sorted(counts.items()):
-        chance = 1 / (values_of(kind) or len(values))
-        told.setdefault(task, {})[kind] = round(max(values.values()) / sum(values.values()) - chance, 4)
+        if count := values_of(kind):  # what has no end has no chance to be held against
+            told.setdefault(task, {})[kind] = round(max(values.values()) / sum(values.values()) - 1 / count, 4)
     return told

@@ -172,5 +172,6 @@ def _in_other_view(draw: Draw, views: tuple[int, ...]) -> list[Question]:
         return []
     a = draw.random.choice(things)
     asker = Asker(draw, views)
-    about = {"objects": draw.numbers((a,)), "side by sight of 2": 0 if there else 1}  # even on its own
+    side = 0 if there else 1
+    about = {"objects": draw.numbers((a,)), "side of 2": side, "side by sight": side}  # even among themselves, too
     return [asker.open(PHRASES, "in_other_view", asker.yes(there), about, a=asker.name(a, 0))]
