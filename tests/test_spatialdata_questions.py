@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from joyimage.errors import JoyImageError
 from joyimage.spatialdata import TASKS
@@ -17,7 +17,7 @@ from joyimage.spatialdata.questions import marks
 from joyimage.spatialdata.questions.draw import Draw
 from joyimage.spatialdata.questions.evening import balance, evened, sides
 from joyimage.spatialdata.questions.form import LETTERS, USUAL, Asking, Mark, Question
-from joyimage.spatialdata.questions.words import read_lengths
+from joyimage.spatialdata.questions.words import COLOURS, read_lengths
 from joyimage.spatialdata.readers import read_scenes
 from joyimage.spatialdata.sides import SIDES, shown_side
 from joyimage.spatialdata.tasks import CAPABILITIES, check, make_questions
@@ -306,6 +306,19 @@ def test_marks_are_drawn_where_they_belong(drawn):
     assert abs(columns.mean() / width - sight.point[0]) < 0.02 and abs(rows.mean() / height - sight.point[1]) < 0.02
     labelled = changed(Mark(0, "label", "blue", None, (0.98, 0.01), "A"))  # the letter stays in the picture
     assert labelled.sum() > len(rows)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_mark_is_seen_on_its_own_colour(drawn, colour):
+    index, _ = drawn[0]
+    number = index.things[index.clear[0][0]].number
+    for under in (COLOURS[colour]["rgb"], (0, 0, 0), (255, 255, 255)):
+        plain = Image.new("RGB", (128, 128), under)
+        points = (Mark(0, "point", colour, None, (0.5, 0.5)), Mark(0, "label", colour, None, (0.5, 0.5), "P"))
+        for mark in (*points, Mark(0, "box", colour, number)):
+            difference = np.asarray(ImageChops.difference(plain, marks.draw(plain, index, 0, [mark])))
+            seen = (difference.max(axis=-1) > 120).sum()
+            assert seen >= (9 if mark.kind == "point" else 40), (colour, under, mark.kind, seen)
 
 
 def test_pictures_of_a_question_carry_their_own_marks(drawn):

@@ -13,7 +13,8 @@ from .words import COLOURS
 
 TINT = 0.5  # share of a mark's colour within a tinted mask
 LINE, DISC, LETTER = 1 / 120, 1 / 70, 1 / 14  # of a picture's shorter side: a box's line, a point's radius, a letter
-RIM = (0, 0, 0)  # around points, so that they are seen on their own colour
+# Around marks, to be seen on their own colour: the rim on what is light, the halo on what is dark (points, letters).
+RIM, HALO = (0, 0, 0), (255, 255, 255)
 
 
 def pictures(index: SceneIndex, question: Question) -> list[Image.Image]:
@@ -64,7 +65,9 @@ def _draw_box(picture: Image.Image, box: tuple[float, float, float, float], colo
         min(right + line, picture.width),
         min(bottom + line, picture.height),
     )
-    ImageDraw.Draw(picture).rectangle((*around[:2], around[2] - 1, around[3] - 1), outline=colour, width=line)
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((around[0] - 1, around[1] - 1, around[2], around[3]), outline=RIM)
+    pen.rectangle((*around[:2], around[2] - 1, around[3] - 1), outline=colour, width=line)
 
 
 def _draw_point(picture: Image.Image, at: tuple[float, float], colour: tuple[int, int, int], label: str) -> None:
@@ -72,14 +75,17 @@ def _draw_point(picture: Image.Image, at: tuple[float, float], colour: tuple[int
     x, y = at[0] * picture.width - 0.5, at[1] * picture.height - 0.5
     radius = max(1.5, side * DISC)
     pen = ImageDraw.Draw(picture)
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=RIM)
+    for more, outline in ((1, HALO), (0, RIM)):
+        reach = radius + more
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour, outline=outline)
     if label:
         size = max(9, round(side * LETTER))
         # On the side where there is room.
         right = x + radius + size < picture.width
-        spot = (x + radius + 1 if right else x - radius - 1, min(max(y, size / 2), picture.height - size / 2))
+        spot = (x + radius + 2 if right else x - radius - 2, min(max(y, size / 2), picture.height - size / 2))
         anchor = "lm" if right else "rm"
-        pen.text(spot, label, colour, _font(size), anchor, stroke_width=1, stroke_fill=RIM)
+        for stroke, fill in ((2, HALO), (1, RIM)):
+            pen.text(spot, label, colour, _font(size), anchor, stroke_width=stroke, stroke_fill=fill)
 
 
 @lru_cache
