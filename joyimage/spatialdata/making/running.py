@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ... import __version__
 from ...atomic import Part, check_name, held
-from ...errors import JoyImageError
+from ...errors import JoyImageError, counted
 from ...settings import whole
 from ..extras import check_extras
 from ..readers import find_scenes, scene_places
@@ -30,7 +30,7 @@ from .fingerprints import fingerprint
 from .merging import FOLDER as MAKING
 from .merging import Made, Merge
 from .shards import FOLDER as SHARDS
-from .shards import read_shard, shard_path
+from .shards import count_shards, read_shard, shard_path
 from .spreading import Paths, Spread, here, processes
 from .standing import listing, lost, measured, named, other_scenes
 from .work import Job, Prepare, why, work
@@ -223,9 +223,9 @@ def _write(out: Path, values: dict[str, Any]) -> None:
 
 def _made(paths: Paths, merge: Merge, update: Callable[[int], object]) -> Made:
     """The data set of all shards, as they come."""
-    done = 0
-    with merge, closing(paths):
-        try:
+    try:
+        with merge, closing(paths):
+            done = 0
             for path in paths:
                 batch = read_shard(path)
                 if batch is None:
@@ -235,12 +235,13 @@ def _made(paths: Paths, merge: Merge, update: Callable[[int], object]) -> Made:
                 update(1)
                 if merge.full:
                     break
-        except KeyboardInterrupt as stop:
-            kept = f"{done} scenes are kept in {merge.out}; the same command goes on from there"
-            raise type(stop)(kept) from None
-        if merge.broken or not done:
-            raise NothingUsableError(merge.broken)
-        return merge.publish()
+            if merge.broken or not done:
+                raise NothingUsableError(merge.broken)
+            return merge.publish()
+    except KeyboardInterrupt as stop:  # workers have finished the scenes at hand by now
+        kept = count_shards(merge.out)
+        told = f"{counted(kept, 'scene')} {'is' if kept == 1 else 'are'} kept in {merge.out}"
+        raise type(stop)(f"{told}; the same command goes on from there") from None
 
 
 def _do(job: Job, settings: Making, out: Path, prepare: Prepare | None) -> Path:

@@ -20,6 +20,11 @@ def shard_path(out: Path, place: int) -> Path:
     return out / FOLDER / f"{place // EACH:04d}" / f"{place:07d}.zip"
 
 
+def count_shards(out: Path) -> int:
+    """How many scenes are done."""
+    return sum(1 for _ in (out / FOLDER).glob("*/[0-9]*.zip"))
+
+
 def write_shard(path: Path, batch: Batch) -> Path:
     """Raises `OSError` where nothing can be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
