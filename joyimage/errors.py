@@ -1,6 +1,7 @@
 """The errors this library raises on purpose. Each message says what is wrong, where, and what to do."""
 
 import re
+from collections.abc import Iterable
 
 MOST_CHARACTERS = 2000  # of a message; what it quotes, such as a prompt or the names in a file, may be far longer
 CUT = 50  # characters, at most, that stand for what was cut out
@@ -40,3 +41,11 @@ class CheckpointError(JoyImageError):
 
 class MissingFileError(CheckpointError, FileNotFoundError):
     """A path that does not exist; also a `FileNotFoundError`."""
+
+
+def check_columns(table: object, names: Iterable[str]) -> None:
+    """Raise `JoyImageError` for a column of a table that is there twice: one of them would not be read."""
+    names = list(names)
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise JoyImageError(f"{table}: the column {doubled!r:.40} is there more than once")

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from ..errors import JoyImageError, MissingFileError
+from ..errors import JoyImageError, MissingFileError, check_columns
 from ..images import check_picture, load
 from .kept import Kept, digest, one_by_one
 from .report import Report, Row, Shown
@@ -124,8 +124,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             cells = csv.reader(file, delimiter="\t", strict=True)
             columns = [name.strip() for name in next(cells, [])]
-            if doubled := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
-                raise JoyImageError(f"{path}: the column {doubled[0]!r:.40} is there more than once")
+            check_columns(path, filter(None, columns))
             for row in filter(None, cells):
                 number += 1
                 if any(row[len(columns) :]):

@@ -49,10 +49,10 @@ def check_predictions(wanted: Sequence[Wanted]) -> None:
     """
     for each in wanted:
         made = carried(each.path)
-        for name in (*each.settings, *NETWORKS, LORAS) if made else ():
+        said = [name for name in each.settings if name in made]
+        for name in (*said, *NETWORKS, LORAS) if made else ():
             before, now = made.get(name), each.settings.get(name)
-            unsaid = name not in made and name not in (*NETWORKS, LORAS)
-            if before != now and not unsaid:
+            if before != now:
                 raise JoyImageError(
                     f"{each.path} was made with {name} {_said(before)}, not {_said(now)}: give the settings that "
                     "it was made with, or another folder"

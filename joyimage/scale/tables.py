@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import JoyImageError, counted
+from ..errors import JoyImageError, check_columns, counted
 from ..extras import extra
 from .addresses import is_remote, opened, shown, suffix
 
@@ -137,13 +137,8 @@ def _header(source: str, rows: Iterator[list[str]]) -> list[str]:
         raise JoyImageError(f"{shown(source)}: the first line must name the columns, such as images,instruction")
     if len(header) == 1 and (found := next((each for each in (";", "\t") if each in header[0]), None)):
         raise JoyImageError(f"{shown(source)}: {found!r} stands between the columns of the first line; use commas")
-    _check_columns(source, header)
+    check_columns(shown(source), header)
     return header
-
-
-def _check_columns(source: str, names: list[str]) -> None:
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise JoyImageError(f"{shown(source)}: the column {sorted(doubled)[0]!r} is there more than once")
 
 
 def _parquet(source: str) -> Iterator[Row]:
@@ -152,7 +147,7 @@ def _parquet(source: str) -> Iterator[Row]:
         number = 0
         try:
             table = parquet.ParquetFile(file)
-            _check_columns(source, table.schema_arrow.names)
+            check_columns(shown(source), table.schema_arrow.names)
             for batch in table.iter_batches(AT_ONCE):
                 for cells in batch.to_pylist():
                     number += 1

@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import JoyImageError
+from ...errors import JoyImageError, check_columns
 from ..examples import Example
 from .folders import SUFFIXES
 from .keys import refuse_unread
@@ -34,8 +33,7 @@ def read_csv(path: Path, folder: Path, default_caption: str) -> list[Example]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.DictReader(file, strict=True)  # so that a quote that is never closed takes no rows into its cell
         try:
-            if doubled := [name for name, count in Counter(rows.fieldnames or ()).items() if name and count > 1]:
-                raise JoyImageError(f"{path}: the column {doubled[0]!r:.40} is there more than once")
+            check_columns(path, filter(None, rows.fieldnames or ()))
             return _examples(path, enumerate(rows, 2), folder, default_caption)
         except csv.Error as error:
             read = rows.reader.line_num
